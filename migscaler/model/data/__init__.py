@@ -1,0 +1,2 @@
+"""Facts about GPU models, captured from hardware, as JSON.
+"""
