@@ -1,2 +1,1 @@
-"""Facts about GPU models, captured from hardware, as JSON.
-"""
+"""Facts about GPU models, captured from hardware, as JSON."""

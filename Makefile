@@ -1,0 +1,79 @@
+# make demo    a simulated node under load, with its page; needs no root and, once set up, no network
+# make test    every test that needs no GPU
+# make check   formatting, lint, types, floors, generated files
+# make bench   the measurements of docs/benchmarks.md
+# make soak    long random runs
+# make pictures  the screenshots of the README, from a real Chromium
+# make generate  write the generated files anew (metrics reference, schema, golden files)
+#
+# Prerequisites: make, Python 3.11 or newer with venv (Debian: python3-venv). As root, `make test`
+# installs the Debian packages it uses; otherwise it says which are missing.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Two workers suit two cores; tests that share a server carry the same xdist_group.
+WORKERS ?= 2
+# What to run: make test TESTS=tests/unit
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format generate bench soak pictures lock clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup:
+	@.ci/setup.sh all
+
+demo:
+	@.ci/setup.sh python
+	@exec $(BIN)/migscaler demo
+
+test:
+	@.ci/setup.sh all
+	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(TESTS)
+
+check:
+	@.ci/setup.sh python
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	@for script in .ci/generate/*.py; do \
+		[ -e "$$script" ] || continue; \
+		echo "$(BIN)/python $$script --check"; \
+		$(BIN)/python "$$script" --check || exit 1; \
+	done
+
+format:
+	@.ci/setup.sh python
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate:
+	@.ci/setup.sh python
+	@for script in .ci/generate/*.py; do \
+		[ -e "$$script" ] || continue; \
+		echo "$(BIN)/python $$script"; \
+		$(BIN)/python "$$script" || exit 1; \
+	done
+
+bench:
+	@.ci/setup.sh bench
+	@$(PYTEST) -m bench -s tests/benchmarks
+
+soak:
+	@.ci/setup.sh all
+	@MIGSCALER_TEST_PROFILE=soak $(PYTEST) -n $(WORKERS) --dist loadgroup -m soak
+
+pictures:
+	@.ci/setup.sh all
+	$(BIN)/python .ci/pictures.py
+
+lock:
+	@.ci/lock.sh
+
+clean:
+	rm -rf .venv .venv-bench .venv-lock .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache .demo .bench build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
