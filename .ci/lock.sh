@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 if [ ! -x .venv-lock/bin/pip-compile ]; then
     python3 -m venv .venv-lock
-    .venv-lock/bin/python -m pip install -q --require-hashes -r .ci/pip-tools.lock
+    .venv-lock/bin/python -m pip install -qq --require-hashes -r .ci/pip-tools.lock
 fi
 
 compile() { # OUTPUT ARGUMENTS...

@@ -80,7 +80,7 @@ ensure_locked() { # DIRECTORY LOCK: install exactly what the lock names
     wanted=$(fingerprint "$lock")
     is_current "$stamp" "$wanted" && return
     say "installing $lock into $directory"
-    "$directory/bin/python" -m pip install -q --disable-pip-version-check --no-input \
+    "$directory/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
         --require-hashes -r "$lock" || fail "could not install $lock"
     printf '%s\n' "$wanted" >"$stamp"
 }
@@ -90,7 +90,7 @@ ensure_project() {
     wanted=$(fingerprint pyproject.toml)
     is_current "$stamp" "$wanted" && [ -x .venv/bin/migscaler ] && return
     # The build backend comes from the lock: nothing is fetched here.
-    .venv/bin/python -m pip install -q --disable-pip-version-check --no-input --no-index \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --no-index \
         --no-build-isolation --no-deps -e . || fail "could not install the project into .venv"
     printf '%s\n' "$wanted" >"$stamp"
 }
