@@ -1,0 +1,297 @@
+"""Live GPUs: what the hardware answers, and the picture of the node made from it."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid
+from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.profile import InstanceSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something that could not be read: what, and why in words. Never a zero in its place."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeInstance:
+    """A live compute instance; `full_width` if its SM count equals its GPU instance's."""
+
+    ci_id: CiId
+    mig_uuid: MigUuid | None
+    compute_slices: int | None
+    full_width: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuInstance:
+    """A live GPU instance with its NVML ids (reused!); compute instances by rising id."""
+
+    gi_id: GiId
+    spec: InstanceSpec
+    compute_instances: tuple[ComputeInstance, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Say whether it is what migscaler makes: exactly one full-width compute instance."""
+        return len(self.compute_instances) == 1 and self.compute_instances[0].full_width
+
+    @property
+    def mig_uuid(self) -> MigUuid | None:
+        """UUID of the MIG device if there is exactly one."""
+        return self.compute_instances[0].mig_uuid if len(self.compute_instances) == 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process that NVML reports on a GPU or instance; None where not known.
+
+    `name` is the kernel's comm and `user` the account, never arguments.
+    """
+
+    pid: int
+    used_memory_bytes: int | None = None
+    name: str | None = None
+    user: str | None = None
+
+
+class ActivitySource(enum.Enum):
+    """Where activity figures come from."""
+
+    GPM = "gpm"
+    DCGM = "dcgm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """Busy shares of one instance over the last window, 0..1 of the instance's own slices."""
+
+    source: ActivitySource
+    window_seconds: float
+    graphics_ratio: float | None = None
+    sm_ratio: float | None = None
+    tensor_ratio: float | None = None
+    dram_ratio: float | None = None
+
+    @property
+    def busiest(self) -> float | None:
+        """Return the largest ratio known, None if there is none."""
+        ratios = (self.graphics_ratio, self.sm_ratio, self.tensor_ratio, self.dram_ratio)
+        return max((r for r in ratios if r is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceReading:
+    """One instance as read in one pass. `processes` None: not known (unknown is busy)."""
+
+    instance: GpuInstance
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    processes: tuple[GpuProcess, ...] | None = None
+    activity: Activity | None = None
+    ecc_uncorrected: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuGauges:
+    """Whole-GPU figures in base units; None where the GPU does not report them.
+
+    Utilization ratios (0..1) exist only while MIG is off.
+    """
+
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    temperature_celsius: float | None = None
+    energy_joules: float | None = None
+    sm_clock_hertz: float | None = None
+    memory_clock_hertz: float | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    utilization_ratio: float | None = None
+    memory_utilization_ratio: float | None = None
+    last_xid: int | None = None
+    last_xid_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """One GPU as read in one pass.
+
+    `model` is None where profiles can't be read (not MIG-capable, or a gap). `instances` is None
+    when they could not be enumerated, () when there are none. `mig_enabled`/`mig_pending` are None if the GPU
+    is not MIG-capable. `gpm` says whether activity per instance can exist. `processes` are those of
+    a GPU without MIG, None if not known. A reading with a gap named `gpu` has nothing but identity.
+    """
+
+    index: int
+    uuid: GpuUuid
+    name: str
+    pci_bus_id: str | None = None
+    serial: str | None = None
+    minor: int | None = None
+    model: GpuModel | None = None
+    mig_enabled: bool | None = None
+    mig_pending: bool | None = None
+    mode_change_needs_reset: bool | None = None
+    gpm: bool = False
+    instances: tuple[InstanceReading, ...] | None = None
+    processes: tuple[GpuProcess, ...] | None = None
+    gauges: GpuGauges = GpuGauges()
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def layout(self) -> Layout | None:
+        """Return the layout that is there, None if it is not known."""
+        if self.instances is None:
+            return None
+        return Layout(tuple(r.instance.spec for r in self.instances))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReading:
+    """All GPUs of the node in one pass, by rising index; `taken_monotonic` is in seconds.
+
+    A GPU that did not answer is still listed, with its gap, as long as it was known before.
+    """
+
+    taken_at: datetime
+    taken_monotonic: float
+    driver_version: str | None = None
+    nvml_version: str | None = None
+    gpus: tuple[GpuReading, ...] = ()
+    vgpu_guest: bool = False
+    gaps: tuple[Gap, ...] = ()
+
+
+class PinReason(enum.Enum):
+    """Why an instance must keep its place; the order is the order of precedence."""
+
+    PROCESS = "process"
+    ALLOCATION = "allocation"
+    HELD = "held"
+    PROTECTED = "protected"
+    ACTIVITY = "activity"
+    MEMORY = "memory"
+    SETTLING = "settling"
+    UNKNOWN = "unknown"
+
+
+IN_USE_REASONS = frozenset({PinReason.PROCESS, PinReason.ALLOCATION})
+"""Pins that count as demand already served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a scheduler says of one instance: it belongs to somebody.
+
+    `owner` is a short public text (`lease 4`, `slurm job 12`, a pod), `user` who asked.
+    """
+
+    gpu_uuid: GpuUuid
+    mig_uuid: MigUuid
+    owner: str
+    user: str | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocations:
+    """All claims on the node; `known` False means nothing can be said, and why."""
+
+    known: bool
+    why_unknown: str = ""
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceState:
+    """One instance in the node's picture: reading, our generation mark, and the verdict on it.
+
+    `born` is the GPU's generation at which it appeared. `pin` is the primary reason why it keeps its place,
+    None when it is idle; `pins` are all reasons that hold. `quiet_since_monotonic` is when every signal had
+    become quiet (seconds), None while one is not. `evidence` names the signals the verdict rests on.
+    """
+
+    reading: InstanceReading
+    born: int
+    pin: PinReason | None
+    pins: tuple[PinReason, ...] = ()
+    explanation: str = ""
+    claim: Claim | None = None
+    quiet_since_monotonic: float | None = None
+    idle_at_monotonic: float | None = None
+    last_activity_at: datetime | None = None
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> InstanceSpec:
+        """Return profile and placement."""
+        return self.reading.instance.spec
+
+    @property
+    def gi_id(self) -> GiId:
+        """Return the NVML id, valid for this generation only."""
+        return self.reading.instance.gi_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuState:
+    """One GPU in the node's picture.
+
+    `generation` is ours, bumped at every layout change seen or made; `changed_at` when. `excluded` says
+    why the GPU may not be asked or changed now (driver fault), None when it answers.
+    """
+
+    reading: GpuReading
+    generation: int
+    changed_at: datetime | None = None
+    instances: tuple[InstanceState, ...] | None = None
+    excluded: str | None = None
+    foreign_change: bool = False
+
+    @property
+    def uuid(self) -> GpuUuid:
+        """Return the GPU's UUID."""
+        return self.reading.uuid
+
+    @property
+    def layout(self) -> Layout | None:
+        """Return the layout that is there, None if it is not known."""
+        return self.reading.layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSnapshot:
+    """One frozen picture of the node; missing parts are gaps, never zeros. GPUs by index."""
+
+    taken_at: datetime
+    taken_monotonic: float
+    boot_id: str
+    driver_version: str | None = None
+    gpus: tuple[GpuState, ...] = ()
+    allocations_known: bool = True
+    allocations_why: str = ""
+    processes_visible: bool = True
+    foreign_owner: str | None = None
+    vgpu_guest: bool = False
+    gaps: tuple[Gap, ...] = ()
+
+    def gpu(self, uuid: GpuUuid) -> GpuState | None:
+        """Return the GPU of that UUID, None if the picture lacks it."""
+        return next((g for g in self.gpus if g.uuid == uuid), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeChange:
+    """Answer to a MIG mode change: active now, or pending and on what (`reset`, `clients`)."""
+
+    active: bool
+    pending_on: str | None = None
+
+

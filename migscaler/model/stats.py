@@ -1,0 +1,46 @@
+"""Plain cumulative numbers that metrics renders."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCount:
+    """Calls of one NVML function so far: how many, seconds spent, errors by code name."""
+
+    function: str
+    calls: int
+    seconds: float
+    errors: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStats:
+    """All NVML calls so far, by function name; `worker_restarts` counts abandoned workers."""
+
+    functions: tuple[CallCount, ...] = ()
+    worker_restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStats:
+    """One periodic job so far; lateness is of its last run, in seconds."""
+
+    job: str
+    runs: int = 0
+    failures: int = 0
+    missed: int = 0
+    lateness_seconds: float = 0.0
+    last_success_monotonic: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """A cumulative histogram: (upper bound in seconds, count up to it), sum and count of all.
+
+    Labels are (name, value) pairs in a fixed order.
+    """
+
+    labels: tuple[tuple[str, str], ...]
+    buckets: tuple[tuple[float, int], ...]
+    total_seconds: float
+    count: int
