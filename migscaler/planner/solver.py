@@ -1,0 +1,156 @@
+"""The only place that speaks to HiGHS: linear programmes in levels, and small integer programmes.
+
+One thread, a fixed seed, limits on nodes and iterations: the same programme has the same answer on every
+machine. Imported by the modules that solve only when there is something to solve (100 ms, numpy included).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from highspy import (
+    HighsLp,
+    HighsModelStatus,
+    HighsSolution,
+    HighsStatus,
+    HighsVarType,
+    MatrixFormat,
+)
+
+# The base class of `highspy.Highs`: the latter's constructor prints a banner on file descriptor 1 (HiGHS 1.16,
+# on its first callback registration), before any option can silence it.
+from highspy._core import _Highs
+from numpy.typing import NDArray
+
+from migscaler.errors import PlanningFailed
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Simplex iterations of one linear programme; 10,000 GPUs need about 5,000.
+ITERATION_LIMIT = 1_000_000
+# Values are integers; the default relative gap of 1e-4 is not exact from 10,000 GPUs on.
+GAP_BELOW_ONE = 0.99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programme:
+    """Minimise some cost over 0 <= x <= upper with row_lower <= A x <= row_upper.
+
+    A is given by columns: entries `start[j]:start[j + 1]` of `index` (row) and `value`.
+    """
+
+    upper: Floats
+    row_lower: Floats
+    row_upper: Floats
+    start: Ints
+    index: Ints
+    value: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Optimum of an integer programme, or the best found; `proved` is False if a limit ended it."""
+
+    x: Ints
+    proved: bool
+
+
+class LinearLevels:
+    """A linear programme minimised by one cost after another, each then held; starts warm."""
+
+    def __init__(self, programme: Programme) -> None:
+        """Load the programme."""
+        self._highs = _loaded(programme, integer=False)
+        self._highs.setOptionValue("simplex_iteration_limit", ITERATION_LIMIT)
+        self._columns = np.arange(len(programme.upper), dtype=np.int32)
+
+    def minimise(self, cost: Floats) -> tuple[float, Floats]:
+        """Return the least cost and a point that attains it.
+
+        Raises:
+            PlanningFailed: the solver found no optimum; a fault, since staying is always feasible.
+        """
+        self._highs.changeColsCost(len(cost), self._columns, cost)
+        self._highs.run()
+        if self._highs.getModelStatus() != HighsModelStatus.kOptimal:
+            # A warm basis can be numerically poor; the cold start is slower and safe.
+            self._highs.clearSolver()
+            self._highs.run()
+        if self._highs.getModelStatus() != HighsModelStatus.kOptimal:
+            status = self._highs.modelStatusToString(self._highs.getModelStatus())
+            raise PlanningFailed(f"the solver ended a linear programme with {status!r}")
+        point = np.array(self._highs.getSolution().col_value)
+        return float(self._highs.getInfo().objective_function_value), point
+
+    def hold(self, cost: Floats, limit: float) -> None:
+        """From now on allow only points of at most this cost."""
+        used = np.flatnonzero(cost).astype(np.int32)
+        self._highs.addRow(-np.inf, limit, len(used), used, cost[used])
+        # The last point still satisfies the new row, so the primal simplex goes on from there.
+        self._highs.setOptionValue("simplex_strategy", 4)
+
+
+def minimise_integer(
+    programme: Programme,
+    cost: Floats,
+    held: list[tuple[Floats, float]],
+    *,
+    nodes: int,
+    at_least: float | None = None,
+    start: Ints | None = None,
+) -> Answer | None:
+    """Return an integer point of least cost under the held levels; None if none was found.
+
+    `nodes` limits the search tree, `at_least` is a known bound on the cost, `start` a feasible point.
+    """
+    highs = _loaded(programme, integer=True)
+    highs.setOptionValue("mip_rel_gap", 0.0)
+    highs.setOptionValue("mip_abs_gap", GAP_BELOW_ONE)
+    highs.setOptionValue("mip_max_nodes", nodes)
+    columns = np.arange(len(cost), dtype=np.int32)
+    highs.changeColsCost(len(cost), columns, cost)
+    for level, limit in held:
+        used = np.flatnonzero(level).astype(np.int32)
+        highs.addRow(-np.inf, limit, len(used), used, level[used])
+    if at_least is not None:
+        used = np.flatnonzero(cost).astype(np.int32)
+        highs.addRow(at_least, np.inf, len(used), used, cost[used])
+    if start is not None:
+        known = HighsSolution()
+        known.col_value = start.astype(np.float64).tolist()
+        highs.setSolution(known)
+    highs.run()
+    status = highs.getModelStatus()
+    if status == HighsModelStatus.kInfeasible:
+        return None
+    point = np.array(highs.getSolution().col_value)
+    if len(point) != len(cost) or not highs.getSolution().value_valid:
+        return None
+    return Answer(x=np.rint(point).astype(np.int64), proved=status == HighsModelStatus.kOptimal)
+
+
+def _loaded(programme: Programme, *, integer: bool) -> _Highs:
+    """Return a silent single-threaded solver holding the programme."""
+    highs = _Highs()
+    for name, value in (
+        ("output_flag", False),
+        ("threads", 1),
+        ("parallel", "off"),
+        ("random_seed", 0),
+    ):
+        highs.setOptionValue(name, value)
+    columns = len(programme.upper)
+    lp = HighsLp()
+    lp.num_col_, lp.num_row_ = columns, len(programme.row_lower)
+    lp.col_cost_ = np.zeros(columns)
+    lp.col_lower_, lp.col_upper_ = np.zeros(columns), programme.upper
+    lp.row_lower_, lp.row_upper_ = programme.row_lower, programme.row_upper
+    lp.a_matrix_.format_ = MatrixFormat.kColwise
+    lp.a_matrix_.start_ = programme.start
+    lp.a_matrix_.index_ = programme.index
+    lp.a_matrix_.value_ = programme.value
+    if integer:
+        lp.integrality_ = [HighsVarType.kInteger] * columns
+    if highs.passModel(lp) != HighsStatus.kOk:
+        raise PlanningFailed("the solver refused the programme")
+    return highs
