@@ -112,6 +112,16 @@ class GpuLost(NvmlError):
 class DriverGone(NvmlError):
     """No driver, or another driver version than the library's; a new process is needed."""
 
+    def __str__(self) -> str:
+        """Return the call, its answer and what an operator can do."""
+        remedies = {
+            "LIBRARY_NOT_FOUND": "libnvidia-ml.so.1 is not here; install the NVIDIA driver",
+            "DRIVER_NOT_LOADED": "load the NVIDIA kernel driver (modprobe nvidia)",
+            "LIB_RM_VERSION_MISMATCH": "the driver was upgraded underneath; reload it or reboot",
+        }
+        remedy = remedies.get(self.code_name)
+        return f"{super().__str__()}: {remedy}" if remedy else super().__str__()
+
 
 class DeadlineExceeded(HardwareError):
     """A request to the NVML worker did not answer within `seconds`; the worker was abandoned."""
