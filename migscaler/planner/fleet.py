@@ -1,7 +1,7 @@
 """GPUs merged into classes of equal options, and what is still missing of every key.
 
-Two GPUs with different placements but the same list of gains and costs are one class, so that the size of
-the programme grows with the variety of a fleet, not with its size.
+Two GPUs with different placements but the same list of gains and costs are one class, so that the
+size of the programme grows with the variety of a fleet, not with its size.
 """
 
 from collections.abc import Iterable
@@ -49,9 +49,10 @@ class GpuClass:
 class Fleet:
     """A problem with everything worked out that needs no solver.
 
-    `segments` by key, within it most important first; `clips` what is missing of each demanded key before
-    any GPU is counted; `given` the instances that count whatever is chosen. `floors`: kept key and
-    how many of the classes' idle instances must stay. `unexplained`: GPUs that stay as they are.
+    `segments` by key, within it most important first; `clips` what is missing of each demanded
+    key before any GPU is counted; `given` the instances that count whatever is chosen. `floors`:
+    kept key and how many of the classes' idle instances must stay. `unexplained`: GPUs that stay
+    as they are.
     """
 
     segments: tuple[Segment, ...]
@@ -112,7 +113,7 @@ def unmet_by_segment(fleet: Fleet, gained: dict[str, int]) -> list[tuple[Segment
 
 
 def free_capacity(fleet: Fleet, layouts: dict[GpuUuid, Layout], problem: Problem) -> int:
-    """Return the weighted free memory slices of the fleet, the whole of which fragmentation is a part."""
+    """Return the fleet's weighted free memory slices, of which fragmentation is a part."""
     weights = dict(problem.fragmentation_weights)
     whole = 0
     per_keys: dict[tuple[int, tuple[tuple[str, str], ...]], int] = {}

@@ -1,7 +1,8 @@
 """What fits on one GPU: all legal layouts, what may still be created, and what is wasted.
 
-Each function builds the model's tables anew (0.1 ms) unless it is given them (`space=make_space(model)`).
-A layout that the model does not explain (a profile or placement it never offered) leaves room for nothing.
+Each function builds the model's tables anew (0.1 ms) unless it is given them
+(`space=make_space(model)`). A layout that the model does not explain (a profile or placement it
+never offered) leaves room for nothing.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -68,7 +69,7 @@ def fragmentation(
     *,
     space: Space | None = None,
 ) -> tuple[int, int]:
-    """Return (free capacity that could not be used, free capacity), both weighted sums of memory slices.
+    """Return (free capacity that could not be used, free capacity) in weighted memory slices.
 
     For each profile p of weight w_p (by name; 1 each by default): free slices that instances of p
     alone would leave over. Add both over GPUs before dividing. Source: docs/decisions on planning,
@@ -98,8 +99,9 @@ def fragmentation_ratio(parts: Iterable[tuple[int, int]]) -> Fraction:
 def stranded(model: GpuModel, layout: Layout, *, space: Space | None = None) -> Stranded:
     """Return the free slices that nothing can use beside the layout.
 
-    Memory: free slices that no placement which still fits would cover. Compute: free slices that are
-    left over whatever is added. 3g.20gb@0 3g.20gb@4 strands one compute slice, 7 x 1g.5gb one memory slice.
+    Memory: free slices that no placement which still fits would cover. Compute: free slices that
+    are left over whatever is added. 3g.20gb@0 3g.20gb@4 strands one compute slice, 7 x 1g.5gb one
+    memory slice.
     """
     space = space or make_space(model)
     bits = space.bits(layout.specs)

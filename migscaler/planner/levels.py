@@ -1,8 +1,9 @@
 """Minimise the levels in turn over a fleet's columns, with a proven bound for each.
 
-First all levels as linear programmes, each held at its rounded-up value before the next: those are bounds.
-The whole parts of the last point stand; the few GPUs left over go to one small integer programme that must
-meet every bound. When it can't, the levels are settled one by one, in the end by the full integer programme.
+First all levels as linear programmes, each held at its rounded-up value before the next: those
+are bounds. The whole parts of the last point stand; the few GPUs left over go to one small
+integer programme that must meet every bound. When it can't, the levels are settled one by one, in
+the end by the full integer programme.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from migscaler.errors import PlanningFailed
 from migscaler.planner.programme import Columns, feasible, on, programme_for, values
 from migscaler.planner.solver import Floats, Ints, LinearLevels, minimise_integer
 
-# Nodes of the search tree: for a few left-over GPUs, for the levels that must be exact, and for tie-breaks.
+# Nodes of the search tree: for a few left-over GPUs, for the levels that must be exact, and for
+# tie-breaks.
 LEFTOVER_NODES = 2_000
 EXACT_NODES = 20_000
 TIE_BREAK_NODES = 200
-# Above this many columns a tie-break level (touched, fragmentation) is not worth a full integer programme: its
-# proof took up to 111 s at 10,000 GPUs.
+# Above this many columns a tie-break level (touched, fragmentation) is not worth a full integer
+# programme: its proof took up to 111 s at 10,000 GPUs.
 TIE_BREAK_COLUMNS = 1_500
 WHOLE = 1e-6
 
@@ -78,7 +80,7 @@ def _relax(columns: Columns, tiers: int, stay: Ints) -> _Relaxed:
 
 
 def _bound(least: float, step: int) -> int:
-    """Round a linear optimum up to the next value the level can have, solver tolerance allowed for."""
+    """Round a linear optimum up to a value the level can have, allowing for solver tolerance."""
     tolerance = 1e-4 + 1e-8 * abs(least)
     return step * max(0, ceil(least / step - tolerance))
 
@@ -121,7 +123,7 @@ def _round(columns: Columns, point: Floats, limits: list[int], level: int) -> In
 
 
 def _one_by_one(columns: Columns, tiers: int, stay: Ints) -> Settled:
-    """Settle each level before the next is looked at: exact for the tiers and churn within node limits."""
+    """Settle each level before the next; tiers and churn exactly, within node limits."""
     best = stay
     reached: list[int] = []
     bounds: list[int] = []

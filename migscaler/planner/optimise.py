@@ -1,4 +1,4 @@
-"""Choose the best layout of every GPU: what `solve` promises is in docs/decisions and in its docstring."""
+"""Choose the best layout of every GPU."""
 
 from fractions import Fraction
 
@@ -14,11 +14,12 @@ AFTER_TIERS = ("churn", "touched", "fragmentation")
 
 
 def solve(problem: Problem, cache: OptionCache | None = None) -> Solution:
-    """Return layouts with the least unmet demand tier by tier, then churn, GPUs touched, fragmentation.
+    """Return the layouts of least unmet demand by tier, then churn, GPUs touched, fragmentation.
 
-    Every layout is legal and contains the pinned instances; nothing is created that nobody wants; no GPU that has an
-    instance ends empty. Staying is always possible, and is chosen unless unmet demand shrinks. The order of
-    GPUs, keys and wants does not matter. Planning again after the plan was carried out changes nothing.
+    Every layout is legal and contains the pinned instances; nothing is created that nobody wants;
+    no GPU that has an instance ends empty. Staying is always possible, and is chosen unless unmet
+    demand shrinks. The order of GPUs, keys and wants does not matter. Planning again after the
+    plan was carried out changes nothing.
 
     Raises:
         PlanningFailed: the problem contradicts itself, or a fault of the solver. Hold.
@@ -54,7 +55,7 @@ def _solved(problem: Problem, fleet: Fleet) -> Solution:
 
 
 def _gained(fleet: Fleet, counts: list[list[int]]) -> dict[str, int]:
-    """Return the instances per demanded key that a choice gives (clipped per GPU at what is missing)."""
+    """Return what a choice gives per demanded key, clipped per GPU at what is missing."""
     totals = [0] * len(fleet.clips)
     for group, numbers in zip(fleet.classes, counts, strict=True):
         for option, number in zip(group.options, numbers, strict=True):

@@ -1,8 +1,9 @@
 """What each GPU could become: legal layouts reduced to those that could be part of a best plan.
 
-An option is what a layout gives (instances per key) and what it costs (churn, fragmentation). Of layouts
-that give the same only the cheapest stays, and none that gives no more than another at no less cost. Both
-reductions are exact: exchanging a dropped option for the one kept never worsens any level.
+An option is what a layout gives (instances per key) and what it costs (churn, fragmentation). Of
+layouts that give the same only the cheapest stays, and none that gives no more than another at no
+less cost. Both reductions are exact: exchanging a dropped option for the one kept never worsens
+any level.
 """
 
 from dataclasses import dataclass, field
@@ -37,8 +38,8 @@ class Option(NamedTuple):
 class Scope:
     """What counts in a problem, the same for all its GPUs; `clips` and `kept_keys` are sorted.
 
-    `clips`: (demanded key, instances beyond which more are of no use). `kept_keys`: those with a floor
-    against destruction. `weights`: (key, weight) in the fragmentation, 1 where absent.
+    `clips`: (demanded key, instances beyond which more are of no use). `kept_keys`: those with a
+    floor against destruction. `weights`: (key, weight) in the fragmentation, 1 where absent.
     """
 
     clips: tuple[tuple[str, int], ...]
@@ -63,7 +64,7 @@ Shelf = dict[State, tuple[Option, ...]]
 
 @dataclass(slots=True)
 class OptionCache:
-    """Options already worked out; giving the same one to many `solve` calls saves much of their time.
+    """Options already worked out; pass the same one to many `solve` calls to save time.
 
     Never changes an answer. Not thread-safe.
     """
@@ -142,7 +143,7 @@ def undominated(options: list[Option], guard: int) -> tuple[Option, ...]:
 
 
 class _View:
-    """One state's masks in the terms of the scope, so that each layout costs a few bit operations."""
+    """One state's masks in the terms of the scope; a layout then costs a few bit operations."""
 
     def __init__(self, state: State, space: Space, scope: Scope) -> None:
         self._space = space

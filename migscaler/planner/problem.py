@@ -16,11 +16,12 @@ BOTH_DIRECTIONS = frozenset(Direction)
 class PlanGpu:
     """One GPU as the planner sees it: what must stay, what may go, what counts for whom.
 
-    `pinned` and `idle` together are today's layout. `keys` pairs a profile name with the key (a rule)
-    whose demand an instance of it serves; a profile without a key serves nobody and is never created.
-    `fixed`: the layout stays as it is, its instances still count. `directions`: which changes are
-    allowed. `idle_not_supply`: idle instances that may be destroyed but serve nobody.
-    `supply_pinned`: the part of `pinned` that still counts as supply (just made, not yet proven idle).
+    `pinned` and `idle` together are today's layout. `keys` pairs a profile name with the key (a
+    rule) whose demand an instance of it serves; a profile without a key serves nobody and is
+    never created. `fixed`: the layout stays as it is, its instances still count. `directions`:
+    which changes are allowed. `idle_not_supply`: idle instances that may be destroyed but serve
+    nobody. `supply_pinned`: the part of `pinned` that still counts as supply (just made, not yet
+    proven idle).
 
     A GPU whose present layout its model does not explain is treated as fixed.
     """
@@ -43,7 +44,7 @@ class PlanGpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """Instances wanted for a key beyond those in use; `weight` is the cost of one unmet, at least 1."""
+    """Instances wanted for a key beyond those in use; `weight` (from 1): cost of one unmet."""
 
     key: str
     count: int
@@ -57,7 +58,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """Wants of equal importance. Wants of one key add up over tiers; earlier tiers are filled first."""
+    """Wants of equal importance; those of one key add up over tiers, earlier tiers first."""
 
     name: str
     wants: tuple[Want, ...]
@@ -67,10 +68,10 @@ class Tier:
 class Problem:
     """A whole planning question.
 
-    `tiers`: most important first. `max_touched`: most GPUs whose layout may change. `kept`: (key, n), at
-    least min(n, present) of today's idle instances that supply the key stay where they are. `no_create`: keys
-    for which nothing may be created. `fragmentation_weights`: (key, weight) in the fragmentation of
-    what stays free, 1 for keys not named.
+    `tiers`: most important first. `max_touched`: most GPUs whose layout may change. `kept`: (key,
+    n), at least min(n, present) of today's idle instances that supply the key stay where they
+    are. `no_create`: keys for which nothing may be created. `fragmentation_weights`: (key,
+    weight) in the fragmentation of what stays free, 1 for keys not named.
     """
 
     gpus: tuple[PlanGpu, ...]
@@ -92,8 +93,9 @@ class Solution:
 
     `layouts` are sorted by UUID. `levels`: one per tier, then churn, touched, fragmentation.
     `unmet`: (tier, key, instances), only where something is unmet, tiers in order, keys sorted.
-    `fragmentation` in 0..1: part of the free memory slices that a wanted profile could not use, in the mean over
-    profiles by weight; 0 when nothing is free. `used_solver` is False when nothing needed solving.
+    `fragmentation` in 0..1: part of the free memory slices that a wanted profile could not use,
+    in the mean over profiles by weight; 0 when nothing is free. `used_solver` is False when
+    nothing needed solving.
     """
 
     layouts: tuple[tuple[GpuUuid, Layout], ...]

@@ -13,10 +13,10 @@ from migscaler.planner.solver import Floats, Ints, Programme
 class Columns:
     """One column per class and option, then one per segment's shortfall.
 
-    Of the options: `group` (class), `gains` (options x rows: demanded keys, then kept keys), `touched`. `counts`:
-    GPUs per class. Of the segments: `segment_row`, `segment_length`. `needed`: right side of each row.
-    `costs[level]` over all columns; `steps[level]` divides every value of the level.
-    `fixed[level]` is what the level costs whatever is chosen.
+    Of the options: `group` (class), `gains` (options x rows: demanded keys, then kept keys),
+    `touched`. `counts`: GPUs per class. Of the segments: `segment_row`, `segment_length`.
+    `needed`: right side of each row. `costs[level]` over all columns; `steps[level]` divides
+    every value of the level. `fixed[level]` is what the level costs whatever is chosen.
     """
 
     group: Ints
@@ -38,7 +38,7 @@ class Columns:
 
 
 def make_columns(fleet: Fleet, tiers: int, budget: int | None) -> Columns:
-    """Turn classes and segments into arrays; classes with one option are moved to the right side."""
+    """Turn classes and segments into arrays; classes with one option move to the right side."""
     keys = [key for key, _ in fleet.clips]
     rows = len(keys) + len(fleet.floors)
     open_classes = [group for group in fleet.classes if len(group.options) > 1]

@@ -1,7 +1,8 @@
 """The only place that speaks to HiGHS: linear programmes in levels, and small integer programmes.
 
-One thread, a fixed seed, limits on nodes and iterations: the same programme has the same answer on every
-machine. Imported by the modules that solve only when there is something to solve (100 ms, numpy included).
+One thread, a fixed seed, limits on nodes and iterations: the same programme has the same answer
+on every machine. Imported by the modules that solve only when there is something to solve (100
+ms, numpy included).
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from highspy import (
     MatrixFormat,
 )
 
-# The base class of `highspy.Highs`: the latter's constructor prints a banner on file descriptor 1 (HiGHS 1.16,
-# on its first callback registration), before any option can silence it.
+# The base class of `highspy.Highs`: the latter's constructor prints a banner on file descriptor 1
+# (HiGHS 1.16, on its first callback registration), before any option can silence it.
 from highspy._core import _Highs
 from numpy.typing import NDArray
 
@@ -101,7 +102,8 @@ def minimise_integer(
 ) -> Answer | None:
     """Return an integer point of least cost under the held levels; None if none was found.
 
-    `nodes` limits the search tree, `at_least` is a known bound on the cost, `start` a feasible point.
+    `nodes` limits the search tree, `at_least` is a known bound on the cost, `start` a feasible
+    point.
     """
     highs = _loaded(programme, integer=True)
     highs.setOptionValue("mip_rel_gap", 0.0)

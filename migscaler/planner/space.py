@@ -1,7 +1,8 @@
 """The placements of one GPU model as bitmasks, and all legal sets of them.
 
-Every limit that adds up (compute slices, instance maxima, engines) is a field of one integer whose top bit
-is set exactly when the limit is exceeded, so that one addition and one `&` check them all.
+Every limit that adds up (compute slices, instance maxima, engines) is a field of one integer
+whose top bit is set exactly when the limit is exceeded, so that one addition and one `&` check
+them all.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.profile import InstanceSpec, Profile
 
-# A field holds twice any sum of a layout: at most 16 instances of at most 127 engines (H100: 8 copy engines).
+# A field holds twice any sum of a layout: at most 16 instances of at most 127 engines (H100: 8
+# copy engines).
 FIELD_BITS = 12
 _TOP = 1 << (FIELD_BITS - 1)
 
@@ -19,9 +21,10 @@ _TOP = 1 << (FIELD_BITS - 1)
 class Space:
     """All placements ("items") of a model, in order of start, size and profile name.
 
-    Bit i of a set stands for item i. `uses[i]` is what item i adds to a state of limits, `start_use` the state
-    of an empty GPU, `over` the bits that mean "too much". `conflicts[i]`: items that exclude item i by driver.
-    `memory[i]`, `compute[i]`: its slices (memory as a mask). `profile_of[i]`: index in `model.profiles`.
+    Bit i of a set stands for item i. `uses[i]` is what item i adds to a state of limits,
+    `start_use` the state of an empty GPU, `over` the bits that mean "too much". `conflicts[i]`:
+    items that exclude item i by driver. `memory[i]`, `compute[i]`: its slices (memory as a mask).
+    `profile_of[i]`: index in `model.profiles`.
     """
 
     model: GpuModel
@@ -51,7 +54,7 @@ class Space:
         return Layout(tuple(self.specs[item] for item in items_of(bits)))
 
     def state(self, bits: int) -> tuple[int, int, int] | None:
-        """Return (memory mask, limits, profiles banned by pairs as items) of a set; None if illegal."""
+        """Return (memory mask, limits, items banned by pairs) of a set; None if it is illegal."""
         mask, use, banned = 0, self.start_use, 0
         for item in items_of(bits):
             if mask & self.memory[item]:
@@ -64,7 +67,7 @@ class Space:
         return mask, use, banned
 
     def grow(self, base: int, candidates: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (set, memory mask, limits) of every legal set of `base` and some candidates, base first.
+        """Yield (set, memory mask, limits) of each legal set of `base` and candidates, base first.
 
         `base` must be legal. Cost: one step per set and candidate that may follow.
         """
@@ -124,7 +127,7 @@ class Space:
         return banned
 
     def _alone(self, number: int, mask: int, use: int) -> int:
-        """Count how many of one profile fit: all have one length, so first come, first placed is best."""
+        """Count how many of one profile fit; of equal lengths, the first that fits is best."""
         count = 0
         for item, profile in enumerate(self.profile_of):
             if profile != number or mask & self.memory[item]:

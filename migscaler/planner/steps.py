@@ -1,8 +1,9 @@
-"""From layouts to ordered steps, so that wanted instances are away as little and as briefly as possible.
+"""From layouts to ordered steps, so that wanted instances are away little and briefly.
 
-Per GPU: creates that already fit, then destroys, then the other creates; every prefix is legal, because a subset of
-a legal layout is legal and only one of both ends is being filled at a time. A dip of a key is the number of instances
-below min(before, after) of the whole node; its area is the sum over steps.
+Per GPU: creates that already fit, then destroys, then the other creates; every prefix is legal,
+because a subset of a legal layout is legal and only one of both ends is being filled at a time. A
+dip of a key is the number of instances below min(before, after) of the whole node; its area is
+the sum over steps.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,8 @@ from migscaler.model.plan import GpuPlan, Step, StepAction
 from migscaler.model.profile import InstanceSpec
 from migscaler.planner.problem import PlanGpu, Problem, Solution
 
-# A change of one key's count by one step: (key, +1 or -1); None for a step that concerns no wanted key.
+# A change of one key's count by one step: (key, +1 or -1); None for a step that concerns no
+# wanted key.
 Move = tuple[str, int] | None
 
 
@@ -25,8 +27,9 @@ def order_steps(
 ) -> tuple[Step, ...]:
     """Return the steps from one legal layout to another, every prefix of them legal.
 
-    `wanted`: profiles that should be away as briefly as possible. `surplus`: how many instances of a profile may go
-    without being missed (by default those that go for good). Both layouts must be legal on the model.
+    `wanted`: profiles that should be away as briefly as possible. `surplus`: how many instances
+    of a profile may go without being missed (by default those that go for good). Both layouts
+    must be legal on the model.
     """
     wanted_profiles = frozenset(wanted)
     gone = [spec for spec in before.specs if spec not in after]
@@ -55,10 +58,10 @@ def order_steps(
 
 
 def order_gpu_plans(problem: Problem, solution: Solution) -> tuple[GpuPlan, ...]:
-    """Return a plan for each GPU whose layout changes, in the order that keeps wanted keys away least.
+    """Return a plan per GPU whose layout changes, in the order that keeps wanted keys away least.
 
-    At each turn the GPU whose steps dip least comes next, then the one that leaves most, then the lowest
-    UUID. Cost: changed GPUs times different changes.
+    At each turn the GPU whose steps dip least comes next, then the one that leaves most, then the
+    lowest UUID. Cost: changed GPUs times different changes.
     """
     wanted = frozenset(want.key for tier in problem.tiers for want in tier.wants if want.count)
     after = dict(solution.layouts)
@@ -89,7 +92,7 @@ def order_gpu_plans(problem: Problem, solution: Solution) -> tuple[GpuPlan, ...]
 
 
 def _cost(moves: tuple[Move, ...], slack: dict[str, int]) -> tuple[int, int]:
-    """Return (area of the dips while the moves are made, net loss of wanted instances after them)."""
+    """Return (area of the dips during the moves, net loss of wanted instances after them)."""
     level = dict(slack)
     area = loss = 0
     below = sum(-n for n in level.values() if n < 0)
