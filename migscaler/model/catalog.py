@@ -27,7 +27,7 @@ class ComputeProfile:
 
     ci_id: int
     slices: int
-    max_instances: int
+    max_instances: int | None
     sm_count: int | None
 
 

@@ -1,7 +1,8 @@
 """Reads the ctypes arguments a caller gives to the simulated library, and fills its memory.
 
-Structures are those of the caller (nvidia-ml-py's), reached through the reference it passed, so this
-package needs no copy of their layout and can't disagree with it. What C would misread is refused here.
+Structures are those of the caller (nvidia-ml-py's), reached through the reference it passed, so
+this package needs no copy of their layout and can't disagree with it. What C would misread is
+refused here.
 """
 
 import ctypes
@@ -39,7 +40,8 @@ def target(argument: Argument) -> Filled:
 
     Raises:
         Answered: NULL (INVALID_ARGUMENT).
-        ctypes.ArgumentError: a value where C wants an address. ctypes would push it as it is, and the
+        ctypes.ArgumentError: a value where C wants an address. ctypes would push it as it is, and
+        the
             driver would take its bytes for an address; a lenient stand-in would hide that bug.
     """
     found = getattr(argument, "_obj", None)
@@ -50,8 +52,7 @@ def target(argument: Argument) -> Filled:
     if isinstance(argument, ctypes.Array):
         return argument
     if isinstance(argument, ctypes._Pointer):
-        if not argument:
-            raise Answered(Code.INVALID_ARGUMENT)
+        address(argument)
         return argument.contents
     raise ctypes.ArgumentError(
         f"{type(argument).__name__} passed by value where a pointer is wanted: use byref()"
@@ -109,8 +110,8 @@ def give_text(buffer: Argument, length: Argument, words: str) -> None:
 def require_version(structure: Filled, version: int) -> None:
     """Answer ARGUMENT_VERSION_MISMATCH unless the structure says this number and size.
 
-    NVML's versions are sizeof(struct) | version << 24; a structure whose own size differs from what it
-    says is refused too.
+    NVML's versions are sizeof(struct) | version << 24; a structure whose own size differs from what
+    it says is refused too.
     """
     if structure.version != ctypes.sizeof(structure) | version << 24:
         raise Answered(Code.ARGUMENT_VERSION_MISMATCH)

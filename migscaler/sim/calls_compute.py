@@ -27,14 +27,14 @@ COMPUTE_PROFILE_COUNT = 9  # NVML_COMPUTE_INSTANCE_PROFILE_COUNT, nvml.h of API 
 def profile_info_v1(
     session: Session, handle: Argument, profile: Argument, engine: Argument, out: Argument
 ) -> int:
-    """nvmlGpuInstanceGetComputeInstanceProfileInfo: takes the enum; engine profile is SHARED (0)."""
+    """Answer nvmlGpuInstanceGetComputeInstanceProfileInfo: takes the enum; engine profile 0."""
     return _profile_info(session, handle, profile, engine, target(out))
 
 
 def profile_info_v(
     session: Session, handle: Argument, profile: Argument, engine: Argument, out: Argument
 ) -> int:
-    """nvmlGpuInstanceGetComputeInstanceProfileInfoV: a version 2 structure, with the name."""
+    """Answer nvmlGpuInstanceGetComputeInstanceProfileInfoV: a version 2 structure, with the name."""
     info = target(out)
     require_version(info, 2)
     code = _profile_info(session, handle, profile, engine, info)
@@ -73,7 +73,7 @@ def _fill(info: Filled, rules: Rules, gi: InstanceState, row: ComputeProfile) ->
 
 
 def remaining(session: Session, handle: Argument, profile_id: Argument, out: Argument) -> int:
-    """nvmlGpuInstanceGetComputeInstanceRemainingCapacity."""
+    """Answer nvmlGpuInstanceGetComputeInstanceRemainingCapacity."""
     session.require_privilege()
     gpu, gi = session.instance(handle)
     rules = session.node.rules(gpu)
@@ -87,7 +87,7 @@ def remaining(session: Session, handle: Argument, profile_id: Argument, out: Arg
 def placements(
     session: Session, handle: Argument, profile_id: Argument, array: Argument, count: Argument
 ) -> int:
-    """nvmlGpuInstanceGetComputeInstancePossiblePlacements: in compute slices of the instance."""
+    """Answer nvmlGpuInstanceGetComputeInstancePossiblePlacements: in compute slices of the instance."""
     session.require_privilege()
     gpu, gi = session.instance(handle)
     rules = session.node.rules(gpu)
@@ -102,14 +102,14 @@ def placements(
 
 
 def create(session: Session, handle: Argument, profile_id: Argument, out: Argument) -> int:
-    """nvmlGpuInstanceCreateComputeInstance."""
+    """Answer nvmlGpuInstanceCreateComputeInstance."""
     return _create(session, handle, profile_id, None, out)
 
 
 def create_with_placement(
     session: Session, handle: Argument, profile_id: Argument, placement: Argument, out: Argument
 ) -> int:
-    """nvmlGpuInstanceCreateComputeInstanceWithPlacement."""
+    """Answer nvmlGpuInstanceCreateComputeInstanceWithPlacement."""
     wanted = target(placement)
     return _create(session, handle, profile_id, (wanted.start, wanted.size), out)
 
@@ -133,7 +133,7 @@ def _create(
 
 
 def destroy(session: Session, handle: Argument) -> int:
-    """nvmlComputeInstanceDestroy."""
+    """Answer nvmlComputeInstanceDestroy."""
     with session.node.changing() as state:
         session.require_privilege()
         gpu, gi, ci = session.compute(handle)
@@ -145,7 +145,7 @@ def destroy(session: Session, handle: Argument) -> int:
 def compute_instances(
     session: Session, handle: Argument, profile_id: Argument, array: Argument, count: Argument
 ) -> int:
-    """nvmlGpuInstanceGetComputeInstances: of one profile id."""
+    """Answer nvmlGpuInstanceGetComputeInstances: of one profile id."""
     session.require_privilege()
     gpu, gi = session.instance(handle)
     row = compute_profile(session.node.rules(gpu), gi, number(profile_id))
@@ -160,7 +160,7 @@ def compute_instances(
 
 
 def compute_by_id(session: Session, handle: Argument, ci_id: Argument, out: Argument) -> int:
-    """nvmlGpuInstanceGetComputeInstanceById."""
+    """Answer nvmlGpuInstanceGetComputeInstanceById."""
     session.require_privilege()
     gpu, gi = session.instance(handle)
     wanted = number(ci_id)
@@ -171,7 +171,7 @@ def compute_by_id(session: Session, handle: Argument, ci_id: Argument, out: Argu
 
 
 def compute_info(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlComputeInstanceGetInfo_v2: `device` is the MIG device's handle."""
+    """Answer nvmlComputeInstanceGetInfo_v2: `device` is the MIG device's handle."""
     gpu, gi, ci = session.compute(handle)
     info = target(out)
     give_field(info, "device", pack(Kind.MIG_DEVICE, gpu, gi.id, ci.id))
@@ -184,14 +184,14 @@ def compute_info(session: Session, handle: Argument, out: Argument) -> int:
 
 
 def is_mig_device(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceIsMigDeviceHandle."""
+    """Answer nvmlDeviceIsMigDeviceHandle."""
     _, gi, _ = session.any_device(handle)
     target(out).value = int(gi is not None)
     return Code.SUCCESS
 
 
 def gpu_instance_id(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetGpuInstanceId: MIG device handles only."""
+    """Answer nvmlDeviceGetGpuInstanceId: MIG device handles only."""
     _, gi, _ = session.any_device(handle)
     if gi is None:
         return Code.INVALID_ARGUMENT
@@ -200,7 +200,7 @@ def gpu_instance_id(session: Session, handle: Argument, out: Argument) -> int:
 
 
 def compute_instance_id(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetComputeInstanceId: MIG device handles only."""
+    """Answer nvmlDeviceGetComputeInstanceId: MIG device handles only."""
     _, _, ci = session.any_device(handle)
     if ci is None:
         return Code.INVALID_ARGUMENT
@@ -209,14 +209,14 @@ def compute_instance_id(session: Session, handle: Argument, out: Argument) -> in
 
 
 def max_mig_devices(session: Session, device: Argument, out: Argument) -> int:
-    """nvmlDeviceGetMaxMigDeviceCount: 0 with MIG off."""
+    """Answer nvmlDeviceGetMaxMigDeviceCount: 0 with MIG off."""
     gpu = session.device(device)
     target(out).value = session.node.rules(gpu).max_mig_devices if gpu.mig_current else 0
     return Code.SUCCESS
 
 
 def mig_device_by_index(session: Session, device: Argument, index: Argument, out: Argument) -> int:
-    """nvmlDeviceGetMigDeviceHandleByIndex: indices have holes, instances without CI no index."""
+    """Answer nvmlDeviceGetMigDeviceHandleByIndex: indices have holes, instances without CI no index."""
     gpu = session.device(device)
     wanted = number(index)
     limit = session.node.rules(gpu).max_mig_devices if gpu.mig_current else 0
@@ -231,7 +231,7 @@ def mig_device_by_index(session: Session, device: Argument, index: Argument, out
 
 
 def parent(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetDeviceHandleFromMigDeviceHandle."""
+    """Answer nvmlDeviceGetDeviceHandleFromMigDeviceHandle."""
     gpu, gi, _ = session.any_device(handle)
     if gi is None:
         return Code.INVALID_ARGUMENT
@@ -240,7 +240,7 @@ def parent(session: Session, handle: Argument, out: Argument) -> int:
 
 
 def attributes(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetAttributes_v2: MIG device handles only."""
+    """Answer nvmlDeviceGetAttributes_v2: MIG device handles only."""
     gpu, gi, ci = session.any_device(handle)
     if gi is None or ci is None:
         return Code.NOT_SUPPORTED

@@ -1,4 +1,4 @@
-"""NVML functions about a GPU as a whole: identity, power, clocks, temperature, ECC, field values."""
+"""NVML functions about a GPU as a whole: identity, power, clocks, heat, ECC, field values."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ _BRAND_NVIDIA = 14
 
 
 def name(session: Session, handle: Argument, buffer: Argument, length: Argument) -> int:
-    """nvmlDeviceGetName; of a MIG device `NVIDIA A100-SXM4-40GB MIG 1g.5gb`."""
+    """Answer nvmlDeviceGetName; of a MIG device `NVIDIA A100-SXM4-40GB MIG 1g.5gb`."""
     gpu, gi, ci = session.any_device(handle)
     words = gpu.name
     if gi is not None and ci is not None:
@@ -27,7 +27,7 @@ def name(session: Session, handle: Argument, buffer: Argument, length: Argument)
 
 
 def uuid(session: Session, handle: Argument, buffer: Argument, length: Argument) -> int:
-    """nvmlDeviceGetUUID, of GPUs and MIG devices."""
+    """Answer nvmlDeviceGetUUID, of GPUs and MIG devices."""
     gpu, gi, ci = session.any_device(handle)
     if gi is None or ci is None:
         give_text(buffer, length, gpu.uuid)
@@ -37,20 +37,20 @@ def uuid(session: Session, handle: Argument, buffer: Argument, length: Argument)
 
 
 def index(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetIndex, of GPUs and MIG devices."""
+    """Answer nvmlDeviceGetIndex, of GPUs and MIG devices."""
     gpu, _, ci = session.any_device(handle)
     target(out).value = gpu.index if ci is None else ci.mig_index
     return Code.SUCCESS
 
 
 def serial(session: Session, handle: Argument, buffer: Argument, length: Argument) -> int:
-    """nvmlDeviceGetSerial."""
+    """Answer nvmlDeviceGetSerial."""
     give_text(buffer, length, session.device(handle).serial)
     return Code.SUCCESS
 
 
 def pci_info(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetPciInfo_v3."""
+    """Answer nvmlDeviceGetPciInfo_v3."""
     gpu = session.device(handle)
     info = target(out)
     domain, bus, _ = gpu.bus_id.split(":")
@@ -62,10 +62,8 @@ def pci_info(session: Session, handle: Argument, out: Argument) -> int:
     return Code.SUCCESS
 
 
-def compute_capability(
-    session: Session, handle: Argument, major: Argument, minor: Argument
-) -> int:
-    """nvmlDeviceGetCudaComputeCapability."""
+def compute_capability(session: Session, handle: Argument, major: Argument, minor: Argument) -> int:
+    """Answer nvmlDeviceGetCudaComputeCapability."""
     gpu, _, _ = session.any_device(handle)
     board = session.node.rules(gpu).board
     first, _, second = (board.compute_capability or f"{board.nvml_arch}.0").partition(".")
@@ -74,7 +72,7 @@ def compute_capability(
 
 
 def temperature_v(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetTemperatureV."""
+    """Answer nvmlDeviceGetTemperatureV."""
     info = target(out)
     require_version(info, 1)
     gpu = session.device(handle)
@@ -85,7 +83,7 @@ def temperature_v(session: Session, handle: Argument, out: Argument) -> int:
 
 
 def temperature(session: Session, handle: Argument, sensor: Argument, out: Argument) -> int:
-    """nvmlDeviceGetTemperature."""
+    """Answer nvmlDeviceGetTemperature."""
     gpu = session.device(handle)
     if number(sensor) != 0:
         return Code.INVALID_ARGUMENT
@@ -94,7 +92,7 @@ def temperature(session: Session, handle: Argument, sensor: Argument, out: Argum
 
 
 def clock(session: Session, handle: Argument, kind: Argument, out: Argument) -> int:
-    """nvmlDeviceGetClockInfo: low when idle."""
+    """Answer nvmlDeviceGetClockInfo: low when idle."""
     gpu = session.device(handle)
     limit = _CLOCK_LIMIT_MHZ.get(number(kind))
     if limit is None:
@@ -105,7 +103,7 @@ def clock(session: Session, handle: Argument, kind: Argument, out: Argument) -> 
 
 
 def max_clock(session: Session, handle: Argument, kind: Argument, out: Argument) -> int:
-    """nvmlDeviceGetMaxClockInfo."""
+    """Answer nvmlDeviceGetMaxClockInfo."""
     session.device(handle)
     limit = _CLOCK_LIMIT_MHZ.get(number(kind))
     if limit is None:
@@ -115,7 +113,7 @@ def max_clock(session: Session, handle: Argument, kind: Argument, out: Argument)
 
 
 def utilization(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetUtilizationRates: NOT_SUPPORTED on a MIG-enabled GPU and on MIG devices."""
+    """Answer nvmlDeviceGetUtilizationRates: NOT_SUPPORTED on a MIG-enabled GPU and on MIG devices."""
     gpu, gi, _ = session.any_device(handle)
     if gi is not None or gpu.mig_current:
         return Code.NOT_SUPPORTED
@@ -128,7 +126,7 @@ def utilization(session: Session, handle: Argument, out: Argument) -> int:
 def engine_utilization(
     session: Session, handle: Argument, percent: Argument, period: Argument
 ) -> int:
-    """nvmlDeviceGetEncoderUtilization and Decoder: NOT_SUPPORTED under MIG, idle otherwise."""
+    """Answer nvmlDeviceGetEncoderUtilization and Decoder: NOT_SUPPORTED under MIG, idle otherwise."""
     gpu, gi, _ = session.any_device(handle)
     if gi is not None or gpu.mig_current:
         return Code.NOT_SUPPORTED
@@ -137,7 +135,7 @@ def engine_utilization(
 
 
 def ecc_mode(session: Session, handle: Argument, current: Argument, pending: Argument) -> int:
-    """nvmlDeviceGetEccMode: on."""
+    """Answer nvmlDeviceGetEccMode: on."""
     session.device(handle)
     target(current).value = target(pending).value = 1
     return Code.SUCCESS
@@ -146,7 +144,7 @@ def ecc_mode(session: Session, handle: Argument, current: Argument, pending: Arg
 def ecc_errors(
     session: Session, handle: Argument, kind: Argument, counter: Argument, out: Argument
 ) -> int:
-    """nvmlDeviceGetTotalEccErrors: kind 0 corrected, 1 uncorrected; MIG devices: the latter only."""
+    """Answer nvmlDeviceGetTotalEccErrors: kind 0 corrected, 1 not; MIG devices: only 1."""
     gpu, gi, _ = session.any_device(handle)
     wanted = number(kind)
     if wanted not in (0, 1) or number(counter) not in (0, 1):
@@ -168,7 +166,7 @@ def remapped_rows(
     pending: Argument,
     failed: Argument,
 ) -> int:
-    """nvmlDeviceGetRemappedRows: NOT_SUPPORTED while instances are there."""
+    """Answer nvmlDeviceGetRemappedRows: NOT_SUPPORTED while instances are there."""
     gpu = session.device(handle)
     if gpu.instances:
         return Code.NOT_SUPPORTED
@@ -178,7 +176,7 @@ def remapped_rows(
 
 
 def field_values(session: Session, handle: Argument, count: Argument, values: Argument) -> int:
-    """nvmlDeviceGetFieldValues: each with its own answer; unknown fields NOT_SUPPORTED."""
+    """Answer nvmlDeviceGetFieldValues: each with its own answer; unknown fields NOT_SUPPORTED."""
     gpu, gi, _ = session.any_device(handle)
     array = target(values)
     for slot in range(number(count)):
@@ -226,7 +224,7 @@ def _gives(figure: Callable[[Session, GpuState], int]) -> Callable[..., int]:
 
 
 def _needs_mig_off(figure: int) -> Callable[[Session, GpuState], int]:
-    """Return a constant that only a GPU without MIG mode gives (compute mode wants a MIG handle)."""
+    """Return a constant that needs MIG mode off (compute mode wants a MIG handle)."""
 
     def value(session: Session, gpu: GpuState) -> int:
         if gpu.mig_current:

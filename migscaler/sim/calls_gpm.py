@@ -22,8 +22,9 @@ from migscaler.sim.telemetry import gpu_seconds, instance_seconds
 
 # Two samples must lie this far apart (nvml.h, nvmlGpmSampleGet).
 _SHORTEST_SECONDS = 0.1
-# Share of the job's activity that each metric shows: graphics engine, SM, occupancy, integer, tensor
-# (any, DFMA, HMMA, DMMA, IMMA), DRAM, FP64, FP32, FP16. Invented; only that they follow activity is meant.
+# Share of the job's activity that each metric shows: graphics engine, SM, occupancy, integer,
+# tensor (any, DFMA, HMMA, DMMA, IMMA), DRAM, FP64, FP32, FP16. Invented; only that they follow
+# activity is meant.
 _SHARE = {1: 1.0, 2: 0.9, 3: 0.4, 4: 0.2, 5: 0.5, 6: 0.0, 7: 0.5, 8: 0.0, 9: 0.0,
           10: 0.6, 11: 0.0, 12: 0.3, 13: 0.1}  # fmt: skip
 _NAN = float("nan")
@@ -31,7 +32,7 @@ _POLL_SECONDS = 0.01
 
 
 def support(session: Session, device: Argument, out: Argument) -> int:
-    """nvmlGpmQueryDeviceSupport."""
+    """Answer nvmlGpmQueryDeviceSupport."""
     info = target(out)
     if info.version != 1:
         return Code.ARGUMENT_VERSION_MISMATCH
@@ -41,7 +42,7 @@ def support(session: Session, device: Argument, out: Argument) -> int:
 
 
 def sample_alloc(session: Session, out: Argument) -> int:
-    """nvmlGpmSampleAlloc."""
+    """Answer nvmlGpmSampleAlloc."""
     value = Kind.GPM_SAMPLE << 48 | session.new_number()
     session.samples[value] = Sample()
     give_handle(out, value)
@@ -49,14 +50,14 @@ def sample_alloc(session: Session, out: Argument) -> int:
 
 
 def sample_free(session: Session, sample: Argument) -> int:
-    """nvmlGpmSampleFree."""
+    """Answer nvmlGpmSampleFree."""
     if session.samples.pop(address(sample), None) is None:
         return Code.INVALID_ARGUMENT
     return Code.SUCCESS
 
 
 def sample_get(session: Session, device: Argument, sample: Argument) -> int:
-    """nvmlGpmSampleGet: of the whole GPU."""
+    """Answer nvmlGpmSampleGet: of the whole GPU."""
     gpu = session.device(device)
     if not session.node.rules(gpu).board.gpm_supported:
         return Code.NOT_SUPPORTED
@@ -68,7 +69,7 @@ def sample_get(session: Session, device: Argument, sample: Argument) -> int:
 
 
 def mig_sample_get(session: Session, device: Argument, gi_id: Argument, sample: Argument) -> int:
-    """nvmlGpmMigSampleGet: of one GPU instance; its compute instances share the figures."""
+    """Answer nvmlGpmMigSampleGet: of one GPU instance; its compute instances share the figures."""
     gpu = session.device(device)
     if not session.node.rules(gpu).board.gpm_supported:
         return Code.NOT_SUPPORTED
@@ -83,7 +84,7 @@ def mig_sample_get(session: Session, device: Argument, gi_id: Argument, sample: 
 
 
 def metrics_get(session: Session, out: Argument) -> int:
-    """nvmlGpmMetricsGet: each metric with its own answer, in percent."""
+    """Answer nvmlGpmMetricsGet: each metric with its own answer, in percent."""
     info = target(out)
     if info.version != 1:
         return Code.ARGUMENT_VERSION_MISMATCH
@@ -127,7 +128,7 @@ def _sample(session: Session, value: int) -> Sample:
 
 
 def streaming(session: Session, device: Argument, state: Argument) -> int:
-    """nvmlGpmSetStreamingEnabled."""
+    """Answer nvmlGpmSetStreamingEnabled."""
     gpu = session.device(device)
     number(state)
     supported = session.node.rules(gpu).board.gpm_supported
@@ -135,7 +136,7 @@ def streaming(session: Session, device: Argument, state: Argument) -> int:
 
 
 def event_set_create(session: Session, out: Argument) -> int:
-    """nvmlEventSetCreate."""
+    """Answer nvmlEventSetCreate."""
     value = Kind.EVENT_SET << 48 | session.new_number()
     session.event_sets[value] = EventSet(seen=session.node.state.next_event - 1)
     give_handle(out, value)
@@ -143,20 +144,20 @@ def event_set_create(session: Session, out: Argument) -> int:
 
 
 def event_set_free(session: Session, event_set: Argument) -> int:
-    """nvmlEventSetFree."""
+    """Answer nvmlEventSetFree."""
     session.event_sets.pop(address(event_set), None)
     return Code.SUCCESS
 
 
 def event_types(session: Session, device: Argument, out: Argument) -> int:
-    """nvmlDeviceGetSupportedEventTypes."""
+    """Answer nvmlDeviceGetSupportedEventTypes."""
     session.device(device)
     target(out).value = XID_EVENT | MIG_EVENT
     return Code.SUCCESS
 
 
 def register(session: Session, device: Argument, kinds: Argument, event_set: Argument) -> int:
-    """nvmlDeviceRegisterEvents."""
+    """Answer nvmlDeviceRegisterEvents."""
     gpu = session.device(device)
     wanted = number(kinds)
     if wanted & ~(XID_EVENT | MIG_EVENT):
@@ -167,7 +168,7 @@ def register(session: Session, device: Argument, kinds: Argument, event_set: Arg
 
 
 def wait(session: Session, event_set: Argument, out: Argument, timeout_ms: Argument) -> int:
-    """nvmlEventSetWait_v2: waits in real time, whatever the node's clock is."""
+    """Answer nvmlEventSetWait_v2: waits in real time, whatever the node's clock is."""
     held = _event_set(session, event_set)
     end = time.monotonic() + number(timeout_ms) / 1000
     while True:

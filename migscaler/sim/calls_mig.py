@@ -18,19 +18,20 @@ from migscaler.sim.handles import Kind, pack
 from migscaler.sim.incidents import MIG_EVENT, add_event
 from migscaler.sim.rules import Rules
 from migscaler.sim.session import Session
-from migscaler.sim.state import GpuState, InstanceState
+from migscaler.sim.state import GpuState
 from migscaler.sim.symbols import Symbol
 
 PROFILE_COUNT = 18  # NVML_GPU_INSTANCE_PROFILE_COUNT, nvml.h of API 13
 # Profile queries work with MIG off from this branch (field 199; "on 535 they did not").
 FIRST_BRANCH_WITH_INDEPENDENT_QUERY = 550
-# An A30's driver reports a wrong instanceCount for some profiles, so mig-parted hard-codes A30. Which ones
-# is in no source: this one is our choice, to make sure that callers trust the placement list.
+# An A30's driver reports a wrong instanceCount for some profiles, so mig-parted hard-codes A30.
+# Which ones is in no source: this one is our choice, to make sure that callers trust the placement
+# list.
 _A30_WRONG_COUNT = {"2g.12gb": 3}
 
 
 def mig_mode(session: Session, device: Argument, current: Argument, pending: Argument) -> int:
-    """nvmlDeviceGetMigMode."""
+    """Answer nvmlDeviceGetMigMode."""
     gpu = session.device(device)
     target(current).value = gpu.mig_current
     target(pending).value = gpu.mig_pending
@@ -38,7 +39,7 @@ def mig_mode(session: Session, device: Argument, current: Argument, pending: Arg
 
 
 def set_mig_mode(session: Session, device: Argument, mode: Argument, status: Argument) -> int:
-    """nvmlDeviceSetMigMode: SUCCESS with a second status that may say "only pending"."""
+    """Answer nvmlDeviceSetMigMode: SUCCESS with a second status that may say "only pending"."""
     wanted = number(mode)
     out = target(status)
     with session.node.changing():
@@ -49,24 +50,24 @@ def set_mig_mode(session: Session, device: Argument, mode: Argument, status: Arg
 
 
 def profile_info_v1(session: Session, device: Argument, profile: Argument, out: Argument) -> int:
-    """nvmlDeviceGetGpuInstanceProfileInfo: takes the enum."""
-    gpu, rules, found = _by_enum(session, device, profile)
+    """Answer nvmlDeviceGetGpuInstanceProfileInfo: takes the enum."""
+    _, rules, found = _by_enum(session, device, profile)
     _fill_profile(target(out), rules, found)
     return Code.SUCCESS
 
 
 def profile_info_v(session: Session, device: Argument, profile: Argument, out: Argument) -> int:
-    """nvmlDeviceGetGpuInstanceProfileInfoV: takes the enum and a version 2 structure."""
+    """Answer nvmlDeviceGetGpuInstanceProfileInfoV: takes the enum and a version 2 structure."""
     info = target(out)
     require_version(info, 2)
-    gpu, rules, found = _by_enum(session, device, profile)
+    _, rules, found = _by_enum(session, device, profile)
     _fill_profile(info, rules, found)
     info.name = _display_name(found).encode()
     return Code.SUCCESS
 
 
 def profile_info_by_id(session: Session, device: Argument, profile: Argument, out: Argument) -> int:
-    """nvmlDeviceGetGpuInstanceProfileInfoByIdV: takes the id."""
+    """Answer nvmlDeviceGetGpuInstanceProfileInfoByIdV: takes the id."""
     info = target(out)
     require_version(info, 2)
     gpu = session.device(device)
@@ -123,7 +124,7 @@ def _fill_profile(info: Filled, rules: Rules, profile: Profile) -> None:
 def placements(
     session: Session, device: Argument, profile_id: Argument, array: Argument, count: Argument
 ) -> int:
-    """nvmlDeviceGetGpuInstancePossiblePlacements_v2: whatever is occupied."""
+    """Answer nvmlDeviceGetGpuInstancePossiblePlacements_v2: whatever is occupied."""
     session.require_privilege()
     gpu = session.device(device)
     rules = session.node.rules(gpu)
@@ -138,7 +139,7 @@ def placements(
 
 
 def remaining(session: Session, device: Argument, profile_id: Argument, out: Argument) -> int:
-    """nvmlDeviceGetGpuInstanceRemainingCapacity."""
+    """Answer nvmlDeviceGetGpuInstanceRemainingCapacity."""
     session.require_privilege()
     gpu = session.device(device)
     require_mig(gpu)
@@ -149,14 +150,14 @@ def remaining(session: Session, device: Argument, profile_id: Argument, out: Arg
 
 
 def create(session: Session, device: Argument, profile_id: Argument, out: Argument) -> int:
-    """nvmlDeviceCreateGpuInstance: the driver picks the start, greedily."""
+    """Answer nvmlDeviceCreateGpuInstance: the driver picks the start, greedily."""
     return _create(session, device, profile_id, None, out)
 
 
 def create_with_placement(
     session: Session, device: Argument, profile_id: Argument, placement: Argument, out: Argument
 ) -> int:
-    """nvmlDeviceCreateGpuInstanceWithPlacement."""
+    """Answer nvmlDeviceCreateGpuInstanceWithPlacement."""
     wanted = target(placement)
     return _create(session, device, profile_id, (wanted.start, wanted.size), out)
 
@@ -179,7 +180,7 @@ def _create(
 
 
 def destroy(session: Session, handle: Argument) -> int:
-    """nvmlGpuInstanceDestroy."""
+    """Answer nvmlGpuInstanceDestroy."""
     with session.node.changing() as state:
         session.require_privilege()
         gpu, gi = session.instance(handle)
@@ -191,7 +192,7 @@ def destroy(session: Session, handle: Argument) -> int:
 def instances(
     session: Session, device: Argument, profile_id: Argument, array: Argument, count: Argument
 ) -> int:
-    """nvmlDeviceGetGpuInstances: of one profile id; the array must hold its instanceCount."""
+    """Answer nvmlDeviceGetGpuInstances: of one profile id; the array must hold its instanceCount."""
     session.require_privilege()
     gpu = session.device(device)
     require_mig(gpu)
@@ -208,7 +209,7 @@ def instances(
 
 
 def instance_by_id(session: Session, device: Argument, gi_id: Argument, out: Argument) -> int:
-    """nvmlDeviceGetGpuInstanceById."""
+    """Answer nvmlDeviceGetGpuInstanceById."""
     session.require_privilege()
     gpu = session.device(device)
     require_mig(gpu)
@@ -220,7 +221,7 @@ def instance_by_id(session: Session, device: Argument, gi_id: Argument, out: Arg
 
 
 def instance_info(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlGpuInstanceGetInfo."""
+    """Answer nvmlGpuInstanceGetInfo."""
     gpu, gi = session.instance(handle)
     info = target(out)
     give_field(info, "device", pack(Kind.DEVICE, gpu))

@@ -1,7 +1,14 @@
 """NVML functions about the system: start and end, versions, counts, handles, error texts."""
 
-from migscaler.sim.arguments import Argument, give_handle, give_text, number, require_version
-from migscaler.sim.arguments import target, text
+from migscaler.sim.arguments import (
+    Argument,
+    give_handle,
+    give_text,
+    number,
+    require_version,
+    target,
+    text,
+)
 from migscaler.sim.codes import Answered, Code
 from migscaler.sim.core import driver_branch
 from migscaler.sim.handles import Kind, pack
@@ -10,12 +17,14 @@ from migscaler.sim.state import GpuState
 from migscaler.sim.symbols import Symbol
 
 # CUDA version that came with a driver branch (release notes of the CUDA toolkit), newest last.
-_CUDA = ((450, 11000), (460, 11020), (470, 11040), (510, 11060), (525, 12000), (535, 12020),
-         (545, 12030), (550, 12040), (560, 12060), (570, 12080), (580, 13000), (590, 13010))  # fmt: skip
+_CUDA = (
+    *((450, 11000), (460, 11020), (470, 11040), (510, 11060), (525, 12000), (535, 12020)),
+    *((545, 12030), (550, 12040), (560, 12060), (570, 12080), (580, 13000), (590, 13010)),
+)
 
 
 def init(session: Session, flags: Argument = 0) -> int:
-    """nvmlInit_v2, nvmlInitWithFlags."""
+    """Answer nvmlInit_v2, nvmlInitWithFlags."""
     number(flags)
     state = session.node.state
     session.check(state, initialised=False)
@@ -27,19 +36,19 @@ def init(session: Session, flags: Argument = 0) -> int:
 
 
 def shutdown(session: Session) -> int:
-    """nvmlShutdown: counted, as init is."""
+    """Answer nvmlShutdown: counted, as init is."""
     session.references -= 1
     return Code.SUCCESS
 
 
 def driver_version(session: Session, buffer: Argument, length: Argument) -> int:
-    """nvmlSystemGetDriverVersion."""
+    """Answer nvmlSystemGetDriverVersion."""
     give_text(buffer, length, session.driver)
     return Code.SUCCESS
 
 
 def system_branch(session: Session, info: Argument, length: Argument) -> int:
-    """nvmlSystemGetDriverBranch: `r550_00`."""
+    """Answer nvmlSystemGetDriverBranch: `r550_00`."""
     found = target(info)
     require_version(found, 1)
     number(length)
@@ -48,13 +57,13 @@ def system_branch(session: Session, info: Argument, length: Argument) -> int:
 
 
 def nvml_version(session: Session, buffer: Argument, length: Argument) -> int:
-    """nvmlSystemGetNVMLVersion: CUDA major and driver version."""
+    """Answer nvmlSystemGetNVMLVersion: CUDA major and driver version."""
     give_text(buffer, length, f"{_cuda(session) // 1000}.{session.driver}")
     return Code.SUCCESS
 
 
 def cuda_version(session: Session, out: Argument) -> int:
-    """nvmlSystemGetCudaDriverVersion, _v2: 12040 is 12.4."""
+    """Answer nvmlSystemGetCudaDriverVersion, _v2: 12040 is 12.4."""
     target(out).value = _cuda(session)
     return Code.SUCCESS
 
@@ -65,7 +74,7 @@ def _cuda(session: Session) -> int:
 
 
 def process_name(session: Session, pid: Argument, buffer: Argument, length: Argument) -> int:
-    """nvmlSystemGetProcessName: only of processes on the GPUs."""
+    """Answer nvmlSystemGetProcessName: only of processes on the GPUs."""
     wanted = number(pid)
     for gpu in session.node.state.gpus:
         for job in gpu.jobs:
@@ -76,13 +85,13 @@ def process_name(session: Session, pid: Argument, buffer: Argument, length: Argu
 
 
 def count(session: Session, out: Argument) -> int:
-    """nvmlDeviceGetCount_v2: lost GPUs count."""
+    """Answer nvmlDeviceGetCount_v2: lost GPUs count."""
     target(out).value = len(session.node.state.gpus)
     return Code.SUCCESS
 
 
 def handle_by_index(session: Session, index: Argument, out: Argument) -> int:
-    """nvmlDeviceGetHandleByIndex_v2."""
+    """Answer nvmlDeviceGetHandleByIndex_v2."""
     wanted = number(index)
     gpus = session.node.state.gpus
     if not 0 <= wanted < len(gpus):
@@ -91,7 +100,7 @@ def handle_by_index(session: Session, index: Argument, out: Argument) -> int:
 
 
 def handle_by_uuid(session: Session, uuid: Argument, out: Argument) -> int:
-    """nvmlDeviceGetHandleByUUID: of a GPU, or of a MIG device that exists now."""
+    """Answer nvmlDeviceGetHandleByUUID: of a GPU, or of a MIG device that exists now."""
     wanted = text(uuid)
     for gpu in session.node.state.gpus:
         if gpu.uuid == wanted:
@@ -107,12 +116,12 @@ def handle_by_uuid(session: Session, uuid: Argument, out: Argument) -> int:
 
 
 def handle_by_serial(session: Session, serial: Argument, out: Argument) -> int:
-    """nvmlDeviceGetHandleBySerial."""
+    """Answer nvmlDeviceGetHandleBySerial."""
     return _give(_find(session, "serial", text(serial)), out)
 
 
 def handle_by_bus_id(session: Session, bus_id: Argument, out: Argument) -> int:
-    """nvmlDeviceGetHandleByPciBusId_v2: with a domain of 4 or 8 digits, in any case."""
+    """Answer nvmlDeviceGetHandleByPciBusId_v2: with a domain of 4 or 8 digits, in any case."""
     domain, _, rest = text(bus_id).partition(":")
     return _give(_find(session, "bus_id", f"{domain.rjust(8, '0')}:{rest}".upper()), out)
 

@@ -13,7 +13,7 @@ _COMPUTE_MODE, _GRAPHICS_MODE = 0, 1  # NVML_PROCESS_MODE_*
 
 
 def memory_v1(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetMemoryInfo: used includes what the driver keeps for itself."""
+    """Answer nvmlDeviceGetMemoryInfo: used includes what the driver keeps for itself."""
     total, reserved, used = _memory(session, handle)
     info = target(out)
     info.total = total * MIB
@@ -23,7 +23,7 @@ def memory_v1(session: Session, handle: Argument, out: Argument) -> int:
 
 
 def memory_v2(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetMemoryInfo_v2: reserved apart from used."""
+    """Answer nvmlDeviceGetMemoryInfo_v2: reserved apart from used."""
     info = target(out)
     require_version(info, 2)
     total, reserved, used = _memory(session, handle)
@@ -45,19 +45,17 @@ def _memory(session: Session, handle: Argument) -> tuple[int, int, int]:
 
 
 def processes(session: Session, handle: Argument, count: Argument, array: Argument) -> int:
-    """nvmlDeviceGetComputeRunningProcesses_v2 and _v3: both fill the structure of v2."""
+    """Answer nvmlDeviceGetComputeRunningProcesses_v2 and _v3: both fill the structure of v2."""
     return _list(session, handle, count, array, graphics=False)
 
 
-def graphics_processes(
-    session: Session, handle: Argument, count: Argument, array: Argument
-) -> int:
-    """nvmlDeviceGetGraphicsRunningProcesses_v2 and _v3."""
+def graphics_processes(session: Session, handle: Argument, count: Argument, array: Argument) -> int:
+    """Answer nvmlDeviceGetGraphicsRunningProcesses_v2 and _v3."""
     return _list(session, handle, count, array, graphics=True)
 
 
 def mps_processes(session: Session, handle: Argument, count: Argument, array: Argument) -> int:
-    """nvmlDeviceGetMPSComputeRunningProcesses_v3: MPS is not simulated, so none."""
+    """Answer nvmlDeviceGetMPSComputeRunningProcesses_v3: MPS is not simulated, so none."""
     session.any_device(handle)
     target(count).value = 0
     return Code.SUCCESS
@@ -107,7 +105,7 @@ def _fill(entry: Filled, job: Job) -> None:
 
 
 def process_details(session: Session, handle: Argument, out: Argument) -> int:
-    """nvmlDeviceGetRunningProcessDetailList: the list with confidential-computing memory."""
+    """Answer nvmlDeviceGetRunningProcessDetailList: the list with confidential-computing memory."""
     info = target(out)
     require_version(info, 1)
     gpu, gi, ci = session.any_device(handle)

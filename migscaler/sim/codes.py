@@ -1,4 +1,4 @@
-"""The nvmlReturn_t values the simulated library answers with, and the exceptions that carry them."""
+"""The nvmlReturn_t values the simulated library answers with, and their exception."""
 
 from enum import IntEnum
 
@@ -30,7 +30,7 @@ class Code(IntEnum):
     UNKNOWN = 999
 
 
-class Answered(Exception):  # noqa: N818 - it is an answer of the driver, not an error of ours
+class Answered(Exception):
     """The driver answers a call with something else than SUCCESS; never leaves the library."""
 
     def __init__(self, code: Code) -> None:

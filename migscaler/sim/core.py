@@ -1,7 +1,8 @@
 """The core of a simulated node: its state, clock, rules, and the log of what was changed by whom.
 
 Changing operations are the same for the library's callers and for other tools on the node; each is
-logged with what it hit, so that tests can judge promises by this log and not by anyone's own records.
+logged with what it hit, so that tests can judge promises by this log and not by anyone's own
+records.
 """
 
 import json
@@ -26,8 +27,9 @@ _NAMESPACE = uuid.UUID("6f7a4c1e-5d0b-5a8e-9d3f-0c2b1a998877")
 class CallRecord:
     """One changing call and its answer.
 
-    `at` is the node's clock in seconds; `spec` is `profile@start`, with `?` where no start was known;
-    `in_use` says that a process ran on what the call named; `actor` is `nvml` or another tool.
+    `at` is the node's clock in seconds; `spec` is `profile@start`, with `?` where no start was
+    known; `in_use` says that a process ran on what the call named; `actor` is `nvml` or another
+    tool.
     """
 
     at: float

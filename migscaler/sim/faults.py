@@ -1,7 +1,8 @@
 """Faults to inject into a simulated node, and how they strike a call.
 
 Write one with `fails`, `slow`, `hangs` or `loses_answer` and give it to `node.add_fault`. It
-may be set by another process: with a directory, all processes on the node see it at their next call.
+may be set by another process: with a directory, all processes on the node see it at their next
+call.
 """
 
 import time
@@ -23,7 +24,7 @@ def fails(
     times: int | None = 1,
     gpu: int | None = None,
 ) -> Fault:
-    """Answer `code` without doing anything, at the nth call from now; `times=None`: from then on."""
+    """Answer `code` and do nothing, at the nth call from now; `times=None`: from then on."""
     return Fault(0, function, "fail", int(code), 0.0, nth - 1, times, gpu)
 
 
@@ -47,7 +48,7 @@ def hangs(
     times: int | None = 1,
     gpu: int | None = None,
 ) -> Fault:
-    """Do not come back until the fault is cleared or `at_most` seconds passed; then answer TIMEOUT."""
+    """Come back only when the fault is cleared or `at_most` seconds passed; answer TIMEOUT."""
     return Fault(0, function, "hang", int(Code.TIMEOUT), at_most, nth - 1, times, gpu)
 
 

@@ -115,8 +115,10 @@ def compute_maximum(rules: Rules, gi: InstanceState, row: ComputeProfile) -> int
 def compute_refused(rules: Rules, gi: InstanceState, row: ComputeProfile, start: int) -> bool:
     """Say whether a compute instance can't be made at a start."""
     span = range(start, start + row.slices)
-    if any(ci.start in span or start in range(ci.start, ci.start + ci.size)
-           for ci in gi.compute.values()):
+    if any(
+        ci.start in span or start in range(ci.start, ci.start + ci.size)
+        for ci in gi.compute.values()
+    ):
         return True
     same = sum(ci.profile_id == row.ci_id for ci in gi.compute.values())
     used = sum(ci.sm_count for ci in gi.compute.values())
@@ -125,7 +127,11 @@ def compute_refused(rules: Rules, gi: InstanceState, row: ComputeProfile, start:
 
 
 def create_compute(
-    gpu: GpuState, rules: Rules, gi: InstanceState, ci_profile: int, placement: tuple[int, int] | None
+    gpu: GpuState,
+    rules: Rules,
+    gi: InstanceState,
+    ci_profile: int,
+    placement: tuple[int, int] | None,
 ) -> ComputeState:
     """Make a compute instance in a GPU instance."""
     row = compute_profile(rules, gi, ci_profile)

@@ -20,7 +20,8 @@ class Incidents(JobControl):
     def reboot(self) -> None:
         """Reboot: instances and processes are gone; Ampere keeps its mode, newer GPUs lose it.
 
-        NVML sessions of processes that live on (in tests) answer UNINITIALIZED until they init again.
+        NVML sessions of processes that live on (in tests) answer UNINITIALIZED until they init
+        again.
         """
         with self.changing() as state:
             state.boots += 1
@@ -85,9 +86,9 @@ class Incidents(JobControl):
     ) -> None:
         """Change what kind of node it is.
 
-        Unprivileged: changes and privileged queries answer NO_PERMISSION. vGPU guest: changes answer
-        NOT_SUPPORTED. `bare_metal_reset`: the driver may reset an idle Ampere GPU itself, so a mode
-        change is active at once; without it the change stays pending (RESET_REQUIRED).
+        Unprivileged: changes and privileged queries answer NO_PERMISSION. vGPU guest: changes
+        answer NOT_SUPPORTED. `bare_metal_reset`: the driver may reset an idle Ampere GPU itself, so
+        a mode change is active at once; without it the change stays pending (RESET_REQUIRED).
         """
         with self.changing() as state:
             if privileged is not None:

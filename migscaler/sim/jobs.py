@@ -21,11 +21,13 @@ class JobControl(NodeCore):
         name: str = "python3",
         user: str = "alice",
         ci_id: int | None = None,
+        exclusive: bool = False,
     ) -> int:
         """Start a process and return its pid.
 
-        `gpu` is an index or UUID; `instance` a GI id, a MIG UUID, or None on a GPU without MIG mode.
-        Without a pid an unused number near the top of the pid range is taken, which is in no /proc.
+        `gpu` is an index or UUID; `instance` a GI id, a MIG UUID, or None on a GPU without MIG
+        mode. Without a pid an unused number near the top of the pid range is taken, which is in no
+        /proc. `exclusive` refuses an instance that another process is on, as a scheduler would.
 
         Raises:
             CommandRefused: no such instance, no compute instance in it, or not enough memory.
@@ -33,6 +35,8 @@ class JobControl(NodeCore):
         with self.changing() as state:
             found = self.gpu_of(state, gpu)
             gi_id = self._instance_id(found, instance)
+            if exclusive and any(job.gi_id == gi_id for job in found.jobs):
+                raise CommandRefused(f"GPU {found.index}: another process is on it")
             if pid is None:
                 pid, state.next_pid = state.next_pid, state.next_pid + 1
             job = Job(pid, name, user, memory_mib, activity, gi_id, ci_id)
@@ -41,12 +45,14 @@ class JobControl(NodeCore):
                 raise CommandRefused(f"GPU {found.index}: {problem}")
             return pid
 
-    def end_job(self, pid: int) -> bool:
-        """End every process of this pid; say whether there was one."""
+    def end_job(self, pid: int, *, name: str | None = None) -> bool:
+        """End every process of this pid (and name, if given); say whether there was one."""
         with self.changing() as state:
             ended = False
             for gpu in state.gpus:
-                staying = [job for job in gpu.jobs if job.pid != pid]
+                staying = [
+                    job for job in gpu.jobs if job.pid != pid or name not in (None, job.name)
+                ]
                 if len(staying) != len(gpu.jobs):
                     settle(gpu, self.clock())
                     gpu.jobs = staying
@@ -68,7 +74,7 @@ class JobControl(NodeCore):
             self.gpu_of(state, gpu).holders.append(client)
 
     def hold_instance(self, gpu: int | str, gi_id: int, client: str = "nv-hostengine") -> None:
-        """Let a client keep a handle on an instance: destroying it answers IN_USE, no process shows.
+        """Let a client keep a handle on an instance: destroying it answers IN_USE.
 
         Its compute instance can still be destroyed: partial failure is normal on real drivers.
         """

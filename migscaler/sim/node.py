@@ -39,8 +39,8 @@ def build_node(
 ) -> SimNode:
     """Make a node, e.g. of `6xA100-SXM4-40GB,2xH100-80GB`; in memory without a directory.
 
-    `variant` is `normal`, `mirrored` or one of them per GPU; `mig` the mode of all or of each; `seed`
-    makes other UUIDs. A directory's earlier node is replaced.
+    `variant` is `normal`, `mirrored` or one of them per GPU; `mig` the mode of all or of each;
+    `seed` makes other UUIDs. A directory's earlier node is replaced.
 
     Raises:
         ParseError: unreadable, or a driver older than the board's first.

@@ -1,11 +1,17 @@
-"""The simulated NVML C library: plain functions that take ctypes arguments and return nvmlReturn_t."""
+"""The simulated NVML C library: plain functions of ctypes arguments that return nvmlReturn_t."""
 
 import ctypes
 import os
 from collections.abc import Callable
 
-from migscaler.sim import calls_compute, calls_device, calls_gpm, calls_mig, calls_system
-from migscaler.sim import calls_usage
+from migscaler.sim import (
+    calls_compute,
+    calls_device,
+    calls_gpm,
+    calls_mig,
+    calls_system,
+    calls_usage,
+)
 from migscaler.sim.arguments import address
 from migscaler.sim.codes import Answered, Code
 from migscaler.sim.core import driver_branch
@@ -41,8 +47,8 @@ _Function = Callable[..., int]
 class NvmlLibrary:
     """One process's loaded NVML library; install it as `pynvml.nvmlLib`.
 
-    Its attributes are the C symbols of the node's driver at the time it was made; any other name raises
-    AttributeError, as ctypes does. Several libraries may use one node, as processes do.
+    Its attributes are the C symbols of the node's driver at the time it was made; any other name
+    raises AttributeError, as ctypes does. Several libraries may use one node, as processes do.
     """
 
     def __init__(self, node: SimNode, actor: str | None = None) -> None:

@@ -16,7 +16,8 @@ from migscaler.sim.state import InstanceState
 CI_OF_SLICES = {1: 0, 2: 1, 3: 2, 4: 3, 7: 4, 8: 5, 6: 6}
 CI_REV1 = 7
 CI_7_SLICE_NVL = 8
-# Recent drivers list 7_SLICE_NVL beside 7_SLICE (a belief as to the branch: seen with R570 listings).
+# Recent drivers list 7_SLICE_NVL beside 7_SLICE (a belief as to the branch: seen with R570
+# listings).
 FIRST_BRANCH_WITH_NVL = 570
 _WIDE_ORDER = (4, 0, 2, 6)  # GH200 1g.24gb: 4, 0, 2 seen; the last is what then remains
 
@@ -211,9 +212,7 @@ def _compute_profiles(
 
 def _row(ci_id: int, profile: Profile, sms: int) -> ComputeProfile:
     """Return a compute profile that takes all compute slices of the GPU instance."""
-    return ComputeProfile(
-        ci_id=ci_id, slices=profile.compute_slices, max_instances=1, sm_count=sms
-    )
+    return ComputeProfile(ci_id=ci_id, slices=profile.compute_slices, max_instances=1, sm_count=sms)
 
 
 def _narrow_sms(board: Board, profile: Profile, figures: dict[str, Figures]) -> int | None:

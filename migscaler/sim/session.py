@@ -11,7 +11,7 @@ from migscaler.sim.state import ComputeState, GpuState, InstanceState, NodeState
 
 @dataclass(slots=True)
 class Sample:
-    """What a GPM sample holds: busy seconds of something at a time; `born` tells instances apart."""
+    """What a GPM sample holds: busy seconds at a time; `born` tells instances apart."""
 
     at: float | None = None
     busy_seconds: float = 0.0

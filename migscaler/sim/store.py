@@ -1,7 +1,7 @@
 """Where a simulated node's state lives: in memory, or in a directory shared by processes.
 
-The directory holds `state.json`, replaced by rename under an flock on `lock`, and `calls.jsonl`, the
-log of changing calls. It survives a kill -9 of any writer at any point: a reader sees the state
+The directory holds `state.json`, replaced by rename under an flock on `lock`, and `calls.jsonl`,
+the log of changing calls. It survives a kill -9 of any writer at any point: a reader sees the state
 before or after a write, never half. It is not synced: a power cut may lose it.
 """
 
@@ -121,8 +121,8 @@ class DirectoryStore:
         state.generation += 1
         draft = self._directory / "state.json.new"
         draft.write_text(encode(state), encoding="utf-8")
-        # The kernel's own time stamps are coarse (4 ms) and inode numbers are reused, so a reader could
-        # take a new file for the one it knows. The generation as time stamp is unique.
+        # The kernel's own time stamps are coarse (4 ms) and inode numbers are reused, so a reader
+        # could take a new file for the one it knows. The generation as time stamp is unique.
         stamp = state.generation * 1000
         os.utime(draft, ns=(stamp, stamp))
         os.replace(draft, self._path)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 class Symbol:
     """A function `body(session, *arguments) -> nvmlReturn_t` and the driver branches that have it.
 
-    `since` is the first branch; below R450 there is no MIG and nothing is modelled. Branches are from
-    NVML's headers as far as they say; where they do not, they are a belief, and the later branch is
-    taken, so that callers meet the absence.
+    `since` is the first branch; below R450 there is no MIG and nothing is modelled. Branches are
+    from NVML's headers as far as they say; where they do not, they are a belief, and the later
+    branch is taken, so that callers meet the absence.
     """
 
     body: Callable[..., int]

@@ -4,8 +4,8 @@ from migscaler.model.catalog import Board
 from migscaler.sim.state import GpuState, InstanceState
 
 RESERVED_MIB = 512  # driver's own part on every GPU, about what nvidia-smi -q shows as reserved
-# Board power limits by architecture in mW, and the share of it an idle board draws: round figures, not
-# measured; only their direction (busy draws more) is meant.
+# Board power limits by architecture in mW, and the share of it an idle board draws: round figures,
+# not measured; only their direction (busy draws more) is meant.
 _LIMIT_MW = {7: 400_000, 9: 700_000, 10: 1_000_000}
 _SMALL_LIMIT_MW = {4: 165_000, 12: 600_000}
 _IDLE_SHARE = 0.14
