@@ -1,0 +1,165 @@
+"""What is remembered of each GPU: generation, the layout last wanted, past changes."""
+
+import json
+from datetime import datetime
+
+from migscaler.model.decision import GpuHistory
+from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import Layout
+from migscaler.model.plan import Direction
+from migscaler.store.concern import Concern
+from migscaler.store.database import Row
+from migscaler.store.records import GenerationRecord, WantedRecord
+from migscaler.store.text import layout_text, parse_layout, parse_time, some_time, time_text
+
+
+class GpuMemory(Concern):
+    """One row per GPU UUID and subject; every write is durable when it returns."""
+
+    def write_generation(self, record: GenerationRecord) -> None:
+        """Keep a GPU's generation and layout.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        self._db.change(
+            "INSERT OR REPLACE INTO generations (gpu_uuid, generation, layout, boot_id, changed_at,"
+            " model_name, mig_mode_wanted, born) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.gpu_uuid,
+                record.generation,
+                None if record.layout is None else layout_text(record.layout),
+                record.boot_id,
+                time_text(record.changed_at),
+                record.model_name,
+                None if record.mig_mode_wanted is None else int(record.mig_mode_wanted),
+                json.dumps(record.born),
+            ),
+        )
+
+    def generation(self, gpu_uuid: GpuUuid) -> GenerationRecord | None:
+        """Return what was last known of a GPU, None if it was never seen.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        rows = self._db.rows("SELECT * FROM generations WHERE gpu_uuid = ?", (gpu_uuid,))
+        return _generation(rows[0]) if rows else None
+
+    def generations(self) -> tuple[GenerationRecord, ...]:
+        """Return what was last known of every GPU ever seen, by UUID.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        rows = self._db.rows("SELECT * FROM generations ORDER BY gpu_uuid")
+        return tuple(_generation(row) for row in rows)
+
+    def write_wanted(
+        self, gpu_uuid: GpuUuid, layout: Layout, boot_id: str, at: datetime | None = None
+    ) -> None:
+        """Keep the layout that was decided for a GPU and carried out (`at` None: now).
+
+        Raises:
+            StoreError: it is not written.
+        """
+        self._db.change(
+            "INSERT OR REPLACE INTO wanted (gpu_uuid, layout, boot_id, at) VALUES (?, ?, ?, ?)",
+            (gpu_uuid, layout_text(layout), boot_id, time_text(at or self._clock.now())),
+        )
+
+    def forget_wanted(self, gpu_uuid: GpuUuid) -> bool:
+        """Adopt whatever a GPU has: nothing is wanted for it any more; False if nothing was.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        return bool(self._db.change("DELETE FROM wanted WHERE gpu_uuid = ?", (gpu_uuid,)))
+
+    def wanted(self) -> tuple[WantedRecord, ...]:
+        """Return the layouts last wanted, by GPU UUID.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        return tuple(
+            WantedRecord(
+                gpu_uuid=GpuUuid(row["gpu_uuid"]),
+                layout=parse_layout(row["layout"]),
+                boot_id=row["boot_id"],
+                at=some_time(row["at"]),
+            )
+            for row in self._db.rows("SELECT * FROM wanted ORDER BY gpu_uuid")
+        )
+
+    def write_gpu_history(self, history: GpuHistory) -> None:
+        """Keep a GPU's past, except `wanted`: that is `write_wanted`'s, with the boot.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        direction = history.last_direction
+        self._db.change(
+            "INSERT OR REPLACE INTO gpu_histories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                history.gpu_uuid,
+                time_text(history.last_change_at),
+                None if direction is None else direction.value,
+                time_text(history.rest_until),
+                int(history.flapping),
+                history.reversals,
+                history.failures_in_row,
+                time_text(history.breaker_open_until),
+                history.breaker_trips,
+                time_text(history.held_by_client_until),
+            ),
+        )
+
+    def gpu_histories(self) -> tuple[GpuHistory, ...]:
+        """Return the past of every GPU that has one, or a wanted layout, by UUID.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        wanted = {record.gpu_uuid: record.layout for record in self.wanted()}
+        rows = self._db.rows("SELECT * FROM gpu_histories")
+        found = {
+            GpuUuid(row["gpu_uuid"]): _history(row, wanted.get(GpuUuid(row["gpu_uuid"])))
+            for row in rows
+        }
+        for gpu_uuid, layout in wanted.items():
+            found.setdefault(gpu_uuid, GpuHistory(gpu_uuid=gpu_uuid, wanted=layout))
+        return tuple(found[gpu_uuid] for gpu_uuid in sorted(found))
+
+
+def _generation(row: Row) -> GenerationRecord:
+    """Decode a row of `generations`."""
+    mode = row["mig_mode_wanted"]
+    return GenerationRecord(
+        gpu_uuid=GpuUuid(row["gpu_uuid"]),
+        generation=row["generation"],
+        layout=None if row["layout"] is None else parse_layout(row["layout"]),
+        boot_id=row["boot_id"],
+        changed_at=some_time(row["changed_at"]),
+        model_name=row["model_name"],
+        mig_mode_wanted=None if mode is None else bool(mode),
+        born=tuple((gi_id, generation) for gi_id, generation in json.loads(row["born"] or "[]")),
+    )
+
+
+def _history(row: Row, wanted: Layout | None) -> GpuHistory:
+    """Decode a row of `gpu_histories`."""
+    direction = row["last_direction"]
+    return GpuHistory(
+        gpu_uuid=GpuUuid(row["gpu_uuid"]),
+        last_change_at=parse_time(row["last_change_at"]),
+        last_direction=None if direction is None else Direction(direction),
+        rest_until=parse_time(row["rest_until"]),
+        flapping=bool(row["flapping"]),
+        reversals=row["reversals"],
+        failures_in_row=row["failures_in_row"],
+        breaker_open_until=parse_time(row["breaker_open_until"]),
+        breaker_trips=row["breaker_trips"],
+        held_by_client_until=parse_time(row["held_by_client_until"]),
+        wanted=wanted,
+    )
