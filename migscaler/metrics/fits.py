@@ -1,0 +1,65 @@
+"""What fits beside a GPU's layout, kept until its layout or its idle instances change."""
+
+from dataclasses import dataclass
+
+from migscaler.model.gpu import GpuState
+from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import GpuModel, Layout
+from migscaler.planner.layouts import (
+    Stranded,
+    creatable_if_dissolved,
+    fits,
+    fragmentation,
+    stranded,
+)
+from migscaler.planner.space import make_space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Figures of one layout: instances per profile, stranded slices, fragmentation's two sums."""
+
+    model: GpuModel
+    layout: Layout
+    kept: Layout
+    creatable: dict[str, int]
+    reachable: dict[str, int]
+    stranded: Stranded
+    fragmentation: tuple[int, int]
+
+
+class FitBook:
+    """The last figures per GPU, so that samples of an unchanged layout cost a comparison.
+
+    Used by one thread at a time; holds one entry per GPU.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[GpuUuid, Fit] = {}
+
+    def fit(self, gpu: GpuState) -> Fit | None:
+        """Return the figures, None where layout, verdicts or placements are not known."""
+        model, layout = gpu.reading.model, gpu.layout
+        if model is None or layout is None or gpu.instances is None:
+            return None
+        kept = Layout(tuple(i.spec for i in gpu.instances if i.pin is not None))
+        last = self._last.get(gpu.uuid)
+        if last and last.layout == layout and last.kept == kept and last.model == model:
+            return last
+        made = _figures(model, layout, kept)
+        self._last[gpu.uuid] = made
+        return made
+
+
+def _figures(model: GpuModel, layout: Layout, kept: Layout) -> Fit:
+    """Ask the planner's tables, built once for all questions."""
+    space = make_space(model)
+    return Fit(
+        model=model,
+        layout=layout,
+        kept=kept,
+        creatable=fits(model, layout, space=space),
+        reachable=creatable_if_dissolved(model, kept.specs, space=space),
+        stranded=stranded(model, layout, space=space),
+        fragmentation=fragmentation(model, layout, space=space),
+    )

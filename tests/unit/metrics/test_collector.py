@@ -1,0 +1,304 @@
+"""What a status becomes on /metrics; values written out as Prometheus reads them."""
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from migscaler.metrics.collector import PARTS, Collector, collect
+from migscaler.metrics.fits import FitBook
+from migscaler.metrics.samples import Samples
+from migscaler.model.gpu import Gap, GpuState, PinReason
+from migscaler.model.ids import PlanId
+from migscaler.model.layout import Layout
+from migscaler.model.status import Counters, Running, Status
+from tests.builders import A100, H100, NOW, gpu_state, layout, snapshot, uuid
+from tests.unit.metrics.statuses import GAUGES, full_status, histogram
+
+
+def showing(*gpus: GpuState, stale: bool = False) -> Status:
+    return Status(
+        version="0.1.0",
+        started_at=NOW,
+        now=NOW,
+        snapshot=snapshot(*gpus),
+        snapshot_stale=stale,
+    )
+
+
+def values(status: Status, short: str, gpu: int | None = None) -> dict[tuple[str, ...], float]:
+    """Return the series of a family without the labels `gpu` and `gpu_uuid`."""
+    series = Collector().samples(status).series.get(short, {})
+    if gpu is None:
+        return series
+    return {labels[2:]: value for labels, value in series.items() if labels[0] == str(gpu)}
+
+
+def test_slices_of_a_gpu_sum_up_by_state() -> None:
+    status = showing(gpu_state(A100, "3g@0 3g@4", {"3g@0": PinReason.PROCESS}))
+
+    assert values(status, "gpu_memory_slices", 0) == {
+        ("pinned",): 4,
+        ("idle",): 4,
+        ("free",): 0,
+        ("stranded",): 0,
+    }
+    assert values(status, "gpu_compute_slices", 0) == {
+        ("pinned",): 3,
+        ("idle",): 3,
+        ("free",): 0,
+        ("stranded",): 1,
+    }
+
+
+def test_cover_draws_the_strip() -> None:
+    status = showing(gpu_state(A100, "2g@0 1g@2 3g@4"))
+
+    assert values(status, "gpu_slice_cover", 0) == {
+        ("0",): 2,
+        ("1",): 2,
+        ("2",): 1,
+        ("3",): 0,
+        ("4",): 3,
+        ("5",): 3,
+        ("6",): 3,
+        ("7",): 3,
+    }
+
+
+def test_fit_counts_what_can_be_created_now_and_with_idle_ones_dissolved() -> None:
+    status = showing(gpu_state(A100, "3g@0 3g@4", {"3g@0": PinReason.PROCESS}))
+
+    creatable = values(status, "gpu_profile_creatable_instances", 0)
+    reachable = values(status, "gpu_profile_reachable_instances", 0)
+    assert set(creatable.values()) == {0}
+    assert reachable[("1g.5gb",)] == 3
+    assert reachable[("2g.10gb",)] == 1
+    assert reachable[("3g.20gb",)] == 1
+    assert reachable[("7g.40gb",)] == 0
+
+
+def test_unused_instances_are_those_a_job_could_take() -> None:
+    pins = {
+        "1g@0": PinReason.PROCESS,
+        "1g@1": PinReason.SETTLING,
+        "1g@2": PinReason.MEMORY,
+        "1g@3": PinReason.HELD,
+    }
+    status = showing(gpu_state(A100, "1g@0 1g@1 1g@2 1g@3 1g@4", pins))
+
+    assert values(status, "gpu_profile_unused_instances", 0)[("1g.5gb",)] == 2
+
+
+def test_verdict_is_shown_by_reason_only_while_pinned() -> None:
+    status = showing(gpu_state(A100, "1g@0 1g@6", {"1g@0": PinReason.PROCESS}))
+
+    assert values(status, "instance_idle", 0) == {
+        ("1", "1g.5gb", "0:1"): 0,
+        ("2", "1g.5gb", "6:1"): 1,
+    }
+    assert values(status, "instance_pinned_info", 0) == {("1", "1g.5gb", "0:1", "process"): 1}
+    assert values(status, "pinned_instances")[("process",)] == 1
+    assert values(status, "pinned_instances")[("memory",)] == 0
+
+
+def test_activity_is_absent_where_the_gpu_has_none() -> None:
+    status = showing(gpu_state(A100, "1g@0", index=0), gpu_state(H100, "1g@0", index=1, gpm=True))
+
+    assert values(status, "instance_sm_activity_ratio", 0) == {}
+    assert values(status, "instance_sm_activity_ratio", 1) == {("1", "1g.10gb", "0:1", "gpm"): 0}
+    supported = values(status, "family_supported")
+    assert supported[("migscaler_instance_sm_activity_ratio",)] == 1
+    assert supported[("migscaler_gpu_power_watts",)] == 0
+
+
+def test_activity_of_a_gpu_weighs_instances_by_compute_slices() -> None:
+    status = showing(gpu_state(H100, "4g@0 1g@6", {"4g@0": PinReason.PROCESS}, gpm=True))
+
+    assert values(status, "gpu_sm_activity_ratio", 0) == {(): pytest.approx(0.8 * 4 / 7)}
+
+
+def test_utilization_of_the_whole_gpu_exists_only_without_mig() -> None:
+    with_mig = gpu_state(A100, "1g@0", index=0)
+    without = gpu_state(A100, "-", index=1, mig=False)
+    gauges = replace(GAUGES, utilization_ratio=0.5)
+    status = showing(
+        replace(with_mig, reading=replace(with_mig.reading, gauges=gauges)),
+        replace(without, reading=replace(without.reading, gauges=gauges)),
+    )
+
+    assert values(status, "gpu_utilization_ratio", 0) == {}
+    assert values(status, "gpu_utilization_ratio", 1) == {(): 0.5}
+
+
+def test_stale_snapshot_leaves_its_age_and_no_hardware_series() -> None:
+    status = showing(gpu_state(A100, "1g@0"), stale=True)
+    samples = Collector().samples(status)
+
+    assert samples.series["snapshot_stale"] == {(): 1}
+    assert samples.series["snapshot_timestamp_seconds"] == {(): NOW.timestamp()}
+    hardware = ("gpu_up", "gpu_info", "gpus", "instance_idle", "gpu_memory_slices")
+    assert samples.present().isdisjoint(hardware)
+
+
+def test_gpu_being_changed_shows_neither_instances_nor_layout() -> None:
+    both = showing(gpu_state(A100, "1g@0", index=0), gpu_state(A100, "1g@0", index=1))
+    running = Running(
+        plan_id=PlanId("p"),
+        gpu_uuid=uuid(0),
+        before=layout(A100, "1g@0"),
+        after=Layout(),
+        since=NOW,
+        fenced_since=NOW - timedelta(seconds=3),
+    )
+    for status in (replace(both, running=running), replace(both, withheld=(uuid(0),))):
+        assert values(status, "instance_idle", 0) == {}
+        assert values(status, "gpu_layout_info", 0) == {}
+        assert values(status, "gpu_changing", 0) == {(): 1}
+        assert values(status, "gpu_up", 0) == {(): 1}
+        assert values(status, "instance_idle", 1) == {("1", "1g.5gb", "0:1"): 1}
+        assert values(status, "idle_instances") == {(): 1}
+    fenced = values(replace(both, running=running), "gpu_fenced_since_timestamp_seconds", 0)
+    assert fenced == {(): NOW.timestamp() - 3}
+
+
+def test_gpu_that_does_not_answer_is_down_and_has_no_layout() -> None:
+    gpu = gpu_state(A100, "-", excluded="lost")
+    reading = replace(gpu.reading, instances=None, gaps=(Gap(what="gpu", why="lost"),))
+    status = showing(replace(gpu, reading=reading, instances=None))
+
+    assert values(status, "gpu_up", 0) == {(): 0}
+    assert values(status, "gpu_layout_info", 0) == {}
+    assert values(status, "gpu_memory_slices", 0) == {}
+
+
+def test_gates_start_at_zero_and_close_where_they_are() -> None:
+    status = full_status()
+
+    assert values(status, "gpu_gate_closed", 2)[("resting",)] == 1
+    assert values(status, "gpu_gate_closed", 3)[("resting",)] == 0
+    assert values(status, "rule_gate_closed") == {
+        ("notebooks", "source_unknown"): 0,
+        ("notebooks", "settling_target"): 0,
+        ("training", "source_unknown"): 1,
+        ("training", "settling_target"): 0,
+    }
+    assert values(status, "gate_closed")[("paused",)] == 0
+    assert values(status, "decision_outcome")[("resting",)] == 1
+    assert sum(values(status, "decision_outcome").values()) == 1
+
+
+def test_rules_show_wanted_there_and_missing() -> None:
+    status = full_status()
+
+    assert values(status, "rule_wanted_instances")[("notebooks",)] == 11
+    assert values(status, "rule_supply_instances")[("notebooks",)] == 9
+    assert values(status, "rule_unmet_instances")[("notebooks",)] == 2
+    assert values(status, "rule_short_after_plan_instances")[("training", "capacity")] == 1
+    assert values(status, "rule_short_after_plan_instances")[("training", "held")] == 0
+
+
+def test_reading_that_no_longer_holds_is_absent() -> None:
+    status = full_status()
+
+    assert values(status, "source_reading_instances") == {("queue", "1g"): 4, ("queue", "3g"): 0}
+    assert values(status, "source_known") == {("queue",): 1, ("batch",): 0}
+
+
+def test_veto_that_does_not_answer_stands() -> None:
+    assert values(full_status(), "veto_stands") == {("maintenance",): 0, ("backup",): 1}
+
+
+def test_mode_is_one_of_three_and_protection_has_its_end() -> None:
+    status = full_status()
+
+    assert values(status, "gpu_mode", 3) == {("observe",): 1, ("recommend",): 0, ("enforce",): 0}
+    assert values(status, "gpu_mode", 2)[("enforce",)] == 1
+    assert values(status, "gpu_protected", 3) == {(): 1}
+    end = (NOW + timedelta(days=30)).timestamp()
+    assert values(status, "gpu_protected_until_timestamp_seconds", 3) == {(): end}
+
+
+def test_holds_of_persons_count_and_leases_do_not() -> None:
+    status = full_status()
+
+    assert values(status, "gpu_holds", 7) == {(): 1}
+    assert values(status, "gpu_holds", 0) == {(): 0}
+    end = (NOW + timedelta(hours=2)).timestamp()
+    assert values(status, "gpu_hold_until_timestamp_seconds", 7) == {(): end}
+
+
+def test_closed_sets_start_at_zero_before_anything_happened() -> None:
+    status = showing(gpu_state(A100, "-"))
+
+    assert values(status, "plans_total") == {("finer",): 0, ("coarser",): 0}
+    assert values(status, "idle_regrets_total") == {
+        ("kept", "300"): 0,
+        ("kept", "1800"): 0,
+        ("destroy", "300"): 0,
+        ("destroy", "1800"): 0,
+    }
+    assert set(values(status, "hold_ticks_total").values()) == {0}
+
+
+def test_part_that_raises_loses_only_itself(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Counters(histograms=(("nonsense", histogram()),))
+    status = replace(full_status(), counters=broken)
+    collector = Collector()
+
+    with caplog.at_level(logging.ERROR):
+        first = collector.samples(status)
+        collector.samples(status)
+
+    success = first.series["collector_success"]
+    assert success[("exposition_histograms",)] == 0
+    assert [part for part in PARTS if not success[(f"exposition_{part}",)]] == ["histograms"]
+    assert "gpu_up" in first.present()
+    assert len(caplog.records) == 1
+
+
+def test_gpu_that_breaks_does_not_hide_the_next() -> None:
+    sane = gpu_state(A100, "1g@0", index=1)
+    broken = gpu_state(A100, "1g@0", index=0)
+    object.__setattr__(broken, "instances", (None,))  # what no type allows, on purpose
+    status = showing(broken, sane)
+
+    assert values(status, "instance_idle", 1) == {("1", "1g.5gb", "0:1"): 1}
+    assert values(status, "collector_success")[("exposition_instance",)] == 0
+
+
+def test_histogram_ends_in_infinity() -> None:
+    metric = next(m for m in collect(full_status()) if m.name.endswith("_step_duration_seconds"))
+
+    assert [(s.name.rpartition("_")[2], s.labels.get("le"), s.value) for s in metric.samples] == [
+        ("bucket", "0.5", 1),
+        ("bucket", "10.0", 4),
+        ("bucket", "60.0", 5),
+        ("bucket", "+Inf", 6),
+        ("sum", None, 21.25),
+        ("count", None, 6),
+    ]
+
+
+def test_samples_refuse_what_the_table_does_not_say() -> None:
+    out = Samples()
+
+    with pytest.raises(ValueError, match="has labels"):
+        out.add("gpu_up", 1, "0")
+    with pytest.raises(ValueError, match="is no histogram"):
+        out.add_histogram("gpu_up", histogram())
+    with pytest.raises(ValueError, match="has labels"):
+        out.add_histogram("step_duration_seconds", histogram(("other", "x")))
+    out.add("fragmentation_ratio", float("nan"))
+    assert out.present() == frozenset()
+
+
+def test_fits_are_kept_until_layout_or_verdicts_change() -> None:
+    book = FitBook()
+    pins = {"1g@0": PinReason.PROCESS}
+    first = book.fit(gpu_state(A100, "1g@0 2g@2", pins))
+
+    assert book.fit(gpu_state(A100, "1g@0 2g@2", pins)) is first
+    assert book.fit(gpu_state(A100, "1g@0 2g@2")) is not first
+    assert book.fit(gpu_state(A100, "1g@0")) is not first
