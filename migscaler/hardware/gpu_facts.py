@@ -1,0 +1,136 @@
+"""What stays the same about a GPU between passes, kept so that a sample asks little."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from migscaler.errors import NotSupported
+from migscaler.hardware.nvml_answers import Device, GiHandle
+from migscaler.hardware.nvml_discovery import ComputeProfiles, read_compute_profiles, read_model
+from migscaler.hardware.nvml_session import NvmlCalls
+from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import GpuModel
+from migscaler.model.profile import Profile
+
+_AMPERE = 7  # NVML_DEVICE_ARCH_AMPERE
+_VGPU_GUEST = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU
+_MIB = 1024 * 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuIdentity:
+    """What a GPU is; None where it does not say. Memory in bytes."""
+
+    name: str
+    serial: str | None
+    minor: int | None
+    pci_bus_id: str | None
+    mode_change_needs_reset: bool | None
+    gpm: bool
+    vgpu_guest: bool
+    memory_total_bytes: int | None
+
+
+class GpuFacts:
+    """Identities, models and compute profiles per GPU.
+
+    They hold while MIG mode and driver last: a mode change resets the GPU (and may move its minor
+    number), so facts go with the mode they were read in. Nothing that lives and dies is kept, no handle.
+    """
+
+    def __init__(self) -> None:
+        self._identities: dict[GpuUuid, GpuIdentity] = {}
+        self._models: dict[GpuUuid, GpuModel] = {}
+        self._compute: dict[tuple[GpuUuid, int], ComputeProfiles] = {}
+        self._modes: dict[GpuUuid, bool | None] = {}
+        self._unsupported: set[tuple[GpuUuid, str]] = set()
+
+    def forget(self, uuid: GpuUuid) -> None:
+        """Drop everything about a GPU."""
+        self._identities.pop(uuid, None)
+        self._models.pop(uuid, None)
+        self._modes.pop(uuid, None)
+        self._compute = {k: v for k, v in self._compute.items() if k[0] != uuid}
+        self._unsupported = {k for k in self._unsupported if k[0] != uuid}
+
+    def forget_all(self) -> None:
+        """Drop everything, as after a driver load."""
+        for uuid in tuple(self._modes) + tuple(self._identities):
+            self.forget(uuid)
+
+    def note_mode(self, uuid: GpuUuid, *, enabled: bool | None) -> None:
+        """Take note of MIG mode; facts read in the other mode are dropped."""
+        if uuid in self._modes and self._modes[uuid] is not enabled:
+            self.forget(uuid)
+        self._modes[uuid] = enabled
+
+    def offered(self, uuid: GpuUuid, key: str, ask: Callable[[], T]) -> T | None:
+        """Return an answer, None where this GPU does not offer the call; then it is not asked again."""
+        if (uuid, key) in self._unsupported:
+            return None
+        try:
+            return ask()
+        except NotSupported:
+            self._unsupported.add((uuid, key))
+            return None
+
+    def identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
+        """Return what the GPU is; eight calls the first time.
+
+        Raises:
+            NvmlError: it does not answer.
+        """
+        known = self._identities.get(uuid)
+        if known is None:
+            known = self._identities[uuid] = self._read_identity(calls, device, uuid)
+        return known
+
+    def _read_identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
+        """Ask for everything static."""
+        architecture = self.offered(uuid, "architecture", lambda: calls.architecture(device))
+        mode = self.offered(uuid, "virtualization", lambda: calls.virtualization_mode(device))
+        gpm = self.offered(uuid, "gpm", lambda: calls.gpm_supported(device))
+        memory = self.offered(uuid, "memory", lambda: calls.memory_total_bytes(device))
+        return GpuIdentity(
+            name=calls.name(device),
+            serial=self.offered(uuid, "serial", lambda: calls.serial(device)),
+            minor=self.offered(uuid, "minor", lambda: calls.minor(device)),
+            pci_bus_id=self.offered(uuid, "pci", lambda: calls.pci_bus_id(device)),
+            mode_change_needs_reset=None if architecture is None else architecture <= _AMPERE,
+            gpm=bool(gpm),
+            vgpu_guest=mode == _VGPU_GUEST,
+            memory_total_bytes=memory,
+        )
+
+    def model(
+        self, calls: NvmlCalls, device: Device, uuid: GpuUuid, branch: int | None
+    ) -> GpuModel:
+        """Return what the GPU allows; about three calls per profile the first time.
+
+        Raises:
+            HardwareError: it can't be read; asked again at the next pass.
+        """
+        known = self._models.get(uuid)
+        if known is None:
+            identity = self.identity(calls, device, uuid)
+            known = self._models[uuid] = read_model(
+                calls,
+                device,
+                name=identity.name,
+                memory_mib=(identity.memory_total_bytes or 0) // _MIB,
+                branch=branch,
+            )
+        return known
+
+    def compute_profiles(
+        self, calls: NvmlCalls, uuid: GpuUuid, gi: GiHandle, profile: Profile
+    ) -> ComputeProfiles:
+        """Return the compute profiles of a GPU instance's profile; about ten calls the first time."""
+        key = (uuid, profile.profile_id)
+        known = self._compute.get(key)
+        if known is None:
+            known = read_compute_profiles(calls, gi, profile.sm_count)
+            self._compute[key] = known
+        return known

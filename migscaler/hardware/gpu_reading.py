@@ -1,0 +1,153 @@
+"""Read one GPU: mode, model, instances, and who and what is on them."""
+
+from dataclasses import dataclass, replace
+
+from migscaler.errors import (
+    DriverGone,
+    ForeignAnswer,
+    GpuLost,
+    HardwareError,
+    NotSupported,
+    NvmlError,
+)
+from migscaler.hardware.gpu_facts import GpuIdentity
+from migscaler.hardware.instance_reading import GpuAccess, LiveInstance, read_instances
+from migscaler.hardware.nvml_answers import Device
+from migscaler.hardware.process_reading import (
+    Processes,
+    read_instance_processes,
+    read_processes,
+)
+from migscaler.model.gpu import Gap, GpuReading, InstanceReading
+from migscaler.model.ids import GiId
+from migscaler.model.layout import GpuModel
+from migscaler.model.ports import HostProcesses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contents:
+    """What is on a GPU; `live` carries the handles of `instances`, both None where not known."""
+
+    live: tuple[LiveInstance, ...] | None
+    instances: tuple[InstanceReading, ...] | None
+    processes: Processes | None = None
+    gaps: tuple[Gap, ...] = ()
+
+
+def read_gpu(
+    gpu: GpuAccess, index: int, *, host: HostProcesses, branch: int | None
+) -> tuple[GpuReading, tuple[LiveInstance, ...] | None]:
+    """Return the GPU without gauges and activity, and its instances with their handles.
+
+    What fails is a gap of its own; a value that is not there for such a GPU is None without one.
+
+    Raises:
+        GpuLost: the GPU does not answer any more.
+        DriverGone: NVML as a whole does not.
+        NvmlError: mode or name can't be read.
+    """
+    try:
+        mig = gpu.calls.mig_mode(gpu.device)
+    except NotSupported:
+        mig = None
+    gpu.facts.note_mode(gpu.uuid, enabled=mig[0] if mig else None)
+    identity = gpu.facts.identity(gpu.calls, gpu.device, gpu.uuid)
+    model, gaps = _read_model(gpu, branch) if mig else (None, ())
+    if mig is None or not mig[0]:
+        contents = _read_whole(gpu, identity, host)
+    elif model is None:
+        why = "the GPU's profiles are not known"
+        contents = _Contents(live=None, instances=None, gaps=(Gap(what="instances", why=why),))
+    else:
+        contents = _read_mig(gpu, model, identity, host)
+    reading = GpuReading(
+        index=index,
+        uuid=gpu.uuid,
+        name=identity.name,
+        pci_bus_id=identity.pci_bus_id,
+        serial=identity.serial,
+        minor=identity.minor,
+        model=model,
+        mig_enabled=mig[0] if mig else None,
+        mig_pending=mig[1] if mig else None,
+        mode_change_needs_reset=identity.mode_change_needs_reset if mig else None,
+        gpm=identity.gpm,
+        instances=contents.instances,
+        processes=contents.processes,
+        gaps=gaps + contents.gaps,
+    )
+    return reading, contents.live
+
+
+def _read_model(gpu: GpuAccess, branch: int | None) -> tuple[GpuModel | None, tuple[Gap, ...]]:
+    """Return what the GPU allows, or why that can't be read."""
+    try:
+        return gpu.facts.model(gpu.calls, gpu.device, gpu.uuid, branch), ()
+    except (DriverGone, GpuLost):
+        raise
+    except HardwareError as error:
+        return None, (Gap(what="model", why=str(error)),)
+
+
+def _read_whole(gpu: GpuAccess, identity: GpuIdentity, host: HostProcesses) -> _Contents:
+    """Read a GPU without MIG."""
+    try:
+        processes = read_processes(gpu, host, identity.memory_total_bytes)
+    except (DriverGone, GpuLost):
+        raise
+    except HardwareError as error:
+        gap = Gap(what="processes", why=str(error))
+        return _Contents(live=(), instances=(), gaps=(gap,))
+    return _Contents(live=(), instances=(), processes=processes)
+
+
+def _read_mig(
+    gpu: GpuAccess, model: GpuModel, identity: GpuIdentity, host: HostProcesses
+) -> _Contents:
+    """Read the instances, and who and what is on them."""
+    try:
+        live = read_instances(gpu, model)
+    except (DriverGone, GpuLost):
+        raise
+    except HardwareError as error:
+        gap = Gap(what="instances", why=str(error))
+        return _Contents(live=None, instances=None, gaps=(gap,))
+    gaps: list[Gap] = []
+    processes: dict[GiId, Processes | None] = {}
+    try:
+        processes = read_instance_processes(gpu, host, live, identity.memory_total_bytes)
+    except ForeignAnswer as error:
+        gaps.append(Gap(what="processes", why=str(error)))
+    readings = []
+    for one in live:
+        reading = InstanceReading(
+            instance=one.instance, processes=processes.get(one.instance.gi_id)
+        )
+        try:
+            readings.append(_with_figures(gpu, reading, one.devices))
+        except (DriverGone, GpuLost):
+            raise
+        except NvmlError as error:
+            gaps.append(Gap(what="memory", why=f"{one.instance.spec}: {error}"))
+            readings.append(reading)
+    return _Contents(live=live, instances=tuple(readings), gaps=tuple(gaps))
+
+
+def _with_figures(
+    gpu: GpuAccess, reading: InstanceReading, devices: tuple[Device, ...]
+) -> InstanceReading:
+    """Add memory and ECC errors of a GPU instance, read through one of its MIG devices.
+
+    Memory belongs to the GPU instance: its compute instances all show the same.
+    """
+    if not devices:
+        return reading
+    device = devices[0]
+    memory = gpu.calls.memory(device)
+    ecc = gpu.facts.offered(gpu.uuid, "instance ecc", lambda: gpu.calls.sram_ecc_errors(device))
+    return replace(
+        reading,
+        memory_total_bytes=memory.total_bytes,
+        memory_used_bytes=memory.used_bytes,
+        ecc_uncorrected=ecc,
+    )
