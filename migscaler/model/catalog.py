@@ -35,8 +35,8 @@ class ComputeProfile:
 class Board:
     """One catalogued GPU: profiles, and how its generation behaves; None where no source was found.
 
-    `compute_profiles` maps a GPU instance profile name to its compute instance profiles; a name that is
-    absent had no listing. `sources` name where the figures were read.
+    `compute_profiles` maps a GPU instance profile name to its compute instance profiles; a name
+    that is absent had no listing. `sources` name where the figures were read.
     """
 
     key: str
@@ -74,9 +74,9 @@ class Board:
 class Catalog:
     """All boards, and what NVIDIA's driver does on boards of each number of memory slices.
 
-    `gi_ids[memory_slices][variant]["start:size"]` is the GPU instance id of a span, for the variants
-    `normal` and `mirrored`. `start_orders[family][profile id]` is the driver's order of preference when
-    no placement is given. Source: the comments of docs/hardware.md.
+    `gi_ids[memory_slices][variant]["start:size"]` is the GPU instance id of a span, for the
+    variants `normal` and `mirrored`. `start_orders[family][profile id]` is the driver's order of
+    preference when no placement is given. Source: the comments of docs/hardware.md.
     """
 
     boards: tuple[Board, ...]
@@ -115,8 +115,9 @@ def load_catalog() -> Catalog:
 def limiting_engines(profiles: Iterable[Profile]) -> tuple[tuple[str, int], ...]:
     """Return the engines whose figures may limit creation, with what the whole GPU has.
 
-    An engine counts only where every profile states it and no profile's own maximum contradicts it: on
-    A100-80GB seven 1g.10gb show one decoder each while the GPU shows five, so decoders don't limit there.
+    An engine counts only where every profile states it and no profile's own maximum contradicts it:
+    on A100-80GB seven 1g.10gb show one decoder each while the GPU shows five, so decoders don't
+    limit there.
     """
     known = tuple(profiles)
     if not known:
@@ -127,9 +128,7 @@ def limiting_engines(profiles: Iterable[Profile]) -> tuple[tuple[str, int], ...]
         figures = [dict(p.engines.counts())[engine] for p in known]
         if total is None or any(figure is None for figure in figures):
             continue
-        worst = max(
-            p.max_instances * (dict(p.engines.counts())[engine] or 0) for p in known
-        )
+        worst = max(p.max_instances * (dict(p.engines.counts())[engine] or 0) for p in known)
         if worst <= total:
             limits.append((engine, total))
     return tuple(limits)
@@ -140,7 +139,8 @@ def exclusive_pairs(
 ) -> tuple[tuple[str, str], ...]:
     """Return the pairs of profile names that this driver branch refuses side by side.
 
-    An unknown branch (None) is treated as an old one: refusing a layout is safe, promising it is not.
+    An unknown branch (None) is treated as an old one: refusing a layout is safe, promising it is
+    not.
     """
     if driver_branch is not None and driver_branch >= FIRST_BRANCH_WITH_4G_3G:
         return ()
@@ -177,9 +177,7 @@ def _board(raw: dict) -> Board:  # type: ignore[type-arg]  # decoding JSON
         mode_change_needs_reset=raw["mig_mode_change_needs_reset"],
         mode_survives_reboot=raw["mig_mode_survives_reboot"],
         gpm_supported=raw["gpm_supported"],
-        profiles=tuple(
-            sorted((_profile(p) for p in raw["profiles"]), key=lambda p: p.enum_value)
-        ),
+        profiles=tuple(sorted((_profile(p) for p in raw["profiles"]), key=lambda p: p.enum_value)),
         compute_profiles={
             p["name"]: tuple(
                 ComputeProfile(

@@ -26,9 +26,11 @@ class WindowState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRecord:
-    """A person's or lease's hold on a GPU, or on one instance of it, until it expires (None: until released).
+    """A person's or lease's hold on a GPU, or on one instance of it.
 
-    `kind` is `hold` (by a person: keeps its place, counts on neither side), or `lease` (an allocation).
+    Without `expires_at` it lasts until released.
+    `kind` is `hold` (by a person: keeps its place, counts on neither side), or `lease` (an
+    allocation).
     """
 
     hold_id: int
@@ -75,8 +77,9 @@ class RuleHistory:
 class GpuHistory:
     """What pace and breakers need of one GPU; kept in the store across restarts.
 
-    `rest_until` already holds the flap guard's doubling; `reversals` are changes against the direction of
-    the one before within an hour. `wanted` is the last layout decided for it and carried out.
+    `rest_until` already holds the flap guard's doubling; `reversals` are changes against the
+    direction of the one before within an hour. `wanted` is the last layout decided for it and
+    carried out.
     """
 
     gpu_uuid: GpuUuid
@@ -94,7 +97,7 @@ class GpuHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The past, as far as decisions depend on it; `changes_last_day` counts GPU plans of the last 24 h."""
+    """The past that decisions depend on; `changes_last_day`: GPU plans of the last 24 hours."""
 
     rules: tuple[RuleHistory, ...] = ()
     gpus: tuple[GpuHistory, ...] = ()
@@ -136,9 +139,10 @@ class DecisionInput:
 class RuleDecision:
     """One rule as decided: instances wanted, there, and missing.
 
-    `wanted` is in use + waiting (or the total) within floor and maximum; `target` adds spare. `raised` is the
-    target that may be created for, `kept` the one below which nothing is destroyed. `source_unknown` names the
-    sources that don't answer. `source_counts` are the raw numbers used, by source.
+    `wanted` is in use + waiting (or the total) within floor and maximum; `target` adds spare.
+    `raised` is the target that may be created for, `kept` the one below which nothing is destroyed.
+    `source_unknown` names the sources that don't answer. `source_counts` are the raw numbers used,
+    by source.
     """
 
     rule: RuleName
@@ -171,9 +175,10 @@ class GpuDecision:
 class Decision:
     """Result of one tick.
 
-    `outcome` is what is done now. `wanted` is the plan that would be carried out with every gate open
-    (None when it can't be made); it is published also where the mode forbids acting. `gates` are all closed gates.
-    `history` is the rules' part to hand to the next decision. `sentence` says it in one line of words.
+    `outcome` is what is done now. `wanted` is the plan that would be carried out with every gate
+    open (None when it can't be made); it is published also where the mode forbids acting. `gates`
+    are all closed gates. `history` is the rules' part to hand to the next decision. `sentence` says
+    it in one line of words.
     """
 
     outcome: Plan | Hold

@@ -26,8 +26,8 @@ class Want:
 class Reading:
     """An answer of a source, true for the moment `true_at`, held until `expires_at`.
 
-    `absent_is_zero`: a size that is missing from `wants` is wanted 0 times; otherwise it is unknown.
-    `overrides`: set by hand; it replaces the rule's other sources while it lasts.
+    `absent_is_zero`: a size that is missing from `wants` is wanted 0 times; otherwise it is
+    unknown. `overrides`: set by hand; it replaces the rule's other sources while it lasts.
     """
 
     counts: Counts
@@ -59,9 +59,10 @@ class Fetched:
 class SourceStatus:
     """A source at one moment.
 
-    `reading` is the last good one, kept after it expired. `known` says whether it holds now; `problem` says why not.
-    `unknown_since` is when it stopped to hold. `own_count_at_reading` is filled by the loop: instances in
-    use per size text at the reading's time, so that a just-started job is not counted twice.
+    `reading` is the last good one, kept after it expired. `known` says whether it holds now;
+    `problem` says why not. `unknown_since` is when it stopped to hold. `own_count_at_reading` is
+    filled by the loop: instances in use per size text at the reading's time, so that a just-started
+    job is not counted twice.
     """
 
     name: SourceName
@@ -75,7 +76,7 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VetoStatus:
-    """A veto condition: active True or False, None when its source does not answer (then it stands)."""
+    """A veto condition: active or not; None when its source does not answer (then it stands)."""
 
     name: str
     active: bool | None

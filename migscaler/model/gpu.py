@@ -124,9 +124,10 @@ class GpuReading:
     """One GPU as read in one pass.
 
     `model` is None where profiles can't be read (not MIG-capable, or a gap). `instances` is None
-    when they could not be enumerated, () when there are none. `mig_enabled`/`mig_pending` are None if the GPU
-    is not MIG-capable. `gpm` says whether activity per instance can exist. `processes` are those of
-    a GPU without MIG, None if not known. A reading with a gap named `gpu` has nothing but identity.
+    when they could not be enumerated, () when there are none. `mig_enabled`/`mig_pending` are None
+    if the GPU is not MIG-capable. `gpm` says whether activity per instance can exist. `processes`
+    are those of a GPU without MIG, None if not known. A reading with a gap named `gpu` has nothing
+    but identity.
     """
 
     index: int
@@ -213,9 +214,10 @@ class Allocations:
 class InstanceState:
     """One instance in the node's picture: reading, our generation mark, and the verdict on it.
 
-    `born` is the GPU's generation at which it appeared. `pin` is the primary reason why it keeps its place,
-    None when it is idle; `pins` are all reasons that hold. `quiet_since_monotonic` is when every signal had
-    become quiet (seconds), None while one is not. `evidence` names the signals the verdict rests on.
+    `born` is the GPU's generation at which it appeared. `pin` is the primary reason why it keeps
+    its place, None when it is idle; `pins` are all reasons that hold. `quiet_since_monotonic` is
+    when every signal had become quiet (seconds), None while one is not. `evidence` names the
+    signals the verdict rests on.
     """
 
     reading: InstanceReading
@@ -244,8 +246,8 @@ class InstanceState:
 class GpuState:
     """One GPU in the node's picture.
 
-    `generation` is ours, bumped at every layout change seen or made; `changed_at` when. `excluded` says
-    why the GPU may not be asked or changed now (driver fault), None when it answers.
+    `generation` is ours, bumped at every layout change seen or made; `changed_at` when. `excluded`
+    says why the GPU may not be asked or changed now (driver fault), None when it answers.
     """
 
     reading: GpuReading
@@ -293,5 +295,3 @@ class ModeChange:
 
     active: bool
     pending_on: str | None = None
-
-

@@ -66,10 +66,10 @@ class GpuModel:
     """What one GPU model allows under one driver, as read from NVML (or package data).
 
     `memory_slices` and `compute_slices` are the GPU's totals. `profiles` are in rising
-    `enum_value`. `engine_totals` are the engines that really limit creation: (engine, how many the GPU
-    has); engines with incomplete or contradictory figures are left out. `exclusive_pairs` are pairs
-    of profile names that may not stand together (4g with 3g before driver R510: MIG User Guide,
-    Supported MIG Profiles).
+    `enum_value`. `engine_totals` are the engines that really limit creation: (engine, how many the
+    GPU has); engines with incomplete or contradictory figures are left out. `exclusive_pairs` are
+    pairs of profile names that may not stand together (4g with 3g before driver R510: MIG User
+    Guide, Supported MIG Profiles).
     """
 
     name: str
@@ -138,18 +138,12 @@ class GpuModel:
     def violation(self, layout: Layout) -> str | None:
         """Say why the layout is not legal on this model; None when it is.
 
-        Checks placements, the compute budget, instance maxima, limiting engines and exclusive pairs.
-        Cost: linear in instances; the planner uses bitmasks of its own for enumeration.
+        Checks placements, the compute budget, instance maxima, limiting engines and exclusive
+        pairs. Cost: linear in instances; the planner uses bitmasks of its own for enumeration.
         """
-        for spec in layout.specs:
-            profile = self.find(spec.profile)
-            if profile is None:
-                return f"no profile {spec.profile}"
-            if (
-                spec.placement.start not in profile.starts
-                or spec.placement.size != profile.memory_slices
-            ):
-                return f"{spec.profile} may not lie at {spec.placement}"
+        misplaced = next((spec for spec in layout.specs if not self._may_lie(spec)), None)
+        if misplaced is not None:
+            return f"{misplaced.profile} may not lie at {misplaced.placement}"
         counts = layout.profiles()
         if self.compute_used(layout) > self.compute_slices:
             return f"more than {self.compute_slices} compute slices"
@@ -157,6 +151,25 @@ class GpuModel:
             limit = self.profile(name).max_instances
             if count > limit:
                 return f"more than {limit} x {name}"
+        scarce = self._scarce_engine(counts)
+        if scarce is not None:
+            return scarce
+        for first, second in self.exclusive_pairs:
+            if counts[first] and counts[second]:
+                return f"{first} beside {second} needs driver R510 or newer"
+        return None
+
+    def _may_lie(self, spec: InstanceSpec) -> bool:
+        """Say whether an instance's profile exists and may lie where it does."""
+        profile = self.find(spec.profile)
+        return (
+            profile is not None
+            and spec.placement.start in profile.starts
+            and spec.placement.size == profile.memory_slices
+        )
+
+    def _scarce_engine(self, counts: Counter[str]) -> str | None:
+        """Say which engine these instances (by profile name) would exhaust, None if none."""
         for engine, total in self.engine_totals:
             used = sum(
                 (dict(self.profile(name).engines.counts())[engine] or 0) * count
@@ -164,7 +177,4 @@ class GpuModel:
             )
             if used > total:
                 return f"more than {total} {engine} engine(s)"
-        for first, second in self.exclusive_pairs:
-            if counts[first] and counts[second]:
-                return f"{first} beside {second} needs driver R510 or newer"
         return None

@@ -1,4 +1,4 @@
-"""What is decided: steps, GPU plans, the node's plan or the reason for holding, and how it ended."""
+"""What is decided: steps, GPU plans, the node's plan or a hold, and how it ended."""
 
 import enum
 from dataclasses import dataclass
@@ -121,8 +121,8 @@ class GateReason(enum.Enum):
 class Gate:
     """One closed gate: where it is closed, why in words, and when it opens if that is known.
 
-    Scope: the node when both `gpu_uuid` and `rule` are None, else that GPU or that rule. `blocks` is
-    True if it stands in the way of the plan wanted now.
+    Scope: the node when both `gpu_uuid` and `rule` are None, else that GPU or that rule. `blocks`
+    is True if it stands in the way of the plan wanted now.
     """
 
     reason: GateReason
@@ -191,8 +191,8 @@ class StepTiming:
 class Outcome:
     """How one GPU plan ended.
 
-    `layout` is what was read back at the end, None if the GPU could not be read. `rolled_back` is True
-    if something had been changed and was put back. `counts_as_failure` feeds the breaker.
+    `layout` is what was read back at the end, None if the GPU could not be read. `rolled_back` is
+    True if something had been changed and was put back. `counts_as_failure` feeds the breaker.
     """
 
     plan_id: PlanId

@@ -23,7 +23,8 @@ class Mode(enum.Enum):
 class GpuEntry:
     """One line of `gpus:`; exactly one of uuid, index, model (a glob) is set.
 
-    `baseline` are size classes or profile names for a GPU that has nothing. After `until` the line lapses.
+    `baseline` are size classes or profile names for a GPU that has nothing. After `until` the line
+    lapses.
     """
 
     mode: Mode
@@ -57,8 +58,8 @@ class AtLeast:
 class Rule:
     """Demand for one size; the order of rules is their priority.
 
-    `minimum` and open `at_least` are floors, `maximum` limits what is wanted, `spare` is kept free beyond it.
-    `sum_waiting`: add the waitings of several sources instead of taking the largest.
+    `minimum` and open `at_least` are floors, `maximum` limits what is wanted, `spare` is kept free
+    beyond it. `sum_waiting`: add the waitings of several sources instead of taking the largest.
     """
 
     name: RuleName
@@ -79,7 +80,8 @@ class Rule:
 class SourcePolicy:
     """What the decision needs to know of a source; how to reach it is the source's own matter.
 
-    `share` is this node's part of a number that reaches every node (scope shared), None without one.
+    `share` is this node's part of a number that reaches every node (scope shared), None without
+    one.
     """
 
     name: SourceName
@@ -105,7 +107,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freeze:
-    """No change (or none of one direction: `only` names the direction that is frozen) in a window."""
+    """No change in a window; `only` names the one direction that is frozen, None both."""
 
     window: str
     only: Direction | None = None
@@ -115,7 +117,8 @@ class Freeze:
 class IdlePolicy:
     """When an instance counts as idle; `evidence` are the signals that must be quiet.
 
-    Signals: process, allocation, memory, activity. `memory_margin_bytes` is above the measured empty baseline.
+    Signals: process, allocation, memory, activity. `memory_margin_bytes` is above the measured
+    empty baseline.
     """
 
     after: timedelta = timedelta(minutes=5)
@@ -139,7 +142,7 @@ class Policy:
     tick: timedelta = timedelta(seconds=15)
 
     def entry_for(self, gpu: GpuReading, now: datetime) -> GpuEntry | None:
-        """Return the line that governs a GPU: by uuid before index before model, first of equals."""
+        """Return the line that governs a GPU: uuid before index before model, then the first."""
         lines = [entry for entry in self.gpus if entry.matches(gpu, now)]
         for chosen in (
             [e for e in lines if e.uuid is not None],

@@ -11,10 +11,12 @@ _NAME = re.compile(
 _CLASS = re.compile(r"^(?P<g>\d+)g(?P<wide>x?)(?P<attributes>(?:[+-][a-z.]+)*)$")
 _SPEC = re.compile(r"^(?P<profile>[^@\s]+)@(?P<start>\d+)$")
 
-# Enum value of the one-compute-slice profile with double memory: NVML_GPU_INSTANCE_PROFILE_1_SLICE_REV2, nvml.h.
+# Enum value of the one-compute-slice profile with double memory:
+# NVML_GPU_INSTANCE_PROFILE_1_SLICE_REV2, nvml.h.
 WIDE_ENUM = 9
-# The GB figure of a name is a rounded label that moves with the driver (3g.39gb and 3g.40gb on A100-80GB,
-# 1g.11gb and 1g.12gb on H100 NVL, 1g.24gb and 1g.23gb on GB200); 1g.5gb and 1g.6gb stay two different things.
+# The GB figure of a name is a rounded label that moves with the driver (3g.39gb and 3g.40gb on
+# A100-80GB, 1g.11gb and 1g.12gb on H100 NVL, 1g.24gb and 1g.23gb on GB200); 1g.5gb and 1g.6gb stay
+# two different things.
 _LABEL_TOLERANCE = 0.1
 
 

@@ -1,6 +1,6 @@
 """Everything there is to show at one moment; swapped as one reference, never changed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from migscaler.model.decision import Decision, GpuHistory, HoldRecord, PauseRecord
@@ -54,9 +54,9 @@ class Running:
 class Regret:
     """Verdicts and regrets so far, cumulative.
 
-    `idle_verdicts` counts instances found idle and kept (`kept`) or that a plan would destroy or destroyed
-    (`destroy`); regrets are those that got a process or allocation within 300 or 1800 seconds.
-    Entries: (verdict, count) and (verdict, window seconds, count).
+    `idle_verdicts` counts instances found idle and kept (`kept`) or that a plan would destroy or
+    destroyed (`destroy`); regrets are those that got a process or allocation within 300 or 1800
+    seconds. Entries: (verdict, count) and (verdict, window seconds, count).
     """
 
     verdicts: tuple[tuple[str, int], ...] = ()
@@ -67,8 +67,8 @@ class Regret:
 class Counters:
     """Cumulative counts of acting since the process started; labels from closed sets.
 
-    plans: by direction; gpu_plans and failures: (direction, reason); steps: by kind; step_failures: (kind, reason).
-    holds: ticks that held, by reason.
+    plans: by direction; gpu_plans and failures: (direction, reason); steps: by kind; step_failures:
+    (kind, reason). holds: ticks that held, by reason.
     """
 
     ticks: int = 0
@@ -86,8 +86,8 @@ class Counters:
 class Status:
     """What the daemon knows and did, at one moment.
 
-    `snapshot` is None before the first sample. `fenced` are GPUs whose fence could not be lifted. `usable_lost`
-    lists (profile, count) that a change left below what was there before.
+    `snapshot` is None before the first sample. `fenced` are GPUs whose fence could not be lifted.
+    `usable_lost` lists (profile, count) that a change left below what was there before.
     """
 
     version: str
@@ -96,7 +96,7 @@ class Status:
     snapshot: NodeSnapshot | None = None
     decision: Decision | None = None
     decision_at: datetime | None = None
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     demand: tuple[SourceStatus, ...] = ()
     vetoes: tuple[VetoStatus, ...] = ()
     holds: tuple[HoldRecord, ...] = ()
@@ -110,7 +110,7 @@ class Status:
     outcomes: tuple[Outcome, ...] = ()
     counters: Counters = Counters()
     regret: Regret = Regret()
-    calls: CallStats = CallStats()
+    calls: CallStats = field(default_factory=CallStats)
     jobs: tuple[JobStats, ...] = ()
     collectors: tuple[CollectorStatus, ...] = ()
     config: ConfigStatus = ConfigStatus()

@@ -1,0 +1,85 @@
+"""Reads the arguments of a command; each problem is one sentence that says what to give."""
+
+from datetime import timedelta
+
+from migscaler.errors import ParseError
+
+
+class Arguments:
+    """Arguments of one command, as decoded from JSON."""
+
+    def __init__(self, command: str, values: dict[str, object]) -> None:
+        """Keep the values and the command's name for messages."""
+        self._command = command
+        self._values = values
+
+    def text(self, name: str) -> str:
+        """Return a text that must be there and not empty."""
+        value = self._values.get(name)
+        if not isinstance(value, str) or not value.strip():
+            raise self._wrong(name, "a text")
+        return value.strip()
+
+    def optional_text(self, name: str) -> str | None:
+        """Return a text, None if it was not given."""
+        return None if self._values.get(name) is None else self.text(name)
+
+    def flag(self, name: str) -> bool:
+        """Return true or false; false if it was not given."""
+        value = self._values.get(name, False)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def number(self, name: str) -> int:
+        """Return a whole number that must be there."""
+        value = self._values.get(name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(name, "a whole number")
+        return value
+
+    def optional_number(self, name: str) -> int | None:
+        """Return a whole number, None if it was not given."""
+        return None if self._values.get(name) is None else self.number(name)
+
+    def duration(self, name: str) -> timedelta:
+        """Return a positive duration that must be there, given in seconds."""
+        value = self._values.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise self._wrong(name, "a positive number of seconds")
+        return timedelta(seconds=value)
+
+    def optional_duration(self, name: str) -> timedelta | None:
+        """Return a duration, None if it was not given."""
+        return None if self._values.get(name) is None else self.duration(name)
+
+    def gpu(self, name: str = "gpu") -> str:
+        """Return how a GPU was named: its index as text, or its UUID."""
+        value = self._values.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.text(name)
+
+    def gpus(self, name: str) -> tuple[str, ...]:
+        """Return a list of GPUs, by index or UUID; at least one."""
+        value = self._values.get(name)
+        if not isinstance(value, list) or not value:
+            raise self._wrong(name, "a list of GPU indices or UUIDs")
+        return tuple(str(item) for item in value)
+
+    def counts(self, name: str) -> tuple[tuple[str, int], ...]:
+        """Return counts by name, none negative; at least one."""
+        value = self._values.get(name)
+        if not isinstance(value, dict) or not value:
+            raise self._wrong(name, 'counts by size, e.g. {"1g": 3}')
+        pairs = []
+        for key, count in sorted(value.items()):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise self._wrong(f"{name}.{key}", "a whole number, 0 or more")
+            pairs.append((str(key), count))
+        return tuple(pairs)
+
+    def _wrong(self, name: str, expected: str) -> ParseError:
+        """Return the error for an argument that is missing or of the wrong kind."""
+        given = "nothing" if self._values.get(name) is None else repr(self._values[name])
+        return ParseError(f"{self._command}: {name} must be {expected}, got {given}")

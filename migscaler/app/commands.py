@@ -1,0 +1,42 @@
+"""What a person or program can ask of a node, by name; one table for socket, TCP and local use."""
+
+from migscaler.app.arguments import Arguments
+from migscaler.app.commands_acting import ActingCommands
+from migscaler.app.commands_holding import HoldingCommands
+from migscaler.app.commands_reading import ReadingCommands
+from migscaler.app.node import Handler, Node
+from migscaler.errors import NotFound
+from migscaler.web.ports import Actor
+
+class NodeCommands:
+    """Carries out commands on one node; safe for several threads."""
+
+    def __init__(self, node: Node) -> None:
+        """Build the table of commands."""
+        reading, holding, acting = (
+            ReadingCommands(node),
+            HoldingCommands(node),
+            ActingCommands(node),
+        )
+        self._handlers: dict[str, Handler] = {
+            **reading.table(),
+            **holding.table(),
+            **acting.table(),
+        }
+
+    def names(self) -> tuple[str, ...]:
+        """Return every command there is."""
+        return tuple(sorted(self._handlers))
+
+    def execute(self, name: str, arguments: dict[str, object], actor: Actor) -> dict[str, object]:
+        """Carry out one command and return its answer, plain JSON values.
+
+        Raises:
+            NotFound: no such command, or what it names is not there.
+            ParseError: an argument is missing or can't be read.
+            CommandRefused: not possible in the present state; nothing was changed.
+        """
+        handler = self._handlers.get(name)
+        if handler is None:
+            raise NotFound(f"no command {name!r}; there are {', '.join(self.names())}")
+        return handler(Arguments(name, arguments), actor)

@@ -1,0 +1,139 @@
+"""Commands that change GPUs, or allow it again; every one has a dry run."""
+
+from dataclasses import asdict, replace
+
+from migscaler.app.arguments import Arguments
+from migscaler.app.node import Handler, Node
+from migscaler.app.nvidia_smi import command_lines
+from migscaler.app.plan_view import decision_view, outcome_view, plan_view
+from migscaler.control.aftermath import closed_breaker
+from migscaler.control.request import plan_layout
+from migscaler.errors import CommandRefused
+from migscaler.model.decision import DecisionInput, GpuHistory
+from migscaler.model.plan import Hold, Plan
+from migscaler.model.policy import Mode
+from migscaler.policy.decide import decide
+from migscaler.web.ports import Actor
+
+
+class ActingCommands:
+    """Apply, settle, MIG mode, breakers, reload."""
+
+    def __init__(self, node: Node) -> None:
+        """Take the node."""
+        self._node = node
+
+    def table(self) -> dict[str, Handler]:
+        """Return the commands by name."""
+        return {
+            "apply": self._apply,
+            "settle": self._settle,
+            "mig_mode": self._mig_mode,
+            "breaker_reset": self._breaker_reset,
+            "reload": self._reload,
+        }
+
+    def _apply(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Carry out the present plan, or give one GPU a named layout."""
+        layout = arguments.optional_text("layout")
+        dry_run = arguments.flag("dry_run")
+        if layout is not None:
+            return self._apply_layout(arguments.gpu(), layout, dry_run=dry_run)
+        inp = self._node.loop.assemble()
+        if inp is None:
+            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        decision = decide(allowed(inp))
+        answer = decision_view(decision, inp.snapshot)
+        if dry_run or isinstance(decision.outcome, Hold):
+            return {**answer, "outcomes": [], "dry_run": dry_run}
+        return {**answer, "outcomes": self._carry_out(decision.outcome), "dry_run": False}
+
+    def _apply_layout(self, gpu_name: str, layout: str, *, dry_run: bool) -> dict[str, object]:
+        """Give one GPU a layout; what is in use there stays."""
+        gpu = self._node.find_gpu(gpu_name)
+        entry = self._node.loop.parts.policy.entry_for(gpu.reading, self._node.clock.now())
+        if entry is not None and entry.mode is Mode.OBSERVE and entry.reason:
+            raise CommandRefused(f"GPU {gpu.reading.index} is protected: {entry.reason}")
+        gpu_plan = plan_layout(gpu, layout)
+        if gpu_plan is None:
+            return {
+                "sentence": f"GPU {gpu.reading.index} has that layout already",
+                "gpu_plans": [],
+                "outcomes": [],
+                "nvidia_smi": [],
+                "dry_run": dry_run,
+            }
+        plan = Plan(gpu_plans=(gpu_plan,))
+        snapshot = self._node.snapshot()
+        return {
+            "sentence": f"GPU {gpu.reading.index}: {gpu_plan.before} to {gpu_plan.after}",
+            "gpu_plans": plan_view(plan, snapshot),
+            "nvidia_smi": list(command_lines(plan, snapshot)),
+            "outcomes": [] if dry_run else self._carry_out(plan),
+            "dry_run": dry_run,
+        }
+
+    def _carry_out(self, plan: Plan) -> list[dict[str, object]]:
+        """Execute a plan now, after a look at what forbids it."""
+        self._must_have_writer()
+        pause = self._node.store.pause()
+        if pause is not None:
+            raise CommandRefused(f"paused by {pause.who}: {pause.why}; `migscaler resume` first")
+        return [outcome_view(outcome) for outcome in self._node.loop.request(plan)]
+
+    def _settle(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """End plans that were found open."""
+        dry_run = arguments.flag("dry_run")
+        if not dry_run:
+            self._must_have_writer()
+        outcomes = self._node.settle(not dry_run)
+        return {"outcomes": [outcome_view(outcome) for outcome in outcomes], "dry_run": dry_run}
+
+    def _mig_mode(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Switch MIG mode, one GPU at a time."""
+        enabled, dry_run = arguments.flag("enabled"), arguments.flag("dry_run")
+        layout, switch = arguments.optional_text("layout"), self._node.mode_switch
+        if switch is None:
+            raise CommandRefused(self._node.why_no_writer)
+        gpus = [self._node.find_gpu(named) for named in arguments.gpus("gpus")]
+        results = [
+            asdict(switch.change(gpu, layout, enabled=enabled, dry_run=dry_run)) for gpu in gpus
+        ]
+        return {"results": results, "dry_run": dry_run}
+
+    def _breaker_reset(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Close a GPU's breaker and end its rest."""
+        gpu = self._node.find_gpu(arguments.gpu())
+        histories = {h.gpu_uuid: h for h in self._node.store.gpu_histories()}
+        history = histories.get(gpu.uuid, GpuHistory(gpu_uuid=gpu.uuid))
+        self._node.store.write_gpu_history(closed_breaker(history))
+        self._node.loop.publish()
+        return {"gpu": gpu.reading.index, "was_open": history.breaker_open_until is not None}
+
+    def _reload(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Read the configuration anew, all or nothing."""
+        problems = self._node.reload()
+        if problems:
+            raise CommandRefused("the old configuration stays: " + "; ".join(problems))
+        return {"reloaded": True}
+
+    def _must_have_writer(self) -> None:
+        """Refuse where nothing may be changed."""
+        if self._node.loop.parts.enforcer is None:
+            raise CommandRefused(self._node.why_no_writer)
+
+
+def allowed(inp: DecisionInput) -> DecisionInput:
+    """Return the input with every GPU in `recommend` raised to `enforce`: a person asked for it.
+
+    GPUs in `observe` stay untouched; that mode is how they are protected.
+    """
+    entries = tuple(
+        replace(entry, mode=Mode.ENFORCE) if entry.mode is Mode.RECOMMEND else entry
+        for entry in inp.policy.gpus
+    )
+    return replace(
+        inp,
+        policy=replace(inp.policy, gpus=entries),
+        conditions=replace(inp.conditions, forced_observe=None),
+    )

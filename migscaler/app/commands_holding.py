@@ -1,0 +1,332 @@
+"""Commands about holds, leases, pause and pushed demand."""
+
+from datetime import datetime, timedelta
+
+from migscaler.app.arguments import Arguments
+from migscaler.app.node import Handler, Node
+from migscaler.control.leases import LeaseRequest, sizes_present, take_lease
+from migscaler.errors import CommandRefused, NotFound
+from migscaler.model.decision import HoldRecord, PauseRecord
+from migscaler.model.demand import Counts, Reading, Want
+from migscaler.model.ids import RuleName, SourceName
+from migscaler.web.ports import Actor
+
+# A waiter asks every second or two; one that has not asked for this long has gone.
+_WAIT_HEARTBEAT = timedelta(seconds=30)
+
+
+class HoldingCommands:
+    """What people and jobs claim, stop or ask for."""
+
+    def __init__(self, node: Node) -> None:
+        """Take the node."""
+        self._node = node
+
+    def table(self) -> dict[str, Handler]:
+        """Return the commands by name."""
+        return {
+            "hold": self._hold,
+            "release": self._release,
+            "holds": self._holds,
+            "pause": self._pause,
+            "resume": self._resume,
+            "demand": self._demand,
+            "demand_push": self._push,
+            "demand_override": self._override,
+            "demand_clear": self._clear,
+            "lease_take": self._lease_take,
+            "lease_poll": self._lease_poll,
+            "lease_renew": self._lease_renew,
+            "lease_release": self._lease_release,
+            "lease_cancel": self._lease_cancel,
+            "leases": self._leases,
+        }
+
+    def _hold(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
+        """Keep a GPU, or one instance of it, as it is."""
+        gpu = self._node.find_gpu(arguments.gpu())
+        spec_text = arguments.optional_text("spec")
+        spec = None
+        if spec_text is not None:
+            model = gpu.reading.model
+            if model is None:
+                raise CommandRefused(f"GPU {gpu.reading.index} has no MIG profiles to name")
+            spec = model.spec(spec_text)
+        record = self._node.store.add_hold(
+            gpu_uuid=gpu.uuid,
+            spec=spec,
+            owner=actor.name,
+            reason=arguments.text("reason"),
+            expires_at=self._after(arguments.optional_duration("ttl_seconds")),
+        )
+        self._node.loop.publish()
+        return {"hold_id": record.hold_id, **hold_view(record)}
+
+    def _release(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """End a hold or a lease."""
+        number = arguments.number("hold_id")
+        if not self._node.store.release_hold(number):
+            raise NotFound(f"no hold {number}; `migscaler status` lists them")
+        self._node.loop.publish()
+        return {"released": number}
+
+    def _holds(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Return all holds and leases."""
+        return {
+            "holds": [
+                hold_view(record) for record in self._node.store.holds(self._node.clock.now())
+            ]
+        }
+
+    def _pause(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
+        """Stop acting, keep measuring; persists until resumed or over."""
+        now = self._node.clock.now()
+        duration = arguments.optional_duration("for_seconds")
+        release = arguments.flag("release_driver")
+        record = PauseRecord(
+            who=actor.name,
+            why=arguments.text("why"),
+            since=now,
+            until=now + duration if duration else None,
+            driver_released=release,
+        )
+        self._node.store.write_pause(record)
+        if release:
+            self._node.release_driver()
+        self._node.loop.publish()
+        until = record.until.isoformat() if record.until else None
+        return {"paused": True, "until": until, "driver_released": release}
+
+    def _resume(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Act again."""
+        was = self._node.store.pause()
+        self._node.store.write_pause(None)
+        if was is not None and was.driver_released:
+            self._node.resume_driver()
+        self._node.loop.publish()
+        return {"paused": False, "was_paused": was is not None}
+
+    def _demand(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Return what every source says."""
+        return {
+            "sources": [
+                {
+                    "source": status.name,
+                    "known": status.known,
+                    "problem": status.problem,
+                    "counts": status.reading.counts.value if status.reading else None,
+                    "true_at": status.reading.true_at.isoformat() if status.reading else None,
+                    "expires_at": status.reading.expires_at.isoformat() if status.reading else None,
+                    "wants": {w.size: w.count for w in status.reading.wants}
+                    if status.reading
+                    else {},
+                }
+                for status in self._node.loop.parts.gatherer.statuses()
+            ]
+        }
+
+    def _push(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Take demand that somebody pushes; always with an expiry."""
+        name = SourceName(arguments.text("source"))
+        gatherer = self._node.loop.parts.gatherer
+        if name not in self._node.pushable():
+            known = ", ".join(sorted(self._node.pushable())) or "none"
+            raise NotFound(f"no source {name!r} of type push; configured: {known}")
+        counts = arguments.optional_text("counts")
+        now = self._node.clock.now()
+        reading = Reading(
+            counts=_counts(counts) if counts else self._node.pushable()[name],
+            true_at=now,
+            expires_at=now + arguments.duration("ttl_seconds"),
+            wants=tuple(Want(size=s, count=n) for s, n in arguments.counts("wants")),
+            absent_is_zero=True,
+        )
+        self._node.store.push(name, reading)
+        gatherer.gather(name)
+        return {"source": name, "expires_at": reading.expires_at.isoformat()}
+
+    def _override(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Set a rule's demand by hand; replaces its sources until it expires."""
+        rule = self._rule(arguments)
+        now = self._node.clock.now()
+        policy = self._node.loop.parts.policy
+        size = next(r.size for r in policy.rules if r.name == rule)
+        count = arguments.number("count")
+        if count < 0:
+            raise CommandRefused("a demand can't be negative; give 0 or more")
+        reading = Reading(
+            counts=Counts.TOTAL,
+            true_at=now,
+            expires_at=now + arguments.duration("ttl_seconds"),
+            wants=(Want(size=size, count=count),),
+            absent_is_zero=True,
+            overrides=True,
+        )
+        self._node.store.push(override_name(rule), reading)
+        return {"rule": rule, "count": count, "expires_at": reading.expires_at.isoformat()}
+
+    def _clear(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Forget pushed demand of a source, or a rule's override."""
+        if arguments.optional_text("rule") is not None:
+            name = override_name(self._rule(arguments))
+        else:
+            name = SourceName(arguments.text("source"))
+        return {"cleared": self._node.store.clear_pushed(name)}
+
+    def _rule(self, arguments: Arguments) -> RuleName:
+        """Return a rule that exists."""
+        name = RuleName(arguments.text("rule"))
+        names = [rule.name for rule in self._node.loop.parts.policy.rules]
+        if name not in names:
+            raise NotFound(f"no rule {name!r}; configured: {', '.join(names) or 'none'}")
+        return name
+
+    def _lease_take(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
+        """Take a free instance, or a place in the queue."""
+        request = LeaseRequest(
+            size=arguments.text("size"),
+            owner=arguments.optional_text("owner") or actor.name,
+            ttl=arguments.duration("ttl_seconds"),
+            pid=arguments.optional_number("pid"),
+        )
+        sizes = sizes_present(self._node.snapshot())
+        if not any(
+            gpu.reading.model and gpu.reading.model.resolve(request.size)
+            for gpu in self._node.snapshot().gpus
+        ):
+            raise CommandRefused(
+                f"no GPU here offers {request.size!r}; sizes here: {', '.join(sizes) or 'none'}"
+            )
+        granted = self._grant(request)
+        if granted is not None:
+            return granted
+        if not arguments.flag("wait"):
+            return {
+                "granted": False,
+                "message": f"no free {request.size}; --wait queues and lets the daemon make one",
+            }
+        number = self._node.store.add_lease_wait(
+            request.size, request.owner, pid=request.pid, expires_at=self._after(_WAIT_HEARTBEAT)
+        )
+        return {
+            "granted": False,
+            "wait_id": number,
+            "message": f"waiting for a {request.size}",
+        }
+
+    def _lease_poll(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Ask again for a place in the queue; asking keeps the place."""
+        number = arguments.number("wait_id")
+        store, now = self._node.store, self._node.clock.now()
+        wait = next((w for w in store.lease_waits(now) if w.wait_id == number), None)
+        if wait is None or not store.renew_lease_wait(number, now + _WAIT_HEARTBEAT):
+            raise NotFound(f"no waiting lease {number}; it lapsed, ask anew")
+        request = LeaseRequest(
+            size=wait.size,
+            owner=wait.owner,
+            ttl=arguments.duration("ttl_seconds"),
+            pid=wait.pid,
+        )
+        granted = self._grant(request) if self._is_first(number, wait.size) else None
+        if granted is None:
+            return {"granted": False, "wait_id": number, "message": f"waiting for a {wait.size}"}
+        store.remove_lease_wait(number)
+        return granted
+
+    def _after(self, duration: timedelta | None) -> datetime | None:
+        """Return the moment that lies this long ahead."""
+        return None if duration is None else self._node.clock.now() + duration
+
+    def _is_first(self, number: int, size: str) -> bool:
+        """Say whether nobody has waited longer for this size."""
+        waits = [
+            w.wait_id
+            for w in self._node.store.lease_waits(self._node.clock.now())
+            if w.size == size
+        ]
+        return not waits or number <= min(waits)
+
+    def _grant(self, request: LeaseRequest) -> dict[str, object] | None:
+        """Lease an instance if one is free."""
+        taken = take_lease(
+            self._node.store,
+            self._node.snapshot(),
+            request,
+            self._node.acting_on(),
+            self._node.clock.now(),
+        )
+        if taken is None:
+            return None
+        lease, mig_uuid = taken
+        self._node.loop.sample()
+        return {
+            "granted": True,
+            "lease_id": lease.hold_id,
+            "gpu_uuid": lease.gpu_uuid,
+            "spec": str(lease.spec),
+            "mig_uuid": mig_uuid,
+            "message": f"{lease.spec} on {lease.gpu_uuid}",
+        }
+
+    def _lease_renew(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Move the end of a lease."""
+        number = arguments.number("lease_id")
+        expires_at = self._after(arguments.duration("ttl_seconds"))
+        if not self._node.store.renew_hold(number, expires_at):
+            raise NotFound(f"no lease {number}; it ended or expired")
+        return {"lease_id": number}
+
+    def _lease_release(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Give a leased instance back."""
+        number = arguments.number("lease_id")
+        released = self._node.store.release_hold(number)
+        self._node.loop.publish()
+        return {"released": number if released else None}
+
+    def _lease_cancel(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Leave the queue."""
+        number = arguments.number("wait_id")
+        self._node.store.remove_lease_wait(number)
+        return {"cancelled": number}
+
+    def _leases(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Return leases and who waits."""
+        holds = [h for h in self._node.store.holds(self._node.clock.now()) if h.kind == "lease"]
+        waits = self._node.store.lease_waits(self._node.clock.now())
+        return {
+            "leases": [hold_view(record) for record in holds],
+            "waiting": [
+                {
+                    "wait_id": w.wait_id,
+                    "size": w.size,
+                    "owner": w.owner,
+                    "since": w.since.isoformat(),
+                }
+                for w in waits
+            ],
+        }
+
+
+def override_name(rule: RuleName) -> SourceName:
+    """Return the name under which a rule's override is kept."""
+    return SourceName(f"override:{rule}")
+
+
+def hold_view(record: HoldRecord) -> dict[str, object]:
+    """Return one hold or lease as plain values."""
+    return {
+        "hold_id": record.hold_id,
+        "kind": record.kind,
+        "gpu_uuid": record.gpu_uuid,
+        "spec": str(record.spec) if record.spec else None,
+        "owner": record.owner,
+        "reason": record.reason,
+        "expires_at": record.expires_at.isoformat() if record.expires_at else None,
+    }
+
+
+def _counts(text: str) -> Counts:
+    """Read `waiting` or `total`."""
+    if text not in ("waiting", "total"):
+        raise CommandRefused(f"counts is waiting or total, not {text!r}")
+    return Counts(text)

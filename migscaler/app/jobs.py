@@ -1,0 +1,186 @@
+"""What is periodic, driven by APScheduler, and the supervisor that notices when it is not.
+
+APScheduler 3.11 keeps wall-clock run times: a clock set back silences interval jobs for that long,
+a trigger that raises kills its thread while `running` stays true (measured). So a supervisor on the
+monotonic clock watches every job's heartbeat and builds the scheduler anew when it stalls.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from migscaler.model.ports import Clock
+from migscaler.model.stats import JobStats
+
+_log = logging.getLogger("migscaler.jobs")
+
+# A job that has not started for this many periods (and a floor in seconds) makes the scheduler
+# suspect.
+_SILENT_PERIODS = 4
+_SILENT_FLOOR_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One periodic job; `concern` names its thread pool, so that none starves another's."""
+
+    name: str
+    concern: str
+    every: timedelta
+    run: Callable[[], object]
+
+
+@dataclass(slots=True)
+class _Heartbeat:
+    """When a job last started and ended, on the monotonic clock."""
+
+    stats: JobStats
+    started: float
+    running: bool = False
+
+
+class Jobs:
+    """Runs jobs until stopped; statistics may be read from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Nothing is scheduled yet."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._jobs: tuple[Job, ...] = ()
+        self._beats: dict[str, _Heartbeat] = {}
+        self._scheduler: BackgroundScheduler | None = None
+        self._restarts = 0
+
+    @property
+    def restarts(self) -> int:
+        """Return how often a stalled scheduler was replaced."""
+        return self._restarts
+
+    def start(self, jobs: tuple[Job, ...]) -> None:
+        """Run these jobs from now on, in place of any others; counts of kept names go on."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._jobs = jobs
+            self._beats = {
+                job.name: self._beats.get(job.name)
+                or _Heartbeat(stats=JobStats(job=job.name), started=now)
+                for job in jobs
+            }
+            for beat in self._beats.values():
+                beat.started = now
+        self._build()
+
+    def stop(self) -> None:
+        """Start nothing more.
+
+        Does not wait for a job under way: waiting for a job that asks the scheduler deadlocks.
+        """
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.shutdown(wait=False)
+
+    def stats(self) -> tuple[JobStats, ...]:
+        """Return the counts of every job, by name."""
+        with self._lock:
+            return tuple(self._beats[name].stats for name in sorted(self._beats))
+
+    def silent(self) -> tuple[str, ...]:
+        """Return the jobs that have not started for too long; a job still running is not silent."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return tuple(
+                job.name
+                for job in self._jobs
+                if not self._beats[job.name].running
+                and now - self._beats[job.name].started > _patience(job)
+            )
+
+    def supervise(self) -> None:
+        """Replace the scheduler if jobs have gone silent; the main thread calls this."""
+        silent = self.silent()
+        if not silent or self._scheduler is None:
+            return
+        _log.warning("scheduler_stalled jobs=%s", ",".join(silent))
+        self._restarts += 1
+        self.stop()
+        now = self._clock.monotonic()
+        with self._lock:
+            for beat in self._beats.values():
+                beat.started = now
+        self._build()
+
+    def _build(self) -> None:
+        """Build and start a scheduler for the present jobs."""
+        self.stop()
+        concerns = {job.concern for job in self._jobs}
+        scheduler = BackgroundScheduler(
+            jobstores={"default": MemoryJobStore()},
+            executors={
+                "default": ThreadPoolExecutor(1),
+                **{c: ThreadPoolExecutor(4 if c == "sources" else 1) for c in concerns},
+            },
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone=ZoneInfo("UTC"),
+            daemon=True,
+        )
+        scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+        for job in self._jobs:
+            scheduler.add_job(
+                self._run,
+                IntervalTrigger(seconds=job.every.total_seconds(), timezone=ZoneInfo("UTC")),
+                args=(job, self._clock.monotonic()),
+                id=job.name,
+                executor=job.concern,
+                next_run_time=self._clock.now(),
+            )
+        scheduler.start()
+        self._scheduler = scheduler
+
+    def _run(self, job: Job, _built: float) -> None:
+        """Run a job, count it, and let nothing it raises reach the scheduler."""
+        beat = self._beats.get(job.name)
+        if beat is None:
+            return
+        now = self._clock.monotonic()
+        with self._lock:
+            late = max(0.0, now - beat.started - job.every.total_seconds())
+            beat.started, beat.running = now, True
+        failed = True
+        try:
+            job.run()
+            failed = False
+        except Exception:  # noqa: BLE001 - the daemon's last line: count, log, go on without acting
+            _log.exception("job_failed job=%s", job.name)
+        finally:
+            with self._lock:
+                beat.running = False
+                beat.stats = replace(
+                    beat.stats,
+                    runs=beat.stats.runs + 1,
+                    failures=beat.stats.failures + failed,
+                    lateness_seconds=late if beat.stats.runs else 0.0,
+                    last_success_monotonic=beat.stats.last_success_monotonic
+                    if failed
+                    else self._clock.monotonic(),
+                )
+
+    def _missed(self, event: JobExecutionEvent) -> None:
+        """Count a run that was left out."""
+        with self._lock:
+            beat = self._beats.get(event.job_id)
+            if beat is not None:
+                beat.stats = replace(beat.stats, missed=beat.stats.missed + 1)
+
+
+def _patience(job: Job) -> float:
+    """Return how many seconds of silence are tolerated."""
+    return max(_SILENT_FLOOR_SECONDS, _SILENT_PERIODS * job.every.total_seconds())

@@ -1,0 +1,72 @@
+"""One assembled node: the loop and everything commands need beside it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from migscaler.app.arguments import Arguments
+from migscaler.control.loop import Loop
+from migscaler.control.mig_mode import ModeSwitch
+from migscaler.errors import CommandRefused, NotFound
+from migscaler.model.demand import Counts
+from migscaler.model.gpu import GpuState, NodeSnapshot
+from migscaler.model.ids import GpuUuid, SourceName
+from migscaler.model.plan import Outcome
+from migscaler.model.ports import Clock
+from migscaler.store.store import Store
+from migscaler.web.ports import Actor
+
+Handler = Callable[[Arguments, Actor], dict[str, object]]
+"""Carries out one command."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """Parts of a running (or briefly assembled) node.
+
+    `mode_switch` is None where nothing may be changed, and `why_no_writer` says so to people.
+    `reload` reads the configuration anew and returns its problems; `release_driver` and
+    `resume_driver` end and begin the NVML session.
+    """
+
+    loop: Loop
+    store: Store
+    clock: Clock
+    why_no_writer: str
+    reload: Callable[[], tuple[str, ...]]
+    release_driver: Callable[[], None]
+    resume_driver: Callable[[], None]
+    state_of_the_node: Callable[[], dict[str, object]]
+    pushable: Callable[[], Mapping[SourceName, Counts]]
+    mode_switch: ModeSwitch | None
+    settle: Callable[[bool], tuple[Outcome, ...]]
+
+    def snapshot(self) -> NodeSnapshot:
+        """Return the last picture.
+
+        Raises:
+            CommandRefused: nothing was read yet.
+        """
+        snapshot = self.loop.status().snapshot
+        if snapshot is None:
+            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        return snapshot
+
+    def find_gpu(self, named: str) -> GpuState:
+        """Return the GPU of an index or UUID (a unique beginning of it will do).
+
+        Raises:
+            NotFound: no such GPU; the message lists what there is.
+        """
+        gpus = self.snapshot().gpus
+        if named.isdigit():
+            found = [gpu for gpu in gpus if gpu.reading.index == int(named)]
+        else:
+            found = [gpu for gpu in gpus if gpu.uuid.startswith(named)]
+        if len(found) != 1:
+            known = ", ".join(f"{gpu.reading.index} ({gpu.uuid})" for gpu in gpus)
+            raise NotFound(f"no single GPU {named!r}; there are {known}")
+        return found[0]
+
+    def acting_on(self) -> frozenset[GpuUuid]:
+        """Return the GPU under change, if any."""
+        return frozenset(self.loop.status().withheld)

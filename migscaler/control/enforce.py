@@ -1,0 +1,165 @@
+"""Carries out GPU plans one at a time and keeps the books that pace, breakers and metrics need."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from migscaler.control.aftermath import after_outcome
+from migscaler.control.executor import Executor
+from migscaler.control.observe import Observer
+from migscaler.errors import StoreError
+from migscaler.model.decision import GpuHistory
+from migscaler.model.gpu import NodeSnapshot
+from migscaler.model.ids import GpuUuid, PlanId
+from migscaler.model.layout import Layout
+from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, OutcomeReason
+from migscaler.model.policy import Policy
+from migscaler.model.ports import Clock, Scheduler
+from migscaler.model.status import Running
+from migscaler.store.store import Store
+
+_log = logging.getLogger("migscaler.enforce")
+
+
+class Enforcer:
+    """Runs the executor for one GPU plan after another; only one thread acts."""
+
+    def __init__(
+        self,
+        *,
+        executor: Executor,
+        observer: Observer,
+        scheduler: Scheduler,
+        store: Store,
+        clock: Clock,
+    ) -> None:
+        """Take the parts; nothing runs yet."""
+        self._executor = executor
+        self._observer = observer
+        self._scheduler = scheduler
+        self._store = store
+        self._clock = clock
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._running: Running | None = None
+        self._fenced: dict[GpuUuid, datetime] = {}
+        self._lost: dict[GpuUuid, tuple[tuple[str, int], ...]] = {}
+
+    def stop(self) -> None:
+        """Start no further GPU plan; one that is under way runs to its end."""
+        self._stop.set()
+
+    def stopping(self) -> bool:
+        """Say whether `stop` was called."""
+        return self._stop.is_set()
+
+    def running(self) -> Running | None:
+        """Return the GPU plan under way."""
+        with self._lock:
+            return self._running
+
+    def fenced(self) -> tuple[tuple[GpuUuid, datetime], ...]:
+        """Return the GPUs whose fence could not be lifted, and since when."""
+        with self._lock:
+            return tuple(sorted(self._fenced.items()))
+
+    def usable_lost(self) -> tuple[tuple[GpuUuid, str, int], ...]:
+        """Return (GPU, profile, count) of usable instances that a failed change left missing."""
+        with self._lock:
+            return tuple(
+                (uuid, profile, count)
+                for uuid, lost in sorted(self._lost.items())
+                for profile, count in lost
+            )
+
+    def carry_out(
+        self,
+        plan_id: PlanId,
+        plan: GpuPlan,
+        snapshot: NodeSnapshot,
+        policy: Policy,
+        publish: Callable[[], None],
+    ) -> Outcome:
+        """Execute one GPU plan and update the GPU's history.
+
+        The plan's GPU is marked running, and that is published, before the first call changes
+        anything: its instance series are gone by then.
+        """
+
+        def show(running: Running | None) -> None:
+            with self._lock:
+                self._running = running
+            publish()
+
+        state = snapshot.gpu(plan.gpu_uuid)
+        if state is None or self.stopping():
+            return self._not_started(plan_id, plan)
+        _log.info("gpu_plan_start plan=%s gpu=%s to=%s", plan_id, plan.gpu_uuid, plan.after)
+        self._observer.begin_change(plan.gpu_uuid, (step.spec for step in plan.steps))
+        try:
+            outcome = self._executor.execute(plan_id, plan, state, policy, show)
+        finally:
+            self._observer.end_change(plan.gpu_uuid)
+            show(None)
+        self._settle_books(plan, outcome, policy)
+        _log.info(
+            "gpu_plan_end plan=%s gpu=%s outcome=%s reason=%s seconds=%.3f %s",
+            plan_id,
+            plan.gpu_uuid,
+            outcome.kind.value,
+            outcome.reason.value,
+            outcome.duration.total_seconds(),
+            outcome.explanation,
+        )
+        return outcome
+
+    def lift_fences(self) -> None:
+        """Try again to lift fences that could not be lifted when their plan ended."""
+        for uuid, since in self.fenced():
+            problem = self._scheduler.unfence(uuid)
+            with self._lock:
+                if problem is None:
+                    self._fenced.pop(uuid, None)
+            if problem is not None:
+                _log.warning("fence_stuck gpu=%s since=%s why=%s", uuid, since, problem)
+
+    def _not_started(self, plan_id: PlanId, plan: GpuPlan) -> Outcome:
+        """Return the outcome of a plan that was not begun."""
+        now = self._clock.now()
+        return Outcome(
+            plan_id=plan_id,
+            gpu_uuid=plan.gpu_uuid,
+            kind=OutcomeKind.ABANDONED,
+            reason=OutcomeReason.STOPPING if self.stopping() else OutcomeReason.CHANGED_UNDERNEATH,
+            explanation="not begun",
+            layout=plan.before,
+            started_at=now,
+            duration=now - now,
+            direction=plan.direction,
+        )
+
+    def _settle_books(self, plan: GpuPlan, outcome: Outcome, policy: Policy) -> None:
+        """Write the GPU's history and what was lost."""
+        now = self._clock.now()
+        histories = {history.gpu_uuid: history for history in self._store.gpu_histories()}
+        history = histories.get(plan.gpu_uuid, GpuHistory(gpu_uuid=plan.gpu_uuid))
+        history = after_outcome(history, outcome, policy.pace, now)
+        try:
+            self._store.write_gpu_history(replace(history, gpu_uuid=plan.gpu_uuid))
+        except StoreError as error:
+            _log.error("history_not_written gpu=%s error=%s", plan.gpu_uuid, error)
+        with self._lock:
+            if outcome.layout is not None:
+                self._lost[plan.gpu_uuid] = missing(plan.before, plan.after, outcome.layout)
+
+
+def missing(before: Layout, after: Layout, found: Layout) -> tuple[tuple[str, int], ...]:
+    """Return (profile, count) by which a layout falls short of min(before, after)."""
+    was, wanted, have = before.profiles(), after.profiles(), found.profiles()
+    return tuple(
+        (profile, short)
+        for profile in sorted(was)
+        if (short := min(was[profile], wanted[profile]) - have[profile]) > 0
+    )

@@ -1,0 +1,150 @@
+"""Asks demand sources and remembers what each said last, and since when it has been silent."""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from migscaler.model.demand import Fetched, SourceStatus, VetoStatus
+from migscaler.model.gpu import IN_USE_REASONS, NodeSnapshot
+from migscaler.model.ids import SourceName
+from migscaler.model.ports import Clock
+
+# How far back a reading's "true for" moment can lie and still be matched with what was in use then.
+_REMEMBERED = timedelta(minutes=15)
+
+
+class DemandSource(Protocol):
+    """Anything that answers how many instances are wanted."""
+
+    def fetch(self) -> Fetched:
+        """Ask once; a problem is part of the answer, never an exception."""
+
+
+class VetoSource(Protocol):
+    """Anything that answers whether acting is forbidden just now."""
+
+    def fetch_veto(self) -> VetoStatus:
+        """Ask once; unknown is part of the answer."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Last answers of one source."""
+
+    status: SourceStatus
+    last: Fetched | None = None
+
+
+class Gatherer:
+    """Keeps the last reading of every source; safe for several threads."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[SourceName, DemandSource],
+        vetoes: Mapping[str, VetoSource],
+        clock: Clock,
+    ) -> None:
+        """Take the sources by name; nothing is asked yet, so everything is unknown."""
+        self._sources = dict(sources)
+        self._veto_sources = dict(vetoes)
+        self._clock = clock
+        self._lock = threading.Lock()
+        now = clock.now()
+        self._memories = {
+            name: _Memory(
+                SourceStatus(name=name, known=False, problem="not asked yet", unknown_since=now)
+            )
+            for name in sources
+        }
+        self._vetoes = {
+            name: VetoStatus(name=name, active=None, explanation="not asked yet") for name in vetoes
+        }
+        self._in_use: deque[tuple[datetime, tuple[tuple[str, int], ...]]] = deque()
+
+    def names(self) -> tuple[SourceName, ...]:
+        """Return the names of all sources, in configuration order."""
+        return tuple(self._sources)
+
+    def veto_names(self) -> tuple[str, ...]:
+        """Return the names of all vetoes, in configuration order."""
+        return tuple(self._veto_sources)
+
+    def remember_use(self, snapshot: NodeSnapshot) -> None:
+        """Note how many instances of each profile are in use at this moment."""
+        counts = Counter(
+            state.spec.profile
+            for gpu in snapshot.gpus
+            for state in gpu.instances or ()
+            if state.pin in IN_USE_REASONS
+        )
+        with self._lock:
+            self._in_use.append((snapshot.taken_at, tuple(sorted(counts.items()))))
+            while self._in_use and snapshot.taken_at - self._in_use[0][0] > _REMEMBERED:
+                self._in_use.popleft()
+
+    def gather(self, name: SourceName) -> Fetched:
+        """Ask one source; a silent one keeps its last reading until that expires."""
+        fetched = self._sources[name].fetch()
+        now = self._clock.now()
+        with self._lock:
+            memory = self._memories[name]
+            memory.last = fetched
+            old = memory.status
+            if fetched.reading is not None:
+                memory.status = SourceStatus(
+                    name=name,
+                    known=True,
+                    reading=fetched.reading,
+                    asked_at=now,
+                    in_use_at_reading=self._use_at(fetched.reading.true_at),
+                )
+            else:
+                memory.status = replace(old, problem=fetched.problem, asked_at=now)
+        return fetched
+
+    def gather_veto(self, name: str) -> VetoStatus:
+        """Ask one veto and keep its answer; unknown stands as a veto."""
+        status = self._veto_sources[name].fetch_veto()
+        with self._lock:
+            self._vetoes[name] = status
+        return status
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        """Return every source as it is now: a reading past its expiry is unknown."""
+        now = self._clock.now()
+        with self._lock:
+            for memory in self._memories.values():
+                memory.status = _aged(memory.status, now)
+            return tuple(memory.status for memory in self._memories.values())
+
+    def vetoes(self) -> tuple[VetoStatus, ...]:
+        """Return the last answer of every veto."""
+        with self._lock:
+            return tuple(self._vetoes.values())
+
+    def last_answer(self, name: SourceName) -> Fetched | None:
+        """Return the last answer as it came, None if the source was not asked yet."""
+        with self._lock:
+            return self._memories[name].last
+
+    def _use_at(self, moment: datetime) -> tuple[tuple[str, int], ...]:
+        """Return what was in use at a moment: the last picture not after it, or the oldest."""
+        earlier = [use for at, use in self._in_use if at <= moment]
+        if earlier:
+            return earlier[-1]
+        return self._in_use[0][1] if self._in_use else ()
+
+
+def _aged(status: SourceStatus, now: datetime) -> SourceStatus:
+    """Return the status as of now."""
+    if status.reading is None:
+        return status
+    if now < status.reading.expires_at:
+        return replace(status, known=True, unknown_since=None)
+    problem = status.problem or f"last answer expired at {status.reading.expires_at:%H:%M:%S}"
+    since = status.unknown_since or status.reading.expires_at
+    return replace(status, known=False, problem=problem, unknown_since=since)

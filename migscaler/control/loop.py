@@ -1,0 +1,355 @@
+"""The loop: sample, gather, tick; plain methods that a scheduler, a test or a replay calls."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from migscaler.control.aftermath import after_foreign_change
+from migscaler.control.counters import Tally
+from migscaler.control.enforce import Enforcer
+from migscaler.control.gather import Gatherer
+from migscaler.control.observe import Observer
+from migscaler.errors import HardwareError, PlanningFailed, StoreError
+from migscaler.model.decision import (
+    Conditions,
+    Decision,
+    DecisionInput,
+    GpuHistory,
+    History,
+    RuleHistory,
+    WindowState,
+)
+from migscaler.model.demand import Fetched
+from migscaler.model.gpu import NodeSnapshot
+from migscaler.model.ids import PlanId, SourceName
+from migscaler.model.plan import GateReason, Hold, Outcome, Plan
+from migscaler.model.policy import Policy
+from migscaler.model.ports import Clock
+from migscaler.model.stats import CallStats, JobStats
+from migscaler.model.status import CollectorStatus, ConfigStatus, Status
+from migscaler.policy.decide import decide
+from migscaler.policy.regret import RegretBook, observe_regret
+from migscaler.store.store import Store
+
+_log = logging.getLogger("migscaler.loop")
+
+# A snapshot older than this many sampling periods decides nothing and shows nothing (conventions
+# 1.3).
+_STALE_PERIODS = 3
+# Wall and monotonic time may drift apart this much between two ticks before it counts as a step.
+_STEP_SECONDS = 2.0
+_BUDGET_WINDOW = timedelta(hours=24)
+_OUTCOMES_KEPT = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a loop is made of.
+
+    `evaluate_windows` answers from the calendar; `enforcer` is None where nothing may act.
+    """
+
+    observer: Observer
+    gatherer: Gatherer
+    store: Store
+    clock: Clock
+    policy: Policy
+    evaluate_windows: Callable[[datetime], tuple[WindowState, ...]]
+    call_stats: Callable[[], CallStats]
+    publish: Callable[[Status], None]
+    version: str
+    enforcer: Enforcer | None = None
+    job_stats: Callable[[], tuple[JobStats, ...]] = tuple
+    config: ConfigStatus = field(default_factory=ConfigStatus)
+
+
+class Loop:
+    """One node's loop. `sample`, `gather` and `tick` may run in different threads."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Take the parts; nothing is read yet."""
+        self._parts = parts
+        self._started_at = parts.clock.now()
+        self._reading = threading.RLock()
+        self._deciding = threading.RLock()
+        self._facts = threading.RLock()
+        self._snapshot: NodeSnapshot | None = None
+        self._decision: Decision | None = None
+        self._decision_at: datetime | None = None
+        self._rule_histories: tuple[RuleHistory, ...] = ()
+        self._recorded: str | None = None
+        self._regret = RegretBook()
+        self._tally = Tally()
+        self._outcomes: tuple[Outcome, ...] = ()
+        self._collectors: dict[str, CollectorStatus] = {}
+        self._last_times: tuple[datetime, float] | None = None
+        self._clock_step: str | None = None
+        self._journal_problem: str | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """Return what the loop is made of now."""
+        return self._parts
+
+    def reconfigure(self, parts: Parts) -> None:
+        """Swap policy, sources and windows at once, between two ticks; history is kept."""
+        with self._deciding, self._reading:
+            self._parts = parts
+            names = {rule.name for rule in parts.policy.rules}
+            self._rule_histories = tuple(h for h in self._rule_histories if h.rule in names)
+        self.publish()
+
+    def sample(self) -> NodeSnapshot | None:
+        """Read the node once and publish; None when NVML as a whole did not answer."""
+        with self._reading:
+            parts = self._parts
+            began = parts.clock.monotonic()
+            try:
+                holds = parts.store.holds(parts.clock.now())
+                snapshot = parts.observer.observe(parts.policy, holds)
+            except (HardwareError, StoreError) as error:
+                self._collected("nvml", began, problem=str(error))
+                self.publish()
+                return None
+            self._collected("nvml", began, problem=None)
+            self._snapshot = snapshot
+            parts.gatherer.remember_use(snapshot)
+            self._adopt_foreign_changes(snapshot)
+            self._regret = observe_regret(self._regret, snapshot, self._decision)
+        self.publish()
+        return snapshot
+
+    def gather(self, name: SourceName) -> Fetched:
+        """Ask one demand source."""
+        began = self._parts.clock.monotonic()
+        fetched = self._parts.gatherer.gather(name)
+        self._collected(f"source:{name}", began, problem=fetched.problem)
+        return fetched
+
+    def gather_veto(self, name: str) -> None:
+        """Ask one veto condition."""
+        self._parts.gatherer.gather_veto(name)
+
+    def tick(self) -> Decision | None:
+        """Decide and, where every gate is open, act; None before the first sample.
+
+        Ends in a plan that was carried out or in a hold with its reason; the complete input is
+        recorded whenever the decision differs from the one before.
+        """
+        with self._deciding:
+            self._watch_clock()
+            inp = self.assemble()
+            if inp is None:
+                return None
+            decision = self._decide(inp)
+            decision_id = self._record(inp, decision)
+            self.publish()
+            if isinstance(decision.outcome, Plan) and self._parts.enforcer is not None:
+                self.carry_out(decision.outcome, decision_id)
+            return decision
+
+    def carry_out(self, plan: Plan, decision_id: int | None) -> tuple[Outcome, ...]:
+        """Execute a node plan, GPU plan by GPU plan; stops after the first that did not succeed."""
+        enforcer, snapshot = self._parts.enforcer, self._snapshot
+        if enforcer is None or snapshot is None:
+            return ()
+        self._tally.plan(tuple(p.direction.value for p in plan.gpu_plans))
+        now = self._parts.clock.now()
+        outcomes: list[Outcome] = []
+        for number, gpu_plan in enumerate(plan.gpu_plans):
+            plan_id = PlanId(f"{now:%Y%m%dT%H%M%S}-{decision_id or 0}-{number}")
+            outcome = enforcer.carry_out(
+                plan_id, gpu_plan, snapshot, self._parts.policy, self.publish
+            )
+            outcomes.append(outcome)
+            self._tally.outcome(outcome)
+            with self._facts:
+                self._outcomes = (outcome, *self._outcomes)[:_OUTCOMES_KEPT]
+            self.sample()
+            if enforcer.stopping():
+                break
+        return tuple(outcomes)
+
+    def request(self, plan: Plan) -> tuple[Outcome, ...]:
+        """Carry out a plan that a person asked for, between two ticks."""
+        with self._deciding:
+            return self.carry_out(plan, None)
+
+    def assemble(self) -> DecisionInput | None:
+        """Return everything a decision would depend on now; None before the first sample."""
+        snapshot, parts = self._snapshot, self._parts
+        if snapshot is None:
+            return None
+        now = parts.clock.now()
+        return DecisionInput(
+            now=now,
+            now_monotonic=parts.clock.monotonic(),
+            snapshot=snapshot,
+            policy=parts.policy,
+            demand=parts.gatherer.statuses(),
+            windows=parts.evaluate_windows(now),
+            vetoes=parts.gatherer.vetoes(),
+            holds=parts.store.holds(now),
+            history=History(
+                rules=self._rule_histories,
+                gpus=parts.store.gpu_histories(),
+                changes_last_day=parts.store.changes_since(now - _BUDGET_WINDOW),
+            ),
+            conditions=self._conditions(),
+        )
+
+    def publish(self) -> None:
+        """Hand the present state to whoever shows it, as one value."""
+        self._parts.publish(self.status())
+
+    def status(self) -> Status:
+        """Return everything there is to show now."""
+        parts, now = self._parts, self._parts.clock.now()
+        enforcer = parts.enforcer
+        with self._facts:
+            collectors = tuple(self._collectors[name] for name in sorted(self._collectors))
+            outcomes = self._outcomes
+        running = enforcer.running() if enforcer else None
+        return Status(
+            version=parts.version,
+            started_at=self._started_at,
+            now=now,
+            snapshot=self._snapshot,
+            decision=self._decision,
+            decision_at=self._decision_at,
+            policy=parts.policy,
+            demand=parts.gatherer.statuses(),
+            vetoes=parts.gatherer.vetoes(),
+            holds=parts.store.holds(now),
+            pause=parts.store.pause(),
+            gpu_histories=parts.store.gpu_histories(),
+            budget_left=self._budget_left(now),
+            running=running,
+            withheld=(running.gpu_uuid,) if running else (),
+            fenced=enforcer.fenced() if enforcer else (),
+            usable_lost=enforcer.usable_lost() if enforcer else (),
+            outcomes=outcomes,
+            counters=self._tally.freeze(),
+            regret=self._regret.totals(),
+            calls=parts.call_stats(),
+            jobs=parts.job_stats(),
+            collectors=collectors,
+            config=parts.config,
+            state_writable=self._journal_problem is None,
+            snapshot_stale=self._is_stale(),
+        )
+
+    def note_outcomes(self, outcomes: tuple[Outcome, ...], histogram: str) -> None:
+        """Show what settling or restoring at start did."""
+        with self._facts:
+            self._outcomes = (*outcomes, *self._outcomes)[:_OUTCOMES_KEPT]
+        for outcome in outcomes:
+            self._tally.duration(histogram, (), outcome.duration.total_seconds())
+
+    def _decide(self, inp: DecisionInput) -> Decision:
+        """Decide; a planner that fails ends the tick in a hold that says so."""
+        clock = self._parts.clock
+        began = clock.monotonic()
+        try:
+            decision = decide(inp)
+        except PlanningFailed as error:
+            _log.error("planning_failed error=%s", error)
+            hold = Hold(reason=GateReason.INFEASIBLE, explanation=f"the planner failed: {error}")
+            decision = Decision(
+                outcome=hold,
+                wanted=None,
+                gates=(),
+                rules=(),
+                gpus=(),
+                rule_histories=inp.history.rules,
+                sentence=f"Hold: {hold.explanation}",
+            )
+        held = decision.outcome.reason.value if isinstance(decision.outcome, Hold) else None
+        self._tally.tick(held, clock.monotonic() - began)
+        self._rule_histories = decision.rule_histories
+        self._decision, self._decision_at = decision, inp.now
+        return decision
+
+    def _record(self, inp: DecisionInput, decision: Decision) -> int | None:
+        """Record input and decision if it says something new; None if nothing was written."""
+        fingerprint = _fingerprint(decision)
+        if fingerprint == self._recorded:
+            return None
+        _log.info("decided %s", decision.sentence)
+        try:
+            number = self._parts.store.record_decision(inp, decision)
+        except StoreError as error:
+            _log.warning("decision_not_recorded error=%s", error)
+            return None
+        self._recorded = fingerprint
+        return number
+
+    def _conditions(self) -> Conditions:
+        """Return the node's gates that are neither in the snapshot nor in the policy."""
+        parts = self._parts
+        open_plans = parts.store.open_plans()
+        self._journal_problem = parts.store.check_writable()
+        return Conditions(
+            pause=parts.store.pause(),
+            journal_problem=self._journal_problem,
+            open_plan=open_plans[0].plan_id if open_plans else None,
+            clock_step=self._clock_step,
+            forced_observe=parts.config.forced_observe,
+            stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),
+        )
+
+    def _adopt_foreign_changes(self, snapshot: NodeSnapshot) -> None:
+        """Let a GPU rest after somebody else changed its layout."""
+        known = {history.gpu_uuid: history for history in self._parts.store.gpu_histories()}
+        for gpu in snapshot.gpus:
+            if gpu.foreign_change:
+                _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
+                history = known.get(gpu.uuid, GpuHistory(gpu_uuid=gpu.uuid))
+                pace, now = self._parts.policy.pace, snapshot.taken_at
+                self._parts.store.write_gpu_history(after_foreign_change(history, pace, now))
+
+    def _watch_clock(self) -> None:
+        """Notice that the wall clock was stepped since the last tick; cleared by an even tick."""
+        now, monotonic = self._parts.clock.now(), self._parts.clock.monotonic()
+        if self._last_times is not None:
+            wall = (now - self._last_times[0]).total_seconds()
+            drift = wall - (monotonic - self._last_times[1])
+            stepped = abs(drift) > _STEP_SECONDS
+            self._clock_step = f"the clock was stepped by {drift:+.0f} s" if stepped else None
+        self._last_times = (now, monotonic)
+
+    def _is_stale(self) -> bool:
+        """Say whether the last sample is too old to be shown."""
+        if self._snapshot is None:
+            return False
+        age = self._parts.clock.monotonic() - self._snapshot.taken_monotonic
+        return age > _STALE_PERIODS * self._parts.policy.sampling.total_seconds()
+
+    def _budget_left(self, now: datetime) -> int:
+        """Return how many GPU plans may still start within 24 hours."""
+        used = self._parts.store.changes_since(now - _BUDGET_WINDOW)
+        return max(0, self._parts.policy.pace.per_day - used)
+
+    def _collected(self, name: str, began: float, *, problem: str | None) -> None:
+        """Note how one collector fared."""
+        clock = self._parts.clock
+        with self._facts:
+            before = self._collectors.get(name)
+            last = before.last_success_at if before else None
+            self._collectors[name] = CollectorStatus(
+                name=name,
+                success=problem is None,
+                duration_seconds=max(0.0, clock.monotonic() - began),
+                last_success_at=clock.now() if problem is None else last,
+                problem=problem,
+            )
+
+
+def _fingerprint(decision: Decision) -> str:
+    """Return what makes two decisions the same to a reader of the history."""
+    outcome = decision.outcome
+    if isinstance(outcome, Hold):
+        return f"{outcome.reason.value} {decision.wanted}"
+    return str(outcome.gpu_plans)

@@ -1,0 +1,168 @@
+"""Switches MIG mode of one GPU on a person's word; never part of the loop.
+
+On Ampere the change stays pending until the GPU is reset, and other clients of the GPU keep it
+pending; Hopper and newer switch at once (MIG User Guide, Getting Started). A GPU is never left with
+MIG on and no instance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from migscaler.control.request import plan_layout
+from migscaler.errors import CommandRefused, HardwareError
+from migscaler.model.gpu import GpuReading, GpuState, InstanceState
+from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, Plan, Step, StepAction
+from migscaler.model.ports import GpuReader, GpuWriter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeResult:
+    """What became of one GPU: `active` says whether the mode asked for is in force now."""
+
+    gpu: int
+    active: bool
+    pending_on: str | None
+    clients: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeSwitch:
+    """Switches modes with these parts.
+
+    `carry_out` executes a plan through the journal, `sample` reads the node anew, `record_wish`
+    keeps the mode for the next boot, `find_clients` names processes that keep the driver's devices
+    open.
+    """
+
+    reader: GpuReader
+    writer: GpuWriter
+    carry_out: Callable[[Plan], tuple[Outcome, ...]]
+    sample: Callable[[], GpuState]
+    record_wish: Callable[[GpuState, bool], None]
+    find_clients: Callable[[GpuReading], tuple[str, ...]]
+
+    def change(
+        self, gpu: GpuState, layout: str | None, *, enabled: bool, dry_run: bool
+    ) -> ModeResult:
+        """Switch one GPU and say what happened.
+
+        Raises:
+            CommandRefused: something uses the GPU, or it can't do MIG; nothing was changed.
+            HardwareError: the driver refused.
+        """
+        reading = gpu.reading
+        index = reading.index
+        if reading.mig_enabled is None:
+            raise CommandRefused(f"GPU {index} ({reading.name}) has no MIG mode")
+        clients = self.find_clients(reading)
+        word = "on" if enabled else "off"
+        if reading.mig_enabled is enabled and reading.mig_pending is enabled:
+            return self._result(index, f"MIG is {word} already", active=True)
+        self._refuse_if_busy(gpu)
+        if dry_run:
+            how = "a GPU reset will be needed" if reading.mode_change_needs_reset else "at once"
+            return self._result(
+                index, f"would switch MIG {word} ({how})", active=False, clients=clients
+            )
+        if not enabled:
+            self._clear(gpu)
+        try:
+            change = self.writer.set_mig_mode(gpu.uuid, enabled=enabled)
+        except HardwareError:
+            self._put_back(gpu)
+            raise
+        self.record_wish(gpu, enabled)
+        if not change.active:
+            if not enabled:
+                self._put_back(gpu)
+            return self._result(
+                index,
+                f"MIG {word} is pending until the GPU is reset: stop "
+                f"{', '.join(clients) or 'every client of the GPU'}, then "
+                f"`nvidia-smi --gpu-reset -i {index}` or reboot",
+                active=False,
+                pending_on=change.pending_on or "reset",
+                clients=clients,
+            )
+        if enabled:
+            return self._result(index, self._populate(gpu, layout), active=True)
+        return self._result(index, "MIG is off", active=True)
+
+    def _refuse_if_busy(self, gpu: GpuState) -> None:
+        """Refuse while anything uses the GPU."""
+        index = gpu.reading.index
+        if gpu.reading.processes:
+            pids = ", ".join(_process_text(p.pid, p.name) for p in gpu.reading.processes)
+            raise CommandRefused(f"GPU {index} is in use by {pids}; stop it first")
+        pinned = [state for state in gpu.instances or () if state.pin is not None]
+        if pinned:
+            raise CommandRefused(f"GPU {index} is in use: {_pinned_text(pinned[0])}")
+
+    def _clear(self, gpu: GpuState) -> None:
+        """Remove the idle instances, through the journal."""
+        before = gpu.layout
+        if before is None or not len(before):
+            return
+        steps = tuple(Step(action=StepAction.DESTROY, spec=spec) for spec in before.specs)
+        plan = GpuPlan(gpu_uuid=gpu.uuid, before=before, after=Layout(), steps=steps)
+        (outcome,) = self.carry_out(Plan(gpu_plans=(plan,)))
+        if outcome.kind is not OutcomeKind.DONE:
+            raise CommandRefused(f"GPU {gpu.reading.index}: {outcome.explanation}")
+
+    def _put_back(self, gpu: GpuState) -> None:
+        """Rebuild what was removed for a switch that did not happen."""
+        before, now = gpu.layout, self.sample()
+        if before is None or now.layout is None or now.layout == before or not len(before):
+            return
+        plan = plan_layout(now, str(before))
+        if plan is not None:
+            self.carry_out(Plan(gpu_plans=(plan,)))
+
+    def _populate(self, gpu: GpuState, layout: str | None) -> str:
+        """Give a GPU that has just been switched on its first layout."""
+        now = self.sample()
+        model = now.reading.model
+        if model is None:
+            raise CommandRefused(f"GPU {gpu.reading.index}: MIG is on but offers no profiles")
+        plan = plan_layout(now, layout or _whole(model))
+        if plan is None:
+            return "MIG is on"
+        (outcome,) = self.carry_out(Plan(gpu_plans=(plan,)))
+        if outcome.kind is not OutcomeKind.DONE:
+            return f"MIG is on, but its layout could not be made: {outcome.explanation}"
+        return f"MIG is on with {plan.after}"
+
+    def _result(
+        self,
+        index: int,
+        message: str,
+        *,
+        active: bool,
+        pending_on: str | None = None,
+        clients: tuple[str, ...] = (),
+    ) -> ModeResult:
+        """Build the answer."""
+        return ModeResult(
+            gpu=index, active=active, pending_on=pending_on, clients=clients, message=message
+        )
+
+
+def _whole(model: GpuModel) -> str:
+    """Return the plain profile that covers the whole GPU."""
+    return max(
+        (p for p in model.profiles if p.size_class.isalnum()),
+        key=lambda p: (p.memory_slices, p.compute_slices),
+    ).name
+
+
+def _process_text(pid: int, name: str | None) -> str:
+    """Return `python (pid 12)`."""
+    return f"{name} (pid {pid})" if name else f"pid {pid}"
+
+
+def _pinned_text(state: InstanceState) -> str:
+    """Return which instance must stay and why."""
+    why = state.explanation or (state.pin.value if state.pin else "")
+    return f"{state.spec} must stay ({why})"

@@ -1,0 +1,229 @@
+"""Turns readings into the node's picture: generations, births, idleness, owners."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from migscaler.errors import StoreError
+from migscaler.model.decision import HoldRecord
+from migscaler.model.gpu import GpuReading, GpuState, InstanceState, NodeReading, NodeSnapshot
+from migscaler.model.ids import GiId, GpuUuid
+from migscaler.model.layout import Layout
+from migscaler.model.policy import Policy
+from migscaler.model.ports import GpuReader, HostProcesses, Scheduler
+from migscaler.model.profile import InstanceSpec
+from migscaler.policy.idleness import IdleMemory, judge
+from migscaler.store.records import GenerationRecord
+from migscaler.store.store import Store
+
+_log = logging.getLogger("migscaler.observe")
+
+# What tells two instances apart in one look: id, span and MIG UUIDs. All three can come back after
+# a re-creation, which is why births are kept beside it.
+_Mark = tuple[GiId, InstanceSpec, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class _GpuMemory:
+    """What the observer remembers of one GPU between two samples."""
+
+    generation: int
+    marks: frozenset[_Mark] | None = None
+    born: dict[_Mark, int] = field(default_factory=dict)
+    changed_at: datetime | None = None
+    touched: frozenset[InstanceSpec] = frozenset()
+    acting: bool = False
+    own_change: bool = False
+
+
+class Observer:
+    """Reads the node once per sample and judges every instance.
+
+    One thread at a time may call `observe` (the loop's lock sees to it); `expect_change` may be
+    called by the acting thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: GpuReader,
+        scheduler: Scheduler,
+        store: Store,
+        host: HostProcesses,
+        boot_id: str,
+        find_owner: Callable[[], str | None],
+    ) -> None:
+        """Take the ports; generations recorded by an earlier process are read from the store."""
+        self._reader = reader
+        self._scheduler = scheduler
+        self._store = store
+        self._host = host
+        self._boot_id = boot_id
+        self._find_owner = find_owner
+        self._memories: dict[GpuUuid, _GpuMemory] = {}
+        self._idle = IdleMemory()
+        self._recorded = {record.gpu_uuid: record for record in store.generations()}
+
+    def begin_change(self, uuid: GpuUuid, touched: Iterable[InstanceSpec]) -> None:
+        """Announce that we are changing a GPU: until `end_change` its changes are our own doing.
+
+        Instances made anew at the same span look the same to NVML, so they are told here
+        (`touched`).
+        """
+        memory = self._memories.get(uuid)
+        if memory is not None:
+            memory.acting = True
+            memory.own_change = True
+            memory.touched = memory.touched | frozenset(touched)
+
+    def end_change(self, uuid: GpuUuid) -> None:
+        """Say that our change ended; the next sample still counts what it finds as ours."""
+        memory = self._memories.get(uuid)
+        if memory is not None:
+            memory.acting = False
+
+    def record_mode(self, uuid: GpuUuid, *, wanted: bool) -> None:
+        """Keep an operator's wish for a GPU's MIG mode, for the next boot.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        known = self._store.generation(uuid)
+        if known is not None:
+            record = replace(known, mig_mode_wanted=wanted)
+            self._store.write_generation(record)
+            self._recorded[uuid] = record
+
+    def observe(self, policy: Policy, holds: tuple[HoldRecord, ...]) -> NodeSnapshot:
+        """Read everything and return the picture.
+
+        Raises:
+            HardwareError: NVML as a whole does not answer; keep the old picture until it is stale.
+        """
+        reading = self._reader.read_node()
+        allocations = self._scheduler.allocations(reading)
+        foreign = {gpu.uuid: self._follow(gpu, reading) for gpu in reading.gpus}
+        processes_visible = self._host.visible()
+        self._idle, instances = judge(
+            self._idle,
+            reading=reading,
+            born=self._births(reading),
+            allocations=allocations,
+            holds=holds,
+            policy=policy,
+            processes_visible=processes_visible,
+        )
+        return NodeSnapshot(
+            taken_at=reading.taken_at,
+            taken_monotonic=reading.taken_monotonic,
+            boot_id=self._boot_id,
+            driver_version=reading.driver_version,
+            gpus=tuple(
+                self._state(gpu, instances, foreign=foreign[gpu.uuid]) for gpu in reading.gpus
+            ),
+            allocations_known=allocations.known,
+            allocations_why=allocations.why_unknown,
+            processes_visible=processes_visible,
+            foreign_owner=self._find_owner(),
+            vgpu_guest=reading.vgpu_guest,
+            gaps=reading.gaps,
+        )
+
+    def _follow(self, gpu: GpuReading, reading: NodeReading) -> bool:
+        """Bring the GPU's generation up to date; True when somebody else changed its layout."""
+        memory = self._memories.get(gpu.uuid)
+        if memory is None:
+            memory = self._memories[gpu.uuid] = self._recall(gpu)
+        marks = _marks(gpu)
+        if marks is None:
+            return False
+        if memory.marks is None:
+            known = self._recorded.get(gpu.uuid)
+            changed = known is not None and known.layout != gpu.layout
+        else:
+            changed = marks != memory.marks
+        ours, touched = memory.own_change, memory.touched
+        foreign = changed and not ours
+        if changed or (touched and not memory.acting):
+            memory.generation += 1
+            memory.changed_at = reading.taken_at
+        memory.born = {
+            mark: memory.generation
+            if foreign or mark not in memory.born or mark[1] in touched
+            else memory.born[mark]
+            for mark in marks
+        }
+        first = memory.marks is None
+        memory.marks = marks
+        if not memory.acting:
+            memory.touched, memory.own_change = frozenset(), False
+        if changed or first or (touched and not memory.acting):
+            self._record(gpu, reading, memory)
+        return foreign and not first
+
+    def _recall(self, gpu: GpuReading) -> _GpuMemory:
+        """Start from what an earlier process recorded, so that generations never go back."""
+        known = self._recorded.get(gpu.uuid)
+        if known is None:
+            return _GpuMemory(generation=1)
+        return _GpuMemory(generation=known.generation, changed_at=known.changed_at)
+
+    def _record(self, gpu: GpuReading, reading: NodeReading, memory: _GpuMemory) -> None:
+        """Write the generation; without a writable store it is only remembered."""
+        known = self._recorded.get(gpu.uuid)
+        record = GenerationRecord(
+            gpu_uuid=gpu.uuid,
+            generation=memory.generation,
+            layout=gpu.layout or Layout(),
+            boot_id=self._boot_id,
+            changed_at=memory.changed_at or reading.taken_at,
+            model_name=gpu.name,
+            mig_mode_wanted=known.mig_mode_wanted if known else None,
+            born=tuple(sorted((mark[0], born) for mark, born in memory.born.items())),
+        )
+        try:
+            self._store.write_generation(record)
+        except StoreError as error:
+            _log.warning("generation_not_written gpu=%s error=%s", gpu.uuid, error)
+
+    def _births(self, reading: NodeReading) -> Mapping[tuple[GpuUuid, GiId], int]:
+        """Return the generation at which each live instance appeared."""
+        return {
+            (gpu.uuid, mark[0]): born
+            for gpu in reading.gpus
+            for mark, born in self._memories[gpu.uuid].born.items()
+        }
+
+    def _state(
+        self,
+        gpu: GpuReading,
+        instances: Mapping[GpuUuid, tuple[InstanceState, ...]],
+        *,
+        foreign: bool,
+    ) -> GpuState:
+        """Put one GPU's part of the picture together."""
+        memory = self._memories[gpu.uuid]
+        lost = next((gap.why for gap in gpu.gaps if gap.what == "gpu"), None)
+        return GpuState(
+            reading=gpu,
+            generation=memory.generation,
+            changed_at=memory.changed_at,
+            instances=None if gpu.instances is None else instances.get(gpu.uuid, ()),
+            excluded=lost,
+            foreign_change=foreign,
+        )
+
+
+def _marks(gpu: GpuReading) -> frozenset[_Mark] | None:
+    """Return what is on the GPU, None if it could not be enumerated."""
+    if gpu.instances is None:
+        return None
+    return frozenset(
+        (
+            r.instance.gi_id,
+            r.instance.spec,
+            tuple(str(ci.mig_uuid) for ci in r.instance.compute_instances),
+        )
+        for r in gpu.instances
+    )

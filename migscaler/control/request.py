@@ -1,0 +1,69 @@
+"""Plans that a person asks for: a named layout of one GPU, made with what is idle there."""
+
+from collections import Counter
+
+from migscaler.errors import CommandRefused
+from migscaler.model.gpu import GpuState
+from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.plan import GpuPlan
+from migscaler.model.profile import InstanceSpec
+from migscaler.planner.layouts import all_layouts
+from migscaler.planner.steps import order_steps
+
+
+def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
+    """Return the plan that gives a GPU the named layout; None when it has it already.
+
+    `wanted` is specs (`3g@0 3g@4`) or sizes (`3g 3g`), whose placements are then chosen so that
+    instances in use stay where they are and as few as possible change.
+
+    Raises:
+        CommandRefused: the GPU's layout is not known, or something in use is in the way.
+        ParseError: the text is not a legal layout of this model.
+    """
+    model, before = gpu.reading.model, gpu.layout
+    if model is None or before is None or gpu.instances is None:
+        raise CommandRefused(f"GPU {gpu.reading.index} has no readable MIG layout (is MIG on?)")
+    pinned = tuple(state.spec for state in gpu.instances if state.pin is not None)
+    after = _named(model, wanted) if "@" in wanted else _placed(model, wanted, before, pinned)
+    missing = [spec for spec in pinned if spec not in after]
+    if missing:
+        state = next(s for s in gpu.instances if s.spec == missing[0])
+        raise CommandRefused(
+            f"{missing[0]} on GPU {gpu.reading.index} must stay: {state.explanation or state.pin}"
+        )
+    if after == before:
+        return None
+    if not len(after):
+        raise CommandRefused("a GPU is never left without an instance; name a layout")
+    steps = order_steps(model, before, after)
+    return GpuPlan(gpu_uuid=gpu.uuid, before=before, after=after, steps=steps)
+
+
+def _named(model: GpuModel, wanted: str) -> Layout:
+    """Read a layout whose placements are given."""
+    return model.layout(wanted)
+
+
+def _placed(
+    model: GpuModel, wanted: str, before: Layout, pinned: tuple[InstanceSpec, ...]
+) -> Layout:
+    """Choose placements for the wanted sizes: pinned kept, then fewest changes, then by text."""
+    names = [(model.resolve(word) or model.profile(word)).name for word in wanted.split()]
+    counts = Counter(names)
+    fitting = [
+        layout
+        for layout in all_layouts(model, tuple(sorted(counts)))
+        if layout.profiles() == counts
+    ]
+    if not fitting:
+        raise CommandRefused(f"{wanted!r} does not fit on one {model.name}")
+    keeping = [layout for layout in fitting if all(spec in layout for spec in pinned)]
+    if not keeping:
+        raise CommandRefused(f"{wanted!r} does not fit beside what is in use: {Layout(pinned)}")
+    return min(keeping, key=lambda layout: (_changes(before, layout), str(layout)))
+
+
+def _changes(before: Layout, after: Layout) -> int:
+    """Return how many instances go or come."""
+    return len(set(before.specs) ^ set(after.specs))
