@@ -47,8 +47,18 @@ def settle_levels(columns: Columns, tiers: int) -> Settled:
     if x is not None:
         reached = values(columns, x)
         if reached[:-1] == relaxed.bounds[:-1]:
-            return Settled(x=x, values=reached, bounds=relaxed.bounds)
+            return _with_last_level(columns, x, relaxed.bounds)
     return _one_by_one(columns, tiers, stay)
+
+
+def _with_last_level(columns: Columns, x: Ints, bounds: tuple[int, ...]) -> Settled:
+    """Return a choice that is best in all levels but perhaps the last, which small fleets search."""
+    reached = values(columns, x)
+    if reached[-1] > bounds[-1] and columns.options <= TIE_BREAK_COLUMNS:
+        last = len(reached) - 1
+        x, bound = _search(columns, last, list(reached[:-1]), bounds[-1], x, exact=False)
+        bounds = (*bounds[:-1], bound)
+    return Settled(x=x, values=values(columns, x), bounds=bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,45 +1,61 @@
 """What each GPU could become: legal layouts reduced to those that could be part of a best plan.
 
-An option is what a layout gives (instances per key) and what it costs (churn, fragmentation). Of
-layouts that give the same only the cheapest stays, and none that gives no more than another at no
-less cost. Both reductions are exact: exchanging a dropped option for the one kept never worsens
-any level.
+An option is what a layout gives (instances per key) and what it costs (churn, fragmentation). Of layouts that
+give the same only the cheapest stays, and none that gives no more than another at no less cost. Both
+reductions are exact: exchanging a dropped option for the one kept never worsens any level.
 """
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from migscaler.errors import PlanningFailed
 from migscaler.model.layout import GpuModel
 from migscaler.model.plan import Direction
 from migscaler.planner.problem import BOTH_DIRECTIONS, PlanGpu
 from migscaler.planner.space import Space, make_space
 
-# Gains are packed into one integer, a field per key; the top bit of a field is free for comparing.
-GAIN_BITS = 8
-GAIN_MAX = (1 << (GAIN_BITS - 1)) - 1
-# Options kept for later calls before the cache is emptied (some 50 MB).
-CACHE_LIMIT = 200_000
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+# A GPU holds far fewer instances of any key (12 slices at most so far); gains are kept in bytes.
+GAIN_MAX = 127
+# A layout is one 64-bit integer; the largest model so far has 30 placements.
+MOST_PLACEMENTS = 62
+# Cost of a layout that may not be chosen; real ones are below.
+FORBIDDEN = 1 << 62
+# GPU states kept for later calls before the cache is emptied (about 2 kB each).
+MOST_STATES = 20_000
 
 
-class Option(NamedTuple):
-    """One choice for a GPU; compares by cost, then by what it gives.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The choices of a GPU state, cheapest first; the first is always to stay.
 
-    `gains` packs instances per demanded key (clipped at what is missing), then kept idle instances
-    per key with a floor. `bits` is the layout in the model's space.
+    `gains`: one row per choice, instances per demanded key (clipped at what is missing), then kept idle instances
+    per key with a floor. `bits`: the layouts in the model's space. `signature`: equal for states
+    whose choices give and cost the same, whatever their layouts.
     """
 
-    churn: int
-    fragmentation: int
-    gains: int
-    bits: int
+    churn: Ints
+    fragmentation: Ints
+    gains: Bytes
+    bits: Ints
+    signature: bytes
+
+    def __len__(self) -> int:
+        """Return the number of choices."""
+        return len(self.churn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """What counts in a problem, the same for all its GPUs; `clips` and `kept_keys` are sorted.
 
-    `clips`: (demanded key, instances beyond which more are of no use). `kept_keys`: those with a
-    floor against destruction. `weights`: (key, weight) in the fragmentation, 1 where absent.
+    `clips`: (demanded key, instances beyond which more are of no use). `kept_keys`: those with a floor
+    against destruction. `weights`: (key, weight) in the fragmentation, 1 where absent.
     """
 
     clips: tuple[tuple[str, int], ...]
@@ -59,7 +75,24 @@ class State(NamedTuple):
     fixed: bool
 
 
-Shelf = dict[State, tuple[Option, ...]]
+class _Table(NamedTuple):
+    """All legal layouts of some placements: bits (rising), memory masks and states of limits."""
+
+    bits: Ints
+    masks: tuple[int, ...]
+    uses: tuple[int, ...]
+
+
+class _Ground(NamedTuple):
+    """What can stand around some pinned instances, grouped by what it gives.
+
+    Rows are in order of gains; group g is rows `starts[g]` to `starts[g + 1]`, all giving `gains[g]`.
+    """
+
+    bits: Ints
+    fragmentation: Ints
+    starts: Ints
+    gains: Bytes
 
 
 @dataclass(slots=True)
@@ -70,7 +103,7 @@ class OptionCache:
     """
 
     spaces: dict[GpuModel, Space] = field(default_factory=dict)
-    shelves: dict[tuple[GpuModel, Scope], Shelf] = field(default_factory=dict)
+    makers: dict[tuple[GpuModel, Scope], "OptionMaker"] = field(default_factory=dict)
 
     def space(self, model: GpuModel) -> Space:
         """Return the tables of a model."""
@@ -79,133 +112,204 @@ class OptionCache:
             found = self.spaces[model] = make_space(model)
         return found
 
-    def shelf(self, model: GpuModel, scope: Scope) -> Shelf:
-        """Return the options known for a model in a scope, to be read and added to."""
-        return self.shelves.setdefault((model, scope), {})
+    def maker(self, model: GpuModel, scope: Scope) -> "OptionMaker":
+        """Return the maker of options for a model in a scope."""
+        found = self.makers.get((model, scope))
+        if found is None:
+            found = self.makers[model, scope] = OptionMaker(self.space(model), scope)
+        return found
 
     def trim(self) -> None:
-        """Forget everything once too much is kept; called at the start of a problem."""
-        if sum(map(len, self.shelves.values())) > CACHE_LIMIT // 10:
-            self.shelves.clear()
+        """Forget all options once too many are kept; called at the start of a problem."""
+        if sum(maker.size for maker in self.makers.values()) > MOST_STATES:
+            self.makers.clear()
 
 
-def state_of(gpu: PlanGpu, space: Space) -> State | None:
-    """Return the state of a GPU; None if the model does not explain its present layout."""
-    pinned, idle = space.bits(gpu.pinned), space.bits(gpu.idle)
-    if pinned is None or idle is None or space.state(pinned | idle) is None:
-        return None
-    return State(
-        pinned=pinned,
-        idle=idle,
-        no_supply=(space.bits(gpu.idle_not_supply) or 0) & idle,
-        keys=gpu.keys if len(gpu.keys) < 2 else tuple(sorted(gpu.keys)),
-        directions=gpu.directions,
-        fixed=gpu.fixed,
-    )
+class OptionMaker:
+    """Works out the options of GPUs of one model in one scope, and remembers them."""
 
+    def __init__(self, space: Space, scope: Scope) -> None:
+        """Prepare for a model.
 
-def options_of(state: State, space: Space, scope: Scope) -> tuple[Option, ...]:
-    """Return the useful options of a state, cheapest first; the first is always to stay.
+        Raises:
+            PlanningFailed: the model has more placements than a layout has bits.
+        """
+        if len(space.specs) > MOST_PLACEMENTS:
+            raise PlanningFailed(f"{space.model.name} has over {MOST_PLACEMENTS} placements")
+        self.space = space
+        self._scope = scope
+        self._known: dict[State, Options | None] = {}
+        self._tables: dict[int, _Table] = {}
+        self._fragmentation: dict[tuple[int, tuple[int, ...]], Ints] = {}
+        self._grounds: dict[tuple[object, ...], _Ground] = {}
+        self._items: dict[tuple[tuple[str, str], ...], dict[str, int]] = {}
+        self._expected = 0
 
-    Cost: linear in legal layouts (at most 2,319 on the 7-slice family, about 5 ms).
-    """
-    view = _View(state, space, scope)
-    today = state.pinned | state.idle
-    best: dict[int, tuple[int, list[tuple[int, int, int]]]] = {}
-    for bits, mask, use in space.grow(state.pinned, 0 if state.fixed else view.candidates):
-        if not view.allowed(bits):
-            continue
-        churn = (bits ^ today).bit_count()
-        gains = view.gains(bits)
-        known = best.get(gains)
-        if known is None or churn < known[0]:
-            best[gains] = (churn, [(bits, mask, use)])
-        elif churn == known[0]:
-            known[1].append((bits, mask, use))
-    if state.fixed:
-        found = space.state(today)
-        best = {view.gains(today): (0, [(today, found[0], found[1])])} if found else {}
-    cheapest = sorted(
-        Option(churn, *min((view.fragmentation(*layout), gains, layout[0]) for layout in layouts))
-        for gains, (churn, layouts) in best.items()
-    )
-    return undominated(cheapest, view.guard)
+    @property
+    def size(self) -> int:
+        """Number of states remembered."""
+        return len(self._known)
 
+    def state(self, gpu: PlanGpu) -> State | None:
+        """Return a GPU's state; None if the model does not know one of its instances.
 
-def undominated(options: list[Option], guard: int) -> tuple[Option, ...]:
-    """Drop options that give no more than a cheaper one; `options` are sorted, cheapest first."""
-    kept: list[Option] = []
-    for option in options:
-        gains = option.gains
-        if not any(((better.gains | guard) - gains) & guard == guard for better in kept):
-            kept.append(option)
-    return tuple(kept)
+        Call it for all GPUs before asking for options: one table of layouts then serves them all.
+        """
+        space = self.space
+        pinned, idle = space.bits(gpu.pinned), space.bits(gpu.idle)
+        if pinned is None or idle is None:
+            return None
+        self._expected |= pinned | idle
+        no_supply = (space.bits(gpu.idle_not_supply) or 0) & idle if gpu.idle_not_supply else 0
+        return State(pinned, idle, no_supply, gpu.keys, gpu.directions, gpu.fixed)
 
+    def options(self, state: State) -> Options | None:
+        """Return the options of a state; None if the model forbids its present layout."""
+        if state in self._known:
+            return self._known[state]
+        explained = self.space.state(state.pinned | state.idle) is not None
+        found = self._known[state] = self._worked_out(state) if explained else None
+        return found
 
-class _View:
-    """One state's masks in the terms of the scope; a layout then costs a few bit operations."""
+    def _worked_out(self, state: State) -> Options:
+        """Choose, for each possible gain, the layout of least churn, then fragmentation."""
+        today = state.pinned | state.idle
+        ground = self._ground(state)
+        churn = np.bitwise_count(ground.bits ^ today).astype(np.int64)
+        spread = int(ground.fragmentation.max(initial=0)) + 1
+        rank = len(ground.bits)
+        cost = (churn * spread + ground.fragmentation) * rank + np.arange(rank)
+        cost[self._barred(ground.bits, state)] = FORBIDDEN
+        best = np.minimum.reduceat(cost, ground.starts)
+        # Sorted by cost, then (the sort being stable) by gain: equal states list equal choices alike.
+        order = np.argsort(best // rank, kind="stable")
+        order = order[best[order] < FORBIDDEN]
+        gains = ground.gains[order]
+        order = order[~_dominated(gains)]
+        rows = best[order] % rank
+        chosen_churn, chosen_frag = churn[rows], ground.fragmentation[rows]
+        gains = ground.gains[order]
+        return Options(
+            churn=chosen_churn,
+            fragmentation=chosen_frag,
+            gains=gains,
+            bits=ground.bits[rows],
+            signature=b"".join((chosen_churn.tobytes(), chosen_frag.tobytes(), gains.tobytes())),
+        )
 
-    def __init__(self, state: State, space: Space, scope: Scope) -> None:
-        self._space = space
-        self._today = state.pinned | state.idle
-        self._any_direction = state.directions == BOTH_DIRECTIONS
-        self._directions = state.directions
-        keys = dict(state.keys)
-        items_by_key: dict[str, int] = {}
-        for item, spec in enumerate(space.specs):
-            key = keys.get(spec.profile)
-            if key is not None:
-                items_by_key[key] = items_by_key.get(key, 0) | 1 << item
+    def _barred(self, bits: Ints, state: State) -> NDArray[np.bool_]:
+        """Say which layouts may not be chosen: emptied GPUs, closed directions."""
+        today = state.pinned | state.idle
+        barred = (bits == 0) & (today != 0)
+        if state.directions != BOTH_DIRECTIONS:
+            count = np.bitwise_count(bits)
+            finer = (today & ~bits == 0) | (count > today.bit_count())
+            if Direction.FINER not in state.directions:
+                barred |= finer
+            if Direction.COARSER not in state.directions:
+                barred |= ~finer
+            barred &= bits != today
+        return barred
+
+    def _ground(self, state: State) -> _Ground:
+        """Return the layouts around the pinned instances, grouped by gains; shared by many states."""
+        items = self._items_by_key(state.keys)
         supply = ~state.pinned & ~state.no_supply
-        fields = [(items_by_key.get(key, 0) & supply, clip) for key, clip in scope.clips]
+        fields = [(items.get(key, 0) & supply, clip) for key, clip in self._scope.clips]
         fields += [
-            (items_by_key.get(key, 0) & state.idle & supply, GAIN_MAX) for key in scope.kept_keys
+            (items.get(key, 0) & state.idle & supply, GAIN_MAX) for key in self._scope.kept_keys
         ]
-        self.guard = sum(1 << (GAIN_BITS * (n + 1) - 1) for n in range(len(fields)))
-        self._fields = tuple(
-            (mask, clip, GAIN_BITS * n) for n, (mask, clip) in enumerate(fields) if mask
-        )
         creatable = 0
-        for key, _ in scope.clips:
-            if key not in scope.no_create:
-                creatable |= items_by_key.get(key, 0)
-        self.candidates = creatable | state.idle
-        weight_of = dict(scope.weights)
-        self._weights = tuple(
-            weight_of.get(keys[p.name], 1) if p.name in keys else 0 for p in space.model.profiles
+        for key, _ in self._scope.clips:
+            if key not in self._scope.no_create:
+                creatable |= items.get(key, 0)
+        today = state.pinned | state.idle
+        free = 0 if state.fixed else creatable | state.idle
+        memo_key = (state.pinned, free, tuple(fields), state.keys, today if state.fixed else 0)
+        found = self._grounds.get(memo_key)
+        if found is None:
+            found = self._grounds[memo_key] = self._grouped(
+                today if state.fixed else state.pinned, free, fields, creatable, state.keys
+            )
+        return found
+
+    def _grouped(
+        self,
+        base: int,
+        free: int,
+        fields: list[tuple[int, int]],
+        creatable: int,
+        keys: tuple[tuple[str, str], ...],
+    ) -> _Ground:
+        """Select the layouts of `base` and some of `free`, and sort them by what they give."""
+        # One table per model serves everything that stands on creatable placements alone.
+        universe = creatable | base | free | self._expected
+        table = self._table(universe)
+        chosen = np.flatnonzero(
+            (table.bits & base == base) & (table.bits & ~np.int64(base | free) == 0)
         )
-        self._weight = sum(self._weights)
-        self._sizes = tuple(
-            weight * profile.memory_slices
-            for weight, profile in zip(self._weights, space.model.profiles, strict=True)
+        bits = table.bits[chosen]
+        gains = np.zeros((len(bits), len(fields)), dtype=np.uint8)
+        for number, (mask, clip) in enumerate(fields):
+            gains[:, number] = np.minimum(np.bitwise_count(bits & mask), clip)
+        order = np.lexsort(gains.T[::-1]) if fields else np.arange(len(bits))
+        gains = gains[order]
+        new = np.ones(len(bits), dtype=bool)
+        new[1:] = (gains[1:] != gains[:-1]).any(axis=1)
+        return _Ground(
+            bits=bits[order],
+            fragmentation=self._fragmentation_of(table, keys)[chosen][order],
+            starts=np.flatnonzero(new),
+            gains=gains[new],
         )
 
-    def allowed(self, bits: int) -> bool:
-        """Say whether a layout may be chosen: no GPU is emptied, the direction is open."""
-        if not bits:
-            return not self._today
-        if self._any_direction or bits == self._today:
-            return True
-        finer = not self._today & ~bits or bits.bit_count() > self._today.bit_count()
-        return (Direction.FINER if finer else Direction.COARSER) in self._directions
+    def _table(self, universe: int) -> _Table:
+        """Return all legal layouts of some placements."""
+        for known, table in self._tables.items():
+            if universe & ~known == 0:
+                return table
+        rows = sorted(self.space.grow(0, universe))
+        bits, masks, uses = zip(*rows, strict=True)
+        table = self._tables[universe] = _Table(np.array(bits, dtype=np.int64), masks, uses)
+        return table
 
-    def gains(self, bits: int) -> int:
-        """Return what a layout gives, packed."""
-        packed = 0
-        for mask, clip, shift in self._fields:
-            count = (bits & mask).bit_count()
-            packed |= (count if count < clip else clip) << shift
-        return packed
+    def _fragmentation_of(self, table: _Table, keys: tuple[tuple[str, str], ...]) -> Ints:
+        """Return the weighted free slices that could not be used beside each layout of a table."""
+        weight_of, key_of = dict(self._scope.weights), dict(keys)
+        profiles = self.space.model.profiles
+        weights = tuple(
+            weight_of.get(key_of[p.name], 1) if p.name in key_of else 0 for p in profiles
+        )
+        memo_key = (id(table), weights)
+        found = self._fragmentation.get(memo_key)
+        if found is None:
+            sizes = [w * p.memory_slices for w, p in zip(weights, profiles, strict=True)]
+            slices, whole = self.space.model.memory_slices, sum(weights)
+            rows = zip(table.bits.tolist(), table.masks, table.uses, strict=True)
+            found = self._fragmentation[memo_key] = np.array(
+                [
+                    (slices - mask.bit_count()) * whole
+                    - sum(map(int.__mul__, sizes, self.space.how_many(mask, use, bits)))
+                    for bits, mask, use in rows
+                ],
+                dtype=np.int64,
+            )
+        return found
 
-    def fragmentation(self, bits: int, mask: int, use: int) -> int:
-        """Return the weighted free slices that could not be used beside a layout."""
-        free = self._space.model.memory_slices - mask.bit_count()
-        if not free or not self._weight:
-            return 0
-        counts = self._space.how_many(mask, use, bits)
-        return free * self._weight - sum(map(int.__mul__, self._sizes, counts))
+    def _items_by_key(self, keys: tuple[tuple[str, str], ...]) -> dict[str, int]:
+        """Return the placements that serve each key."""
+        found = self._items.get(keys)
+        if found is None:
+            found = self._items[keys] = {}
+            key_of = dict(keys)
+            for item, spec in enumerate(self.space.specs):
+                key = key_of.get(spec.profile)
+                if key is not None:
+                    found[key] = found.get(key, 0) | 1 << item
+        return found
 
 
-def unpack(gains: int, fields: int) -> tuple[int, ...]:
-    """Return the counts that were packed."""
-    return tuple((gains >> (GAIN_BITS * n)) & GAIN_MAX for n in range(fields))
+def _dominated(gains: Bytes) -> NDArray[np.bool_]:
+    """Say which choices give no more than an earlier, hence no dearer, one."""
+    covers = (gains[:, None, :] >= gains[None, :, :]).all(axis=2)
+    return np.asarray(np.triu(covers, 1).any(axis=0))

@@ -102,7 +102,6 @@ class Solution:
     levels: tuple[Level, ...]
     unmet: tuple[tuple[str, str, int], ...]
     fragmentation: Fraction = Fraction(0)
-    used_solver: bool = False
 
     def layout(self, uuid: GpuUuid) -> Layout:
         """Return the layout chosen for a GPU (linear search; build a dict for many).

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from migscaler.planner.demand import Stack
 from migscaler.planner.fleet import Fleet
-from migscaler.planner.options import GAIN_BITS
 from migscaler.planner.solver import Floats, Ints, Programme
 
 
@@ -37,44 +37,47 @@ class Columns:
         return len(self.group)
 
 
-def make_columns(fleet: Fleet, tiers: int, budget: int | None) -> Columns:
-    """Turn classes and segments into arrays; classes with one option move to the right side."""
-    keys = [key for key, _ in fleet.clips]
+def make_columns(
+    targets: Stack, fleet: Fleet, tiers: int, budget: int | None, fixed_waste: int
+) -> Columns:
+    """Turn classes and segments into arrays; classes with one option move to the right side.
+
+    `fixed_waste`: fragmentation of the GPUs that stand outside the classes.
+    """
+    keys = [key for key, _ in targets.missing]
     rows = len(keys) + len(fleet.floors)
-    open_classes = [group for group in fleet.classes if len(group.options) > 1]
-    shut = [group for group in fleet.classes if len(group.options) == 1]
-    options = [option for group in open_classes for option in group.options]
-    gains = _unpacked([option.gains for option in options], rows)
-    given = _unpacked([group.options[0].gains for group in shut], rows)
-    sizes = np.array([len(group.members) for group in shut], dtype=np.int64)
-    needed = np.array([n for _, n in (*_missing(fleet), *fleet.floors)], dtype=np.int64)
-    churn = np.array([option.churn for option in options], dtype=np.int64)
-    frag = np.array([option.fragmentation for option in options], dtype=np.int64)
+    open_classes = [members for members in fleet.classes if len(members[0].options) > 1]
+    options = [members[0].options for members in open_classes]
+    churn = _joined([group.churn for group in options])
+    wasted = _joined([group.fragmentation for group in options])
+    needed = [count - fleet.apart.get(key, 0) for key, count in targets.missing]
+    shut = [members for members in fleet.classes if len(members[0].options) == 1]
+    given = sum(
+        (len(members) * members[0].options.gains[0].astype(np.int64) for members in shut),
+        start=np.zeros(rows, dtype=np.int64),
+    )
+    fixed_waste += sum(len(m) * int(m[0].options.fragmentation[0]) for m in shut)
+    segments = [segment for segment in targets.segments if segment.key in keys]
+    tier_of = np.array([segment.tier for segment in segments], dtype=np.int64)
+    weight = np.array([segment.weight for segment in segments], dtype=np.int64)
+    padding, nothing = np.zeros_like(weight), np.zeros_like(churn)
+    per_tier = [np.where(tier_of == tier, weight, 0) for tier in range(tiers)]
     touched = (churn > 0).astype(np.int64)
-    segments = [s for s in fleet.segments if s.key in set(keys)]
-    unmet = np.array([[s.tier, s.weight] for s in segments], dtype=np.int64).reshape(-1, 2)
-    padding = np.zeros(len(segments), dtype=np.int64)
-    nothing = np.zeros(len(options), dtype=np.int64)
-    per_tier = [np.where(unmet[:, 0] == tier, unmet[:, 1], 0) for tier in range(tiers)]
-    shut_frag = sum(group.options[0].fragmentation * len(group.members) for group in shut)
     return Columns(
-        group=np.repeat(
-            np.arange(len(open_classes), dtype=np.int64),
-            [len(group.options) for group in open_classes],
-        ),
-        gains=gains,
+        group=np.repeat(np.arange(len(options)), [len(group) for group in options]),
+        gains=np.concatenate([np.zeros((0, rows)), *(g.gains for g in options)]).astype(np.int64),
         touched=touched,
-        counts=np.array([len(group.members) for group in open_classes], dtype=np.int64),
+        counts=np.array([len(members) for members in open_classes], dtype=np.int64),
         segment_row=np.array([keys.index(s.key) for s in segments], dtype=np.int64),
         segment_length=np.array([s.length for s in segments], dtype=np.int64),
-        needed=needed - (given * sizes[:, None]).sum(axis=0),
+        needed=np.array([*needed, *(n for _, n in fleet.floors)], dtype=np.int64) - given,
         budget=budget,
         costs=(
             *(np.concatenate([nothing, costs]) for costs in per_tier),
-            *(np.concatenate([costs, padding]) for costs in (churn, touched, frag)),
+            *(np.concatenate([costs, padding]) for costs in (churn, touched, wasted)),
         ),
         steps=(*(int(np.gcd.reduce(costs)) or 1 for costs in per_tier), 1, 1, 1),
-        fixed=(*(0 for _ in range(tiers)), 0, 0, shut_frag + fleet.unexplained_fragmentation),
+        fixed=(*(0 for _ in range(tiers)), 0, 0, fixed_waste),
     )
 
 
@@ -148,17 +151,6 @@ def feasible(columns: Columns, x: Ints) -> bool:
     return bool((x >= 0).all() and (sums == columns.counts).all() and (kept <= 0).all() and within)
 
 
-def _missing(fleet: Fleet) -> list[tuple[str, int]]:
-    """Return what is missing of each demanded key once unexplained GPUs are counted too."""
-    total = dict.fromkeys((key for key, _ in fleet.clips), 0)
-    for segment in fleet.segments:
-        if segment.key in total:
-            total[segment.key] += segment.length
-    return [(key, count - fleet.given.get(key, 0)) for key, count in total.items()]
-
-
-def _unpacked(packed: list[int], rows: int) -> Ints:
-    """Return packed gains as a matrix, one row each; a field of GAIN_BITS is one byte."""
-    assert GAIN_BITS == 8  # noqa: S101 # the layout of the bytes below
-    raw = b"".join(gains.to_bytes(rows, "little") for gains in packed)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(len(packed), rows).astype(np.int64)
+def _joined(parts: list[Ints]) -> Ints:
+    """Return arrays one after the other."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
