@@ -34,7 +34,7 @@ def profile_info_v1(
 def profile_info_v(
     session: Session, handle: Argument, profile: Argument, engine: Argument, out: Argument
 ) -> int:
-    """Answer nvmlGpuInstanceGetComputeInstanceProfileInfoV: a version 2 structure, with the name."""
+    """Answer nvmlGpuInstanceGetComputeInstanceProfileInfoV: version 2, with the name."""
     info = target(out)
     require_version(info, 2)
     code = _profile_info(session, handle, profile, engine, info)
@@ -87,7 +87,7 @@ def remaining(session: Session, handle: Argument, profile_id: Argument, out: Arg
 def placements(
     session: Session, handle: Argument, profile_id: Argument, array: Argument, count: Argument
 ) -> int:
-    """Answer nvmlGpuInstanceGetComputeInstancePossiblePlacements: in compute slices of the instance."""
+    """Answer nvmlGpuInstanceGetComputeInstancePossiblePlacements: in compute slices."""
     session.require_privilege()
     gpu, gi = session.instance(handle)
     rules = session.node.rules(gpu)
@@ -216,7 +216,7 @@ def max_mig_devices(session: Session, device: Argument, out: Argument) -> int:
 
 
 def mig_device_by_index(session: Session, device: Argument, index: Argument, out: Argument) -> int:
-    """Answer nvmlDeviceGetMigDeviceHandleByIndex: indices have holes, instances without CI no index."""
+    """Answer nvmlDeviceGetMigDeviceHandleByIndex: indices have holes; no CI, no index."""
     gpu = session.device(device)
     wanted = number(index)
     limit = session.node.rules(gpu).max_mig_devices if gpu.mig_current else 0

@@ -13,6 +13,7 @@ from migscaler.sim.telemetry import energy_mj, gpu_activity, power_mw, temperatu
 _DOUBLE, _UINT, _ULONGLONG = 0, 1, 3  # NVML_VALUE_TYPE_*
 _CLOCK_LIMIT_MHZ = {0: 1410, 1: 1410, 2: 1593, 3: 1275}  # graphics, SM, memory, video; A100's
 _BRAND_NVIDIA = 14
+_DRAM, _SRAM = 2, 7  # nvmlMemoryLocation_t
 
 
 def name(session: Session, handle: Argument, buffer: Argument, length: Argument) -> int:
@@ -113,7 +114,7 @@ def max_clock(session: Session, handle: Argument, kind: Argument, out: Argument)
 
 
 def utilization(session: Session, handle: Argument, out: Argument) -> int:
-    """Answer nvmlDeviceGetUtilizationRates: NOT_SUPPORTED on a MIG-enabled GPU and on MIG devices."""
+    """Answer nvmlDeviceGetUtilizationRates: NOT_SUPPORTED once MIG is on."""
     gpu, gi, _ = session.any_device(handle)
     if gi is not None or gpu.mig_current:
         return Code.NOT_SUPPORTED
@@ -126,7 +127,7 @@ def utilization(session: Session, handle: Argument, out: Argument) -> int:
 def engine_utilization(
     session: Session, handle: Argument, percent: Argument, period: Argument
 ) -> int:
-    """Answer nvmlDeviceGetEncoderUtilization and Decoder: NOT_SUPPORTED under MIG, idle otherwise."""
+    """Answer nvmlDeviceGetEncoderUtilization and Decoder: only without MIG."""
     gpu, gi, _ = session.any_device(handle)
     if gi is not None or gpu.mig_current:
         return Code.NOT_SUPPORTED
@@ -156,6 +157,57 @@ def ecc_errors(
         return Code.SUCCESS
     target(out).value = gpu.ecc_uncorrected if wanted else gpu.ecc_corrected
     return Code.SUCCESS
+
+
+def memory_errors(
+    session: Session,
+    handle: Argument,
+    kind: Argument,
+    counter: Argument,
+    location: Argument,
+    out: Argument,
+) -> int:
+    """Answer nvmlDeviceGetMemoryErrorCounter; per instance only SRAM."""
+    gpu, gi, _ = session.any_device(handle)
+    wanted = (number(kind), number(counter), number(location))
+    if gi is not None:
+        if wanted != (1, 0, _SRAM):
+            return Code.NOT_SUPPORTED
+        target(out).value = 0
+        return Code.SUCCESS
+    if wanted[2] not in (_DRAM, _SRAM):
+        return Code.NOT_SUPPORTED
+    errors = gpu.ecc_uncorrected if wanted[0] else gpu.ecc_corrected
+    target(out).value = errors if wanted[2] == _SRAM else 0
+    return Code.SUCCESS
+
+
+def pcie_throughput(session: Session, handle: Argument, counter: Argument, out: Argument) -> int:
+    """Answer nvmlDeviceGetPcieThroughput in KB/s; whole GPUs only."""
+    gpu, gi, _ = session.any_device(handle)
+    if gi is not None:
+        return Code.NOT_SUPPORTED
+    if number(counter) not in (0, 1):
+        return Code.INVALID_ARGUMENT
+    target(out).value = int(2_000_000 * gpu_activity(gpu))
+    return Code.SUCCESS
+
+
+def fan_speed(session: Session, handle: Argument, out: Argument) -> int:
+    """Answer nvmlDeviceGetFanSpeed: data center boards have no fan."""
+    session.any_device(handle)
+    return Code.NOT_SUPPORTED
+
+
+def process_utilization(
+    session: Session, handle: Argument, array: Argument, count: Argument, since: Argument
+) -> int:
+    """Answer nvmlDeviceGetProcessUtilization: no samples; NOT_SUPPORTED once MIG is on."""
+    gpu, gi, _ = session.any_device(handle)
+    if gi is not None or gpu.mig_current:
+        return Code.NOT_SUPPORTED
+    target(count).value = 0
+    return Code.NOT_FOUND
 
 
 def remapped_rows(
@@ -276,6 +328,10 @@ def symbols() -> dict[str, Symbol]:
         f"{device}DecoderUtilization": Symbol(engine_utilization),
         f"{device}EccMode": Symbol(ecc_mode),
         f"{device}TotalEccErrors": Symbol(ecc_errors),
+        f"{device}MemoryErrorCounter": Symbol(memory_errors),
+        f"{device}PcieThroughput": Symbol(pcie_throughput),
+        f"{device}FanSpeed": Symbol(fan_speed),
+        f"{device}ProcessUtilization": Symbol(process_utilization),
         f"{device}RemappedRows": Symbol(remapped_rows),
         f"{device}FieldValues": Symbol(field_values),
     }

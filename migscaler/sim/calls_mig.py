@@ -192,7 +192,7 @@ def destroy(session: Session, handle: Argument) -> int:
 def instances(
     session: Session, device: Argument, profile_id: Argument, array: Argument, count: Argument
 ) -> int:
-    """Answer nvmlDeviceGetGpuInstances: of one profile id; the array must hold its instanceCount."""
+    """Answer nvmlDeviceGetGpuInstances: of one id; the array must hold its instanceCount."""
     session.require_privilege()
     gpu = session.device(device)
     require_mig(gpu)

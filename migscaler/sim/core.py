@@ -53,6 +53,7 @@ class NodeCore:
         self.clock = clock
         self._catalog: Catalog = load_catalog()
         self._rules: dict[tuple[str, str], Rules] = {}
+        self._mig_uuids: dict[tuple[str, int, int], str] = {}
 
     @property
     def state(self) -> NodeState:
@@ -85,7 +86,12 @@ class NodeCore:
         """
         if driver_tuple(self.state.driver) < FIRST_DRIVER_WITH_MIG_UUID:
             return f"MIG-{gpu.uuid}/{gi_id}/{ci_id}"
-        return f"MIG-{uuid.uuid5(_NAMESPACE, f'{gpu.serial}/{gi_id}/{ci_id}')}"
+        key = (gpu.serial, gi_id, ci_id)
+        known = self._mig_uuids.get(key)
+        if known is None:
+            known = f"MIG-{uuid.uuid5(_NAMESPACE, f'{gpu.serial}/{gi_id}/{ci_id}')}"
+            self._mig_uuids[key] = known
+        return known
 
     def find_mig(self, text: str) -> tuple[GpuState, InstanceState, ComputeState] | None:
         """Return what a MIG UUID names now."""
