@@ -25,8 +25,9 @@ class _Older:
 class GpmWindows:
     """Keeps the last sample of each instance.
 
-    Samples of a GPU are dropped when its set of instances is not the one they were taken in, and by `forget`: a
-    re-created instance gives garbage differences, and its ids and UUID may be the same as before.
+    Samples of a GPU are dropped when its instances are not those they were taken of, and by
+    `forget`: a re-created instance gives garbage differences, and its ids and UUID may be the same
+    as before.
     """
 
     def __init__(self) -> None:
@@ -55,8 +56,8 @@ class GpmWindows:
     ) -> dict[GiId, Activity]:
         """Take a sample of each instance; return activity where an older one is there.
 
-        `now` is in monotonic seconds. Two calls per instance in the steady state. An instance without
-        compute instance yields nothing, nor does one whose sample the driver refuses.
+        `now` is in monotonic seconds. Two calls per instance in the steady state. An instance
+        without compute instance yields nothing, nor does one whose sample the driver refuses.
         """
         if self._seen.get(uuid) != instances:
             self.forget(uuid)
@@ -116,7 +117,7 @@ def _activity(percents: tuple[float | None, ...], seconds: float) -> Activity | 
 
 
 def ratio_of_percent(percent: float | None) -> float | None:
-    """Return 0..1; None for what is no percentage. Above 100 happens (1.29 was seen) and is clamped."""
+    """Return 0..1; None for what is no percentage. Above 100 happens (129 was seen): clamped."""
     if percent is None or not math.isfinite(percent) or percent < 0:
         return None
     return min(1.0, percent / 100)

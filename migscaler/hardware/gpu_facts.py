@@ -37,7 +37,8 @@ class GpuFacts:
     """Identities, models and compute profiles per GPU.
 
     They hold while MIG mode and driver last: a mode change resets the GPU (and may move its minor
-    number), so facts go with the mode they were read in. Nothing that lives and dies is kept, no handle.
+    number), so facts go with the mode they were read in. Nothing that lives and dies is kept, no
+    handle.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class GpuFacts:
         self._modes[uuid] = enabled
 
     def offered(self, uuid: GpuUuid, key: str, ask: Callable[[], T]) -> T | None:
-        """Return an answer, None where this GPU does not offer the call; then it is not asked again."""
+        """Return an answer, None where this GPU does not offer it; then it is not asked again."""
         if (uuid, key) in self._unsupported:
             return None
         try:
@@ -127,7 +128,7 @@ class GpuFacts:
     def compute_profiles(
         self, calls: NvmlCalls, uuid: GpuUuid, gi: GiHandle, profile: Profile
     ) -> ComputeProfiles:
-        """Return the compute profiles of a GPU instance's profile; about ten calls the first time."""
+        """Return the compute profiles of a GPU instance's profile; ten calls the first time."""
         key = (uuid, profile.profile_id)
         known = self._compute.get(key)
         if known is None:

@@ -3,8 +3,8 @@
 import pwd
 from pathlib import Path
 
-# Kernel threads exist only in the initial PID namespace, and pid 2 has been their parent since Linux 2.6;
-# `hidepid` hides it from those who may not see other users' processes.
+# Kernel threads exist only in the initial PID namespace, and pid 2 has been their parent since
+# Linux 2.6; `hidepid` hides it from those who may not see other users' processes.
 _KTHREADD = ("2", "kthreadd")
 
 

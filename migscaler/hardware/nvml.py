@@ -28,8 +28,9 @@ _PENDING_ON = {IN_USE: "clients", RESET_REQUIRED: "reset"}
 class NvmlReader:
     """Reads GPUs. Used from one thread at a time.
 
-    Handles live for one pass; kept are only facts that hold while a GPU's MIG mode lasts, and the older
-    GPM sample of each instance. When the driver goes, everything is dropped and NVML opened anew.
+    Handles live for one pass; kept are only facts that hold while a GPU's MIG mode lasts, and the
+    older GPM sample of each instance. When the driver goes, everything is dropped and NVML opened
+    anew.
     """
 
     def __init__(self, clock: Clock, host: HostProcesses) -> None:
@@ -127,7 +128,7 @@ class NvmlReader:
 
     @contextmanager
     def changing(self, uuid: GpuUuid, *, mode: bool = False) -> Iterator[GpuAccess]:
-        """Resolve a GPU for a change; samples of its instances are dropped before and stay dropped."""
+        """Resolve a GPU for a change; samples of its instances are dropped."""
         with self._session_kept():
             gpu = self.access(uuid)
             self._gpm.forget(uuid)

@@ -34,7 +34,7 @@ NOT_A_MIG_ID = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileInfo:
-    """A GPU instance profile; `name` is None below the v2 struct. Memory in MiB (nvml.h says MB)."""
+    """A GPU instance profile; `name` is None below the v2 struct. NVML's MB are MiB."""
 
     profile_id: int
     enum_value: int

@@ -1,7 +1,7 @@
 """The way into NVML: every call goes through here, counted and with its errors translated.
 
-Nothing else imports pynvml. It keeps one library per process, so there is one session per process at a
-time. What is asked stands in nvml_device_calls and nvml_mig_calls.
+Nothing else imports pynvml. It keeps one library per process, so there is one session per process
+at a time. What is asked stands in nvml_device_calls and nvml_mig_calls.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,8 @@ T = TypeVar("T")
 def install_library(library: object) -> None:
     """Make pynvml call this object in the place of the driver's C library.
 
-    Its attributes are called as the C functions are, with ctypes arguments. Call before a session starts.
+    Its attributes are called as the C functions are, with ctypes arguments. Call it before a
+    session starts.
     """
     pynvml.nvmlLib = library
     pynvml._nvmlGetFunctionPointer_cache.clear()

@@ -18,10 +18,11 @@ from migscaler.model.catalog import exclusive_pairs, limiting_engines
 from migscaler.model.layout import GpuModel
 from migscaler.model.profile import Engines, Profile
 
-# Enumeration ends at INVALID_ARGUMENT (18 GPU and 9 compute profiles in nvml.h, API 13); this only bounds it.
+# Enumeration ends at INVALID_ARGUMENT (18 GPU and 9 compute profiles in nvml.h, API 13); this only
+# bounds it.
 _ENUM_BOUND = 64
 _MIB_PER_GIB = 1024
-# Attribute in the name, by NVML_GPU_INSTANCE_PROFILE_* (nvml.h); the names of old drivers' profiles.
+# Attribute in the name by NVML_GPU_INSTANCE_PROFILE_* (nvml.h), where the driver gives no name.
 _ATTRIBUTES = {
     **dict.fromkeys((7, 8), "+me"),
     **dict.fromkeys((10, 11, 12, 17), "+gfx"),
@@ -139,8 +140,9 @@ def derived_name(info: ProfileInfo, memory_mib: int) -> str:
 def _max_instances(info: ProfileInfo, starts: tuple[int, ...], size: int, gpu_name: str) -> int:
     """Return how many there can be at once: the driver's figure, never more than intervals allow.
 
-    An A30 reports wrong counts (NVIDIA/mig-parted `pkg/mig/config/known_configs.go` hard-codes that board):
-    there, and where the driver says 0, the placements alone decide, and media profiles exist once.
+    An A30 reports wrong counts (NVIDIA/mig-parted `pkg/mig/config/known_configs.go` hard-codes that
+    board): there, and where the driver says 0, the placements alone decide, and media profiles
+    exist once.
     """
     fits, end = 0, 0
     for start in starts:

@@ -1,8 +1,8 @@
 """Questions and orders to NVML about MIG: profiles, instances and their activity, typed and thin.
 
-Each method is one call (two where the size of the answer must be asked first, or where an old driver
-lacks the newer form). Every one raises a class of `NvmlError`. Profile queries take the enum, everything
-else takes the profile's id; mixing them up hits another profile.
+Each method is one call (two where the size of the answer must be asked first, or where an old
+driver lacks the newer form). Every one raises a class of `NvmlError`. Profile queries take the
+enum, everything else takes the profile's id; mixing them up hits another profile.
 """
 
 from ctypes import byref, c_uint

@@ -33,8 +33,8 @@ def read_instance_processes(
 ) -> dict[GiId, Processes | None]:
     """Return the processes of each instance, None where not known.
 
-    The parent lists all with their instance, to the privileged. Where it does not, each MIG device is
-    asked; an instance without one stays unknown then.
+    The parent lists all with their instance, to the privileged. Where it does not, each MIG device
+    is asked; an instance without one stays unknown then.
 
     Raises:
         ForeignAnswer: the list makes no sense.
@@ -96,8 +96,8 @@ def _of_kind(gpu: GpuAccess, device: Device, kind: str) -> tuple[ProcessRow, ...
 def _check(row: ProcessRow, host: HostProcesses, total_bytes: int | None) -> None:
     """Refuse an entry that can't be: a structure of another driver version swaps pid and memory.
 
-    The entry's layout changed without a new name in 535.43 and back later (nvitop PR #79, #89, #226).
-    A process that ended a moment ago is refused too; unknown for one pass is the safe reading.
+    The entry's layout changed without a new name in 535.43 and back later (nvitop PR #79, #226). A
+    process that ended a moment ago is refused too; unknown for one pass is the safe reading.
     """
     if not 0 < row.pid <= _PID_LIMIT:
         raise ForeignAnswer(f"the driver lists a process with pid {row.pid}")

@@ -1,0 +1,37 @@
+"""What passes between the NVML worker and its parent; all of it can be pickled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from migscaler.errors import HardwareError
+from migscaler.model.ports import Clock, HostProcesses
+from migscaler.model.stats import CallStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How the worker is set up; everything in it can be pickled.
+
+    `prepare` runs before the first call, e.g. to install a simulated library.
+    """
+
+    clock: Clock
+    make_host: Callable[[], HostProcesses]
+    prepare: Callable[[], None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One operation of the reader or writer by name."""
+
+    name: str
+    arguments: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came of a request, and the calls it took; with an error the value means nothing."""
+
+    stats: CallStats
+    value: object = None
+    error: HardwareError | None = None
