@@ -21,8 +21,8 @@ class Segment(NamedTuple):
 class Stack:
     """The targets of all keys.
 
-    `segments`: by key, within a key the most important first. `given`: pinned instances that count, by
-    key. `missing`: (key, instances wanted beyond those), keys sorted, none zero.
+    `segments`: by key, within a key the most important first. `given`: pinned instances that count,
+    by key. `missing`: (key, instances wanted beyond those), keys sorted, none zero.
     """
 
     segments: tuple[Segment, ...]

@@ -1,14 +1,15 @@
 """GPUs merged into classes of equal options.
 
-Two GPUs with different placements but the same list of gains and costs are one class, so that the size
-of the programme grows with the variety of a fleet, not with its size.
+Two GPUs with different placements but the same list of gains and costs are one class, so that the
+size of the programme grows with the variety of a fleet, not with its size.
 """
 
 from dataclasses import dataclass
 
 from migscaler.model.ids import GpuUuid
+from migscaler.planner.cache import OptionCache, Scope
 from migscaler.planner.demand import Stack, idle_supply, supply
-from migscaler.planner.options import GAIN_MAX, OptionCache, OptionMaker, Options, Scope, State
+from migscaler.planner.options import GAIN_MAX, OptionMaker, Options, State
 from migscaler.planner.problem import PlanGpu, Problem
 from migscaler.planner.space import Space
 
@@ -26,9 +27,9 @@ class Member:
 class Fleet:
     """A problem's GPUs as the programme needs them.
 
-    `classes`: members by rising UUID, classes in order of signature. `unexplained`: GPUs that stay as they
-    are because their model does not explain their layout. `apart`: what those supply. `floors`: kept
-    key and how many of the classes' idle instances must stay.
+    `classes`: members by rising UUID, classes in order of signature. `unexplained`: GPUs that stay
+    as they are because their model does not explain their layout. `apart`: what those supply.
+    `floors`: kept key and how many of the classes' idle instances must stay.
     """
 
     classes: tuple[tuple[Member, ...], ...]

@@ -13,7 +13,7 @@ import numpy as np
 
 from migscaler.errors import PlanningFailed
 from migscaler.planner.programme import Columns, feasible, on, programme_for, values
-from migscaler.planner.solver import Floats, Ints, LinearLevels, minimise_integer
+from migscaler.planner.solver import Floats, Ints, LinearLevels, Optimum, minimise_integer
 
 # Nodes of the search tree: for a few left-over GPUs, for the levels that must be exact, and for
 # tie-breaks.
@@ -40,33 +40,42 @@ def settle_levels(columns: Columns, tiers: int) -> Settled:
     stay = np.zeros(columns.options, dtype=np.int64)
     stay[np.unique(columns.group, return_index=True)[1]] = columns.counts
     relaxed = _relax(columns, tiers, stay)
-    if relaxed.point is None:
-        at_stay = values(columns, stay)
-        return Settled(x=stay, values=at_stay, bounds=at_stay)
-    x = _round(columns, relaxed.point, list(relaxed.bounds), len(columns.costs) - 1)
+    point = relaxed.point
+    if point is None:
+        return Settled(x=stay, values=relaxed.bounds, bounds=relaxed.bounds)
+    x = _round(columns, point, list(relaxed.bounds), len(columns.costs) - 1)
     if x is not None:
         reached = values(columns, x)
         if reached[:-1] == relaxed.bounds[:-1]:
             return _with_last_level(columns, x, relaxed.bounds)
-    return _one_by_one(columns, tiers, stay)
+    return _one_by_one(columns, tiers, stay, relaxed)
 
 
 def _with_last_level(columns: Columns, x: Ints, bounds: tuple[int, ...]) -> Settled:
-    """Return a choice that is best in all levels but perhaps the last, which small fleets search."""
+    """Return a choice that is best in all levels but the last, which small fleets search."""
     reached = values(columns, x)
     if reached[-1] > bounds[-1] and columns.options <= TIE_BREAK_COLUMNS:
         last = len(reached) - 1
-        x, bound = _search(columns, last, list(reached[:-1]), bounds[-1], x, exact=False)
-        bounds = (*bounds[:-1], bound)
+        chosen = np.arange(columns.options)
+        x, proved = _search(columns, last, list(reached[:-1]), x, chosen, TIE_BREAK_NODES)
+        bounds = (*bounds[:-1], values(columns, x)[-1] if proved else bounds[-1])
     return Settled(x=x, values=values(columns, x), bounds=bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Relaxed:
-    """Bounds of all levels and the last point; no point when staying meets every tier's bound."""
+    """Bounds of all levels, and the optimum behind each (None where a level costs nothing).
+
+    No optima when staying meets every tier's bound.
+    """
 
     bounds: tuple[int, ...]
-    point: Floats | None
+    optima: tuple[Optimum | None, ...]
+
+    @property
+    def point(self) -> Floats | None:
+        """The last point, which meets every bound."""
+        return next((found.point for found in reversed(self.optima) if found is not None), None)
 
 
 def _relax(columns: Columns, tiers: int, stay: Ints) -> _Relaxed:
@@ -75,24 +84,30 @@ def _relax(columns: Columns, tiers: int, stay: Ints) -> _Relaxed:
     linear = LinearLevels(programme_for(columns, chosen, np.zeros_like(stay)))
     at_stay = values(columns, stay)
     bounds: list[int] = []
-    point: Floats | None = None
+    optima: list[Optimum | None] = []
     for level in range(len(columns.costs)):
         if level == tiers and tuple(bounds) == at_stay[:tiers]:
-            return _Relaxed(bounds=at_stay, point=None)
+            return _Relaxed(bounds=at_stay, optima=())
         cost = on(columns, level, chosen)
         if not cost.any():
             bounds.append(columns.fixed[level])
+            optima.append(None)
             continue
-        least, point = linear.minimise(cost)
-        bounds.append(_bound(least, columns.steps[level]) + columns.fixed[level])
+        optimum = linear.minimise(cost)
+        optima.append(optimum)
+        bounds.append(_bound(optimum.value, columns.steps[level]) + columns.fixed[level])
         linear.hold(cost, bounds[-1] - columns.fixed[level])
-    return _Relaxed(bounds=tuple(bounds), point=point)
+    return _Relaxed(bounds=tuple(bounds), optima=tuple(optima))
 
 
 def _bound(least: float, step: int) -> int:
     """Round a linear optimum up to a value the level can have, allowing for solver tolerance."""
-    tolerance = 1e-4 + 1e-8 * abs(least)
-    return step * max(0, ceil(least / step - tolerance))
+    return step * max(0, ceil((least - _tolerance(least)) / step))
+
+
+def _tolerance(value: float) -> float:
+    """Return how far off the solver's value of a level may be; its own tolerance is 1e-7 a row."""
+    return 1e-4 + 1e-8 * abs(value)
 
 
 def _round(columns: Columns, point: Floats, limits: list[int], level: int) -> Ints | None:
@@ -126,77 +141,115 @@ def _round(columns: Columns, point: Floats, limits: list[int], level: int) -> In
         held,
         nodes=LEFTOVER_NODES,
     )
-    if answer is None:
+    if answer.x is None:
         return None
     whole[chosen] += answer.x[: len(chosen)]
     return whole if feasible(columns, whole) else None
 
 
-def _one_by_one(columns: Columns, tiers: int, stay: Ints) -> Settled:
+def _one_by_one(columns: Columns, tiers: int, stay: Ints, relaxed: _Relaxed) -> Settled:
     """Settle each level before the next; tiers and churn exactly, within node limits."""
     best = stay
     reached: list[int] = []
     bounds: list[int] = []
-    chosen = np.arange(columns.options)
-    linear = LinearLevels(programme_for(columns, chosen, np.zeros_like(stay)))
-    for level in range(len(columns.costs)):
-        cost = on(columns, level, chosen)
-        fixed = columns.fixed[level]
-        bound, point = fixed, None
-        if cost.any():
-            least, point = linear.minimise(cost)
-            bound = _bound(least, columns.steps[level]) + fixed
-        if point is not None and values(columns, best)[level] > bound:
-            rounded = _round(columns, point, reached, level)
-            if (
-                rounded is not None
-                and values(columns, rounded)[: level + 1] < values(columns, best)[: level + 1]
-            ):
-                best = rounded
-        if values(columns, best)[level] > bound and (
-            level <= tiers or columns.options <= TIE_BREAK_COLUMNS
-        ):
-            best, bound = _search(columns, level, reached, bound, best, exact=level <= tiers)
+    again = _Again(columns)
+    for level, fixed in enumerate(columns.fixed):
+        if tuple(reached) == relaxed.bounds[:level]:
+            optimum, bound = relaxed.optima[level], relaxed.bounds[level]
+        else:
+            optimum = again.minimise(reached)
+            bound = fixed + _bound(optimum.value, columns.steps[level])
+        if optimum is not None:
+            best = _nearest(columns, optimum, reached, bound, best)
+            if values(columns, best)[level] > bound:
+                best, bound = _exact(columns, optimum, reached, bound, best, exact=level <= tiers)
         reached.append(values(columns, best)[level])
         bounds.append(bound)
-        linear.hold(cost, reached[-1] - fixed)
     return Settled(x=best, values=tuple(reached), bounds=tuple(bounds))
 
 
-def _search(
-    columns: Columns, level: int, reached: list[int], bound: int, best: Ints, *, exact: bool
+class _Again:
+    """The linear levels once more, from where a level could not meet its bound."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._chosen = np.arange(columns.options)
+        self._linear: LinearLevels | None = None
+        self._held = 0
+
+    def minimise(self, reached: list[int]) -> Optimum:
+        """Minimise the next level with those before it held at what was reached."""
+        columns, chosen = self._columns, self._chosen
+        if self._linear is None:
+            nothing = np.zeros(columns.options, dtype=np.int64)
+            self._linear = LinearLevels(programme_for(columns, chosen, nothing))
+        for level in range(self._held, len(reached)):
+            limit = reached[level] - columns.fixed[level]
+            self._linear.hold(on(columns, level, chosen), limit)
+        self._held = len(reached)
+        return self._linear.minimise(on(columns, len(reached), chosen))
+
+
+def _nearest(
+    columns: Columns, optimum: Optimum, reached: list[int], bound: int, best: Ints
+) -> Ints:
+    """Return the better of the best choice so far and the one next to a linear optimum."""
+    level = len(reached)
+    if values(columns, best)[level] > bound:
+        rounded = _round(columns, optimum.point, reached, level)
+        if rounded is not None and _better(columns, rounded, best, level):
+            return rounded
+    return best
+
+
+def _exact(
+    columns: Columns, optimum: Optimum, reached: list[int], bound: int, best: Ints, *, exact: bool
 ) -> tuple[Ints, int]:
-    """Search the whole programme for a better value of a level; return the choice and its bound."""
-    chosen = np.arange(columns.options)
+    """Search for choices better in a level until there is none; return the best and its bound.
+
+    Only columns whose reduced cost leaves room for an improvement can be part of one: mostly a few
+    hundred of tens of thousands.
+    """
+    level = len(reached)
+    while True:
+        value = values(columns, best)[level]
+        target = value - columns.steps[level] - columns.fixed[level]
+        room = target - optimum.value + _tolerance(optimum.value)
+        chosen = np.flatnonzero(optimum.reduced[: columns.options] <= room)
+        if not exact and len(chosen) > TIE_BREAK_COLUMNS:
+            return best, bound
+        nodes = EXACT_NODES if exact else TIE_BREAK_NODES
+        best, proved = _search(columns, level, reached, best, chosen, nodes)
+        if proved:
+            return best, values(columns, best)[level]
+        if values(columns, best)[level] == value:
+            return best, bound
+
+
+def _search(
+    columns: Columns, level: int, reached: list[int], best: Ints, chosen: Ints, nodes: int
+) -> tuple[Ints, bool]:
+    """Search the chosen columns for a choice better in a level; say whether it is proven best."""
+    limits = [*reached, values(columns, best)[level] - columns.steps[level]]
     held = [
-        (on(columns, earlier, chosen), float(limit - columns.fixed[earlier]))
-        for earlier, limit in enumerate(reached)
+        (on(columns, number, chosen), float(limit - columns.fixed[number]))
+        for number, limit in enumerate(limits)
     ]
     answer = minimise_integer(
         programme_for(columns, chosen, np.zeros_like(best)),
         on(columns, level, chosen),
         held,
-        nodes=EXACT_NODES if exact else TIE_BREAK_NODES,
-        at_least=float(bound - columns.fixed[level]),
-        start=_with_shortfall(columns, best),
+        nodes=nodes,
     )
-    if answer is None:
-        return best, bound
-    x = answer.x[: columns.options]
-    if not feasible(columns, x):
+    if answer.x is None:
+        return best, answer.proved
+    x = np.zeros_like(best)
+    x[chosen] = answer.x[: len(chosen)]
+    if not feasible(columns, x) or not _better(columns, x, best, level):
         raise PlanningFailed("the solver answered with a plan that breaks the programme")
-    found = values(columns, x)
-    if found[: level + 1] < values(columns, best)[: level + 1]:
-        best = x
-    return best, values(columns, best)[level] if answer.proved else bound
+    return x, answer.proved
 
 
-def _with_shortfall(columns: Columns, x: Ints) -> Ints:
-    """Return a point of the whole programme: the choice and the shortfall of every segment."""
-    short = np.maximum(columns.needed - columns.gains.T @ x, 0)
-    unmet = np.zeros(len(columns.segment_row), dtype=np.int64)
-    for number in range(len(unmet) - 1, -1, -1):
-        row = columns.segment_row[number]
-        unmet[number] = min(short[row], columns.segment_length[number])
-        short[row] -= unmet[number]
-    return np.concatenate([x, unmet])
+def _better(columns: Columns, x: Ints, than: Ints, level: int) -> bool:
+    """Say whether a choice is better in the levels up to one."""
+    return values(columns, x)[: level + 1] < values(columns, than)[: level + 1]

@@ -8,6 +8,7 @@ from migscaler.errors import ParseError, PlanningFailed
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import Layout
 from migscaler.model.plan import Level
+from migscaler.planner.cache import OptionCache
 from migscaler.planner.demand import Stack, idle_supply, stack, supply, unmet
 from migscaler.planner.layouts import fragmentation
 from migscaler.planner.problem import PlanGpu, Problem, Solution
@@ -15,18 +16,17 @@ from migscaler.planner.space import Space, make_space
 
 if TYPE_CHECKING:
     from migscaler.planner.fleet import Fleet
-    from migscaler.planner.options import OptionCache
 
 AFTER_TIERS = ("churn", "touched", "fragmentation")
 
 
-def solve(problem: Problem, cache: "OptionCache | None" = None) -> Solution:
+def solve(problem: Problem, cache: OptionCache | None = None) -> Solution:
     """Return the layouts of least unmet demand by tier, then churn, GPUs touched, fragmentation.
 
-    Every layout is legal and contains the pinned instances; nothing is created that nobody wants; no GPU
-    that has an instance ends empty. Staying is always possible, and is chosen unless unmet demand
-    shrinks. The order of GPUs, keys and wants does not matter. Planning again after the plan was
-    carried out changes nothing.
+    Every layout is legal and contains the pinned instances; nothing is created that nobody wants;
+    no GPU that has an instance ends empty. Staying is always possible, and is chosen unless unmet
+    demand shrinks. The order of GPUs, keys and wants does not matter. Planning again after the plan
+    was carried out changes nothing.
 
     Raises:
         PlanningFailed: the problem contradicts itself, or a fault of the solver. Hold.
@@ -43,14 +43,13 @@ def solve(problem: Problem, cache: "OptionCache | None" = None) -> Solution:
         raise PlanningFailed(f"a GPU's present layout is impossible: {error}") from error
 
 
-def _solved(problem: Problem, targets: Stack, cache: "OptionCache | None") -> Solution:
+def _solved(problem: Problem, targets: Stack, cache: OptionCache | None) -> Solution:
     """Run the programme.
 
     Solver and numpy are imported here (200 ms, 20 MB): a node that lacks nothing never loads them.
     """
     from migscaler.planner.fleet import make_fleet
     from migscaler.planner.levels import settle_levels
-    from migscaler.planner.options import OptionCache
     from migscaler.planner.programme import make_columns
 
     fleet = make_fleet(problem, targets, cache if cache is not None else OptionCache())

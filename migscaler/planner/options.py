@@ -1,21 +1,22 @@
 """What each GPU could become: legal layouts reduced to those that could be part of a best plan.
 
-An option is what a layout gives (instances per key) and what it costs (churn, fragmentation). Of layouts that
-give the same only the cheapest stays, and none that gives no more than another at no less cost. Both
-reductions are exact: exchanging a dropped option for the one kept never worsens any level.
+An option is what a layout gives (instances per key) and what it costs (churn, fragmentation). Of
+layouts that give the same only the cheapest stays, and none that gives no more than another at no
+less cost. Both reductions are exact: exchanging a dropped option for the one kept never worsens any
+level.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from migscaler.errors import PlanningFailed
-from migscaler.model.layout import GpuModel
 from migscaler.model.plan import Direction
+from migscaler.planner.cache import Scope
 from migscaler.planner.problem import BOTH_DIRECTIONS, PlanGpu
-from migscaler.planner.space import Space, make_space
+from migscaler.planner.space import Space
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
@@ -26,17 +27,15 @@ GAIN_MAX = 127
 MOST_PLACEMENTS = 62
 # Cost of a layout that may not be chosen; real ones are below.
 FORBIDDEN = 1 << 62
-# GPU states kept for later calls before the cache is emptied (about 2 kB each).
-MOST_STATES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The choices of a GPU state, cheapest first; the first is always to stay.
 
-    `gains`: one row per choice, instances per demanded key (clipped at what is missing), then kept idle instances
-    per key with a floor. `bits`: the layouts in the model's space. `signature`: equal for states
-    whose choices give and cost the same, whatever their layouts.
+    `gains`: one row per choice, instances per demanded key (clipped at what is missing), then kept
+    idle instances per key with a floor. `bits`: the layouts in the model's space. `signature`:
+    equal for states whose choices give and cost the same, whatever their layouts.
     """
 
     churn: Ints
@@ -48,20 +47,6 @@ class Options:
     def __len__(self) -> int:
         """Return the number of choices."""
         return len(self.churn)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """What counts in a problem, the same for all its GPUs; `clips` and `kept_keys` are sorted.
-
-    `clips`: (demanded key, instances beyond which more are of no use). `kept_keys`: those with a floor
-    against destruction. `weights`: (key, weight) in the fragmentation, 1 where absent.
-    """
-
-    clips: tuple[tuple[str, int], ...]
-    kept_keys: tuple[str, ...]
-    no_create: frozenset[str]
-    weights: tuple[tuple[str, int], ...]
 
 
 class State(NamedTuple):
@@ -86,43 +71,14 @@ class _Table(NamedTuple):
 class _Ground(NamedTuple):
     """What can stand around some pinned instances, grouped by what it gives.
 
-    Rows are in order of gains; group g is rows `starts[g]` to `starts[g + 1]`, all giving `gains[g]`.
+    Rows are in order of gains; group g is rows `starts[g]` to `starts[g + 1]`, all giving
+    `gains[g]`.
     """
 
     bits: Ints
     fragmentation: Ints
     starts: Ints
     gains: Bytes
-
-
-@dataclass(slots=True)
-class OptionCache:
-    """Options already worked out; pass the same one to many `solve` calls to save time.
-
-    Never changes an answer. Not thread-safe.
-    """
-
-    spaces: dict[GpuModel, Space] = field(default_factory=dict)
-    makers: dict[tuple[GpuModel, Scope], "OptionMaker"] = field(default_factory=dict)
-
-    def space(self, model: GpuModel) -> Space:
-        """Return the tables of a model."""
-        found = self.spaces.get(model)
-        if found is None:
-            found = self.spaces[model] = make_space(model)
-        return found
-
-    def maker(self, model: GpuModel, scope: Scope) -> "OptionMaker":
-        """Return the maker of options for a model in a scope."""
-        found = self.makers.get((model, scope))
-        if found is None:
-            found = self.makers[model, scope] = OptionMaker(self.space(model), scope)
-        return found
-
-    def trim(self) -> None:
-        """Forget all options once too many are kept; called at the start of a problem."""
-        if sum(maker.size for maker in self.makers.values()) > MOST_STATES:
-            self.makers.clear()
 
 
 class OptionMaker:
@@ -181,7 +137,8 @@ class OptionMaker:
         cost = (churn * spread + ground.fragmentation) * rank + np.arange(rank)
         cost[self._barred(ground.bits, state)] = FORBIDDEN
         best = np.minimum.reduceat(cost, ground.starts)
-        # Sorted by cost, then (the sort being stable) by gain: equal states list equal choices alike.
+        # Sorted by cost, then (the sort being stable) by gain: equal states list equal choices
+        # alike.
         order = np.argsort(best // rank, kind="stable")
         order = order[best[order] < FORBIDDEN]
         gains = ground.gains[order]
@@ -200,7 +157,7 @@ class OptionMaker:
     def _barred(self, bits: Ints, state: State) -> NDArray[np.bool_]:
         """Say which layouts may not be chosen: emptied GPUs, closed directions."""
         today = state.pinned | state.idle
-        barred = (bits == 0) & (today != 0)
+        barred: NDArray[np.bool_] = np.asarray(bits == 0) & (today != 0)
         if state.directions != BOTH_DIRECTIONS:
             count = np.bitwise_count(bits)
             finer = (today & ~bits == 0) | (count > today.bit_count())
@@ -212,7 +169,7 @@ class OptionMaker:
         return barred
 
     def _ground(self, state: State) -> _Ground:
-        """Return the layouts around the pinned instances, grouped by gains; shared by many states."""
+        """Return the layouts around the pinned instances, grouped by gains; states share it."""
         items = self._items_by_key(state.keys)
         supply = ~state.pinned & ~state.no_supply
         fields = [(items.get(key, 0) & supply, clip) for key, clip in self._scope.clips]

@@ -10,6 +10,8 @@ from migscaler.model.plan import Direction, Level
 from migscaler.model.profile import InstanceSpec
 
 BOTH_DIRECTIONS = frozenset(Direction)
+# Keeps every cost of a layout within 64 bits, and sums over a fleet exact in the solver's doubles.
+LARGEST_WEIGHT = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ class Problem:
         """Refuse a fleet that names a GPU twice."""
         if len({gpu.uuid for gpu in self.gpus}) != len(self.gpus):
             raise PlanningFailed("a GPU appears twice in the planning problem")
+        if not all(0 <= weight <= LARGEST_WEIGHT for _, weight in self.fragmentation_weights):
+            raise PlanningFailed(f"fragmentation weights are 0 to {LARGEST_WEIGHT}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

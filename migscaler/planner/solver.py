@@ -11,7 +11,6 @@ import numpy as np
 from highspy import (
     HighsLp,
     HighsModelStatus,
-    HighsSolution,
     HighsStatus,
     HighsVarType,
     MatrixFormat,
@@ -50,10 +49,25 @@ class Programme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Optimum of an integer programme, or the best found; `proved` is False if a limit ended it."""
+    """Best point of an integer programme, None if none was found.
 
-    x: Ints
+    `proved`: it is an optimum, or there is no point at all; False if a limit ended the search.
+    """
+
+    x: Ints | None
     proved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimum:
+    """Least cost of a linear programme, a point that attains it, and each column's reduced cost.
+
+    A point that uses n of a column that is 0 here costs at least `value` + n x its reduced cost.
+    """
+
+    value: float
+    point: Floats
+    reduced: Floats
 
 
 class LinearLevels:
@@ -65,8 +79,8 @@ class LinearLevels:
         self._highs.setOptionValue("simplex_iteration_limit", ITERATION_LIMIT)
         self._columns = np.arange(len(programme.upper), dtype=np.int32)
 
-    def minimise(self, cost: Floats) -> tuple[float, Floats]:
-        """Return the least cost and a point that attains it.
+    def minimise(self, cost: Floats) -> Optimum:
+        """Return an optimum.
 
         Raises:
             PlanningFailed: the solver found no optimum; a fault, since staying is always feasible.
@@ -80,8 +94,12 @@ class LinearLevels:
         if self._highs.getModelStatus() != HighsModelStatus.kOptimal:
             status = self._highs.modelStatusToString(self._highs.getModelStatus())
             raise PlanningFailed(f"the solver ended a linear programme with {status!r}")
-        point = np.array(self._highs.getSolution().col_value)
-        return float(self._highs.getInfo().objective_function_value), point
+        solution = self._highs.getSolution()
+        return Optimum(
+            value=float(self._highs.getInfo().objective_function_value),
+            point=np.array(solution.col_value),
+            reduced=np.array(solution.col_dual),
+        )
 
     def hold(self, cost: Floats, limit: float) -> None:
         """From now on allow only points of at most this cost."""
@@ -97,13 +115,10 @@ def minimise_integer(
     held: list[tuple[Floats, float]],
     *,
     nodes: int,
-    at_least: float | None = None,
-    start: Ints | None = None,
-) -> Answer | None:
-    """Return an integer point of least cost under the held levels; None if none was found.
+) -> Answer:
+    """Return an integer point of least cost within the held levels.
 
-    `nodes` limits the search tree, `at_least` is a known bound on the cost, `start` a feasible
-    point.
+    `nodes` limits the search tree.
     """
     highs = _loaded(programme, integer=True)
     highs.setOptionValue("mip_rel_gap", 0.0)
@@ -114,21 +129,15 @@ def minimise_integer(
     for level, limit in held:
         used = np.flatnonzero(level).astype(np.int32)
         highs.addRow(-np.inf, limit, len(used), used, level[used])
-    if at_least is not None:
-        used = np.flatnonzero(cost).astype(np.int32)
-        highs.addRow(at_least, np.inf, len(used), used, cost[used])
-    if start is not None:
-        known = HighsSolution()
-        known.col_value = start.astype(np.float64).tolist()
-        highs.setSolution(known)
     highs.run()
     status = highs.getModelStatus()
-    if status == HighsModelStatus.kInfeasible:
-        return None
-    point = np.array(highs.getSolution().col_value)
-    if len(point) != len(cost) or not highs.getSolution().value_valid:
-        return None
-    return Answer(x=np.rint(point).astype(np.int64), proved=status == HighsModelStatus.kOptimal)
+    solution = highs.getSolution()
+    if status == HighsModelStatus.kInfeasible or not solution.value_valid:
+        return Answer(x=None, proved=status == HighsModelStatus.kInfeasible)
+    return Answer(
+        x=np.rint(np.array(solution.col_value)).astype(np.int64),
+        proved=status == HighsModelStatus.kOptimal,
+    )
 
 
 def _loaded(programme: Programme, *, integer: bool) -> _Highs:

@@ -6,8 +6,8 @@ import pytest
 
 from migscaler.model.layout import Layout
 from migscaler.model.plan import StepAction, direction_between
+from migscaler.planner.cache import OptionCache
 from migscaler.planner.optimise import solve
-from migscaler.planner.options import OptionCache
 from migscaler.planner.problem import PlanGpu, Problem, Solution
 from migscaler.planner.steps import order_gpu_plans
 from tests.unit.planner.exact import missing_by_key, optimum
@@ -77,7 +77,7 @@ def _check_optimum(problem: Problem, solution: Solution, seed: int) -> None:
 
 
 def _check_steps(problem: Problem, solution: Solution, seed: int) -> None:
-    """Steps lead from before to after, every prefix legal, exactly the difference, phases in order."""
+    """Steps are exactly the difference, and every prefix of them is legal."""
     after = dict(solution.layouts)
     gpus = {gpu.uuid: gpu for gpu in problem.gpus}
     plans = order_gpu_plans(problem, solution)
@@ -93,7 +93,9 @@ def _check_steps(problem: Problem, solution: Solution, seed: int) -> None:
                 layout = layout.with_specs((step.spec,))
             assert gpus[plan.gpu_uuid].model.violation(layout) is None, f"seed {seed}"
         assert layout == plan.after == after[plan.gpu_uuid], f"seed {seed}"
-        assert len(plan.steps) == len(set(plan.before.specs) ^ set(plan.after.specs)), f"seed {seed}"
+        assert len(plan.steps) == len(set(plan.before.specs) ^ set(plan.after.specs)), (
+            f"seed {seed}"
+        )
     assert sum(len(plan.steps) for plan in plans) == solution.levels[-3].value, f"seed {seed}"
 
 

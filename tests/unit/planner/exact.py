@@ -1,7 +1,7 @@
 """An exact answer to small planning problems, by code that shares nothing with the planner.
 
-All legal layouts of a board by trying every instance with `GpuModel.violation`; then dynamic programming over the
-vector of instances supplied. Used as the truth in tests, too slow for anything else.
+All legal layouts of a board by trying every instance with `GpuModel.violation`; then dynamic
+programming over the vector of instances supplied. The truth in tests; too slow for anything else.
 """
 
 from dataclasses import dataclass
@@ -151,7 +151,7 @@ def optimum(problem: Problem) -> tuple[tuple[int, ...], int, int, int]:
     # cells[m, v]: least cost with at most m GPUs touched and at least v supplied.
     shape = (1 if budget is None else moves + 1, *(top + 1 for top in tops))
     cells = np.full(shape, IMPOSSIBLE, dtype=np.int64)
-    cells[(slice(None), *(0 for _ in tops))] = 0
+    cells.reshape(shape[0], -1)[:, 0] = 0
     for gpu in problem.gpus:
         cells = _with_gpu(cells, _gains(problem, gpu, keys, tuple(floors)), budget is not None)
     given = {
@@ -159,7 +159,9 @@ def optimum(problem: Problem) -> tuple[tuple[int, ...], int, int, int]:
         for key in missing
     }
     best: tuple[tuple[int, ...], int] | None = None
-    plane = cells[-1][(..., *(top for top in floors.values()))]
+    plane = cells[-1]
+    for top in reversed(floors.values()):
+        plane = plane[..., top]
     for place in np.argwhere(plane < IMPOSSIBLE):
         supply = dict(given)
         for key, count in zip(keys, place, strict=True):

@@ -1,4 +1,4 @@
-"""Random planning problems from a seed: models, what is busy, demand, and sometimes every kind of limit."""
+"""Random planning problems from a seed: models, what is busy, demand, sometimes limits."""
 
 import random
 
