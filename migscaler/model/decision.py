@@ -10,7 +10,7 @@ from migscaler.model.demand import SourceStatus, VetoStatus
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid, RuleName
 from migscaler.model.layout import Layout
-from migscaler.model.plan import Direction, Gate, Hold, Plan
+from migscaler.model.plan import Direction, Gate, Hold, Plan, Unmet
 from migscaler.model.policy import Mode, Policy
 from migscaler.model.profile import InstanceSpec
 
@@ -178,7 +178,7 @@ class Decision:
     `outcome` is what is done now. `wanted` is the plan that would be carried out with every gate
     open (None when it can't be made); it is published also where the mode forbids acting. `gates`
     are all closed gates. `history` is the rules' part to hand to the next decision. `sentence` says
-    it in one line of words.
+    it in one line of words. `unmet` is what rules will still lack after the outcome, by cause.
     """
 
     outcome: Plan | Hold
@@ -189,3 +189,4 @@ class Decision:
     rule_histories: tuple[RuleHistory, ...]
     sentence: str
     fragmentation_ratio: float | None = None
+    unmet: tuple[Unmet, ...] = ()
