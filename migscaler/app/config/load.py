@@ -1,0 +1,178 @@
+"""Find, read, check and compile a configuration file: all or nothing, all findings at once."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from migscaler.app.config.compile import compile_config
+from migscaler.app.config.findings import finding_at, findings_of
+from migscaler.app.config.model import Config
+from migscaler.app.config.references import problems_between
+from migscaler.app.config.settings import Settings
+from migscaler.app.config.yaml_text import Document, read_yaml
+from migscaler.errors import ConfigError, Finding
+from migscaler.model.policy import Policy
+from migscaler.sources.prometheus import shows_data
+
+SYSTEM_FILE = Path("/etc/migscaler/migscaler.yaml")
+MAX_BYTES = 1024 * 1024
+"""A fleet's file with hundreds of lines is some 50 kB; a larger one is another file given by
+mistake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedConfig:
+    """A configuration that passed every check.
+
+    `source` is the file's name, `sha256` of its text. `warnings` are what is allowed and surely not
+    meant. `document` keeps the places, for warnings against the hardware.
+    """
+
+    config: Config
+    policy: Policy
+    settings: Settings
+    text: str
+    sha256: str
+    source: str
+    document: Document
+    warnings: tuple[Finding, ...] = ()
+
+
+def find_file(explicit: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file to load, None if there is none anywhere.
+
+    The first of: the one given (`--config`), $MIGSCALER_CONFIG, then where it exists
+    $XDG_CONFIG_HOME/migscaler/migscaler.yaml (~/.config) and /etc/migscaler/migscaler.yaml. One
+    that was named is returned even if it is missing, so that a typing mistake is an error. The
+    working directory is not searched: a root daemon must not take its rules from where it was
+    started.
+    """
+    if explicit is not None:
+        return explicit
+    named = environment.get("MIGSCALER_CONFIG")
+    if named:
+        return Path(named)
+    home = environment.get("XDG_CONFIG_HOME") or environment.get("HOME", "") + "/.config"
+    own = Path(home) / "migscaler" / "migscaler.yaml"
+    return next((path for path in (own, SYSTEM_FILE) if path.is_absolute() and path.exists()), None)
+
+
+def load_file(path: Path) -> LoadedConfig:
+    """Load a configuration file.
+
+    Raises:
+        ConfigError: it can't be read or is wrong; carries every finding in file order.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise ConfigError(
+                str(path), (_whole("is larger than 1 MiB", "give migscaler's own file"),)
+            )
+        return load_text(raw.decode("utf-8-sig"), str(path))
+    except OSError as error:
+        remedy = "check the path and its permissions, or write a file (see config/migscaler.yaml)"
+        raise ConfigError(
+            str(path), (_whole(f"can't be read: {error.strerror}", remedy),)
+        ) from error
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start})"
+        raise ConfigError(str(path), (_whole(problem, "save it as UTF-8"),)) from error
+
+
+def load_text(text: str, source_name: str) -> LoadedConfig:
+    """Check and compile a configuration.
+
+    Raises:
+        ConfigError: it is wrong; carries every finding in file order.
+    """
+    document = read_yaml(text)
+    findings = list(document.findings)
+    config = None
+    if document.value is not None or not findings:
+        config, wrong = _checked(document)
+        findings += wrong
+    if findings or config is None:
+        ordered = dict.fromkeys(
+            sorted(findings, key=lambda f: (f.line or 0, f.column or 0, f.where))
+        )
+        raise ConfigError(source_name, tuple(ordered))
+    compiled = compile_config(config)
+    return LoadedConfig(
+        config=config,
+        policy=compiled.policy,
+        settings=compiled.settings,
+        text=text,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        source=source_name,
+        document=document,
+        warnings=tuple(_doubts(config, document)),
+    )
+
+
+def effective_yaml(loaded: LoadedConfig) -> str:
+    """Return the configuration with every default written out; loads to the same meaning."""
+    values = loaded.config.model_dump(mode="json", by_alias=True)
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _checked(document: Document) -> tuple[Config | None, list[Finding]]:
+    """Return the file as pydantic reads it (None if wrong), and what is wrong in it."""
+    if not isinstance(document.value, Mapping):
+        problem = "the file is not a mapping of keys"
+        return None, [
+            finding_at(document, (), problem, "write key: value lines, e.g. mode: observe")
+        ]
+    findings: list[Finding] = []
+    config = None
+    try:
+        config = Config.model_validate(document.value)
+    except ValidationError as error:
+        findings += findings_of(error, document)
+    for path, problem, remedy in problems_between(document.value):
+        findings.append(finding_at(document, path, problem, remedy))
+    return config, findings
+
+
+def _doubts(config: Config, document: Document) -> list[Finding]:
+    """Return what is allowed and surely not meant."""
+    doubts = []
+    used = {name for rule in config.rules for name in rule.from_}
+    for name in config.sources:
+        if name not in used and name != "scheduler":
+            remedy = "add it to the from: of a rule, or remove it"
+            doubts.append(
+                finding_at(document, ("sources", name), f"no rule uses source {name!r}", remedy)
+            )
+    for number, rule in enumerate(config.rules):
+        if rule.reserve_after is not None:
+            where = ("rules", number, "reserve_after")
+            doubts.append(
+                finding_at(
+                    document,
+                    where,
+                    "no reservation is made yet",
+                    "remove it, or leave it for later",
+                )
+            )
+    for number, veto in enumerate(config.veto):
+        if veto.alive is None and shows_data(veto.query) is None and "bool" not in veto.query:
+            problem = "an empty answer of this veto is unknown, and unknown forbids every change"
+            doubts.append(finding_at(document, ("veto", number, "query"), problem, "add alive:"))
+    if config.rules and not config.gpus:
+        remedy = 'name them, e.g. gpus: [{model: "NVIDIA A100*"}]'
+        doubts.append(
+            finding_at(document, ("rules",), "there are rules, but no GPU is managed", remedy)
+        )
+    return doubts
+
+
+def _whole(problem: str, remedy: str) -> Finding:
+    """Return a finding about the whole file."""
+    return Finding(where="(file)", problem=problem, remedy=remedy)

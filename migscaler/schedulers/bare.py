@@ -1,0 +1,168 @@
+"""A host without a scheduler: leases hand out instances, and whoever holds one otherwise is looked for.
+
+With a container runtime, slurmd or kubelet on the node nothing can be said of allocations: they give
+instances to jobs that have not started yet.
+"""
+
+import os
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from migscaler.errors import StoreError
+from migscaler.model.decision import HoldRecord
+from migscaler.model.demand import Counts, Fetched, RawRow, Reading, Want
+from migscaler.model.gpu import Allocations, Claim, NodeReading
+from migscaler.model.ids import GpuUuid, MigUuid
+from migscaler.model.layout import Layout
+from migscaler.model.ports import Clock, HostProcesses
+from migscaler.model.profile import InstanceSpec
+from migscaler.schedulers.evidence import EvidenceScan, Holder
+from migscaler.schedulers.owners import HostRoots, job_runtime
+from migscaler.schedulers.ports import LeaseBook
+from migscaler.schedulers.proc import family, processes
+
+LEASE = "lease"
+"""The kind of a hold that is an allocation."""
+PERIOD_SECONDS = 0.2
+"""Leases are granted by the same process within one transaction; this only lets one in flight end."""
+MIG_MINORS = Path("driver/nvidia-caps/mig-minors")
+"""Below /proc: the driver's map of capability nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareHost:
+    """What of the host is looked at; `own_pid` and its descendants are no holders."""
+
+    host: HostProcesses
+    roots: HostRoots = field(default_factory=HostRoots)
+    own_pid: int = field(default_factory=os.getpid)
+
+
+class BareScheduler:
+    """The scheduler port for a bare host. Safe for several threads."""
+
+    def __init__(
+        self, *, book: LeaseBook, clock: Clock, host: BareHost, wait_max_age: timedelta
+    ) -> None:
+        """Take where leases are kept and what of the host to look at.
+
+        `wait_max_age` is how long an answer of `waiting` holds.
+        """
+        self._book = book
+        self._clock = clock
+        self._host = host
+        self._wait_max_age = wait_max_age
+        self._scan = EvidenceScan(proc=host.roots.proc, mig_minors=host.roots.proc / MIG_MINORS)
+        self._lock = threading.Lock()
+        self._fenced: frozenset[GpuUuid] = frozenset()
+
+    def allocations(self, reading: NodeReading) -> Allocations:
+        """Return leases and holders without a CUDA context; unknown where the host can't be seen whole.
+
+        Claims are listed even then: what is known to be held is held.
+        """
+        try:
+            leases = [hold for hold in self._book.holds(self._clock.now()) if hold.kind == LEASE]
+        except StoreError as error:
+            return Allocations(known=False, why_unknown=f"leases can't be read: {error}")
+        claims = _lease_claims(leases, reading)
+        if not self._host.host.visible():
+            why = "not all processes of the host are visible; run in the host's PID namespace"
+            return Allocations(known=False, why_unknown=why, claims=tuple(claims.values()))
+        holders, problem = self._look(reading)
+        for holder in holders:
+            claims.setdefault(holder.mig_uuid, _holder_claim(holder))
+        ordered = tuple(claims.values())
+        if problem is not None:
+            return Allocations(known=False, why_unknown=problem, claims=ordered)
+        return Allocations(known=True, claims=ordered)
+
+    def waiting(self) -> Fetched:
+        """Return the waits for leases by size; a size nobody waits for is wanted 0 times."""
+        now = self._clock.now()
+        try:
+            sizes = Counter(wait.size for wait in self._book.lease_waits(now))
+        except StoreError as error:
+            return Fetched(reading=None, problem=f"waiting leases can't be read: {error}")
+        counts = sorted(sizes.items())
+        reading = Reading(
+            counts=Counts.WAITING,
+            true_at=now,
+            expires_at=now + self._wait_max_age,
+            wants=tuple(Want(size=size, count=count) for size, count in counts),
+            absent_is_zero=True,
+        )
+        rows = tuple(RawRow(labels=size, value=str(count)) for size, count in counts)
+        return Fetched(reading=reading, rows=rows)
+
+    def fence(self, uuid: GpuUuid, specs: tuple[InstanceSpec, ...]) -> str | None:  # noqa: ARG002
+        """Refuse leases on this GPU from now on; always holds."""
+        with self._lock:
+            self._fenced |= {uuid}
+        return None
+
+    def unfence(self, uuid: GpuUuid) -> str | None:
+        """Allow leases on this GPU again; always done."""
+        with self._lock:
+            self._fenced -= {uuid}
+        return None
+
+    def fenced(self) -> frozenset[GpuUuid]:
+        """Return the GPUs on which no lease may be granted now; whoever grants one asks here."""
+        with self._lock:
+            return self._fenced
+
+    def refresh(self, uuid: GpuUuid, layout: Layout) -> str | None:  # noqa: ARG002
+        """Nothing to make known: leases are chosen from the live picture."""
+        return None
+
+    def period_seconds(self) -> float:
+        """Return how long to wait between fencing and acting."""
+        return PERIOD_SECONDS
+
+    def _look(self, reading: NodeReading) -> tuple[tuple[Holder, ...], str | None]:
+        """Return holders found among the processes, and what keeps the picture from being whole."""
+        roots = self._host.roots
+        try:
+            table = processes(roots.proc)
+        except OSError as error:
+            return (), f"processes can't be listed: {error.strerror}"
+        ours = family(table, self._host.own_pid)
+        others = tuple(process for process in table if process.pid not in ours)
+        evidence = self._scan.look(reading, others)
+        runtime = job_runtime(others, roots.run)
+        if runtime is not None:
+            remedy = "stop it, or stay in recommend: there is no adapter for it yet"
+            return evidence.holders, f"{runtime} and may hand out instances unseen; {remedy}"
+        return evidence.holders, evidence.problem
+
+
+def _lease_claims(leases: list[HoldRecord], reading: NodeReading) -> dict[MigUuid, Claim]:
+    """Return one claim per lease whose instance is there; a lease without spec claims the whole GPU."""
+    claims: dict[MigUuid, Claim] = {}
+    for lease in leases:
+        for gpu in reading.gpus:
+            if gpu.uuid != lease.gpu_uuid:
+                continue
+            for read in gpu.instances or ():
+                mig_uuid = read.instance.mig_uuid
+                if mig_uuid is not None and lease.spec in (None, read.instance.spec):
+                    claims[mig_uuid] = Claim(
+                        gpu_uuid=gpu.uuid,
+                        mig_uuid=mig_uuid,
+                        owner=f"lease {lease.hold_id}",
+                        user=lease.owner,
+                        since=lease.created_at,
+                    )
+    return claims
+
+
+def _holder_claim(holder: Holder) -> Claim:
+    return Claim(
+        gpu_uuid=holder.gpu_uuid,
+        mig_uuid=holder.mig_uuid,
+        owner=f"process {holder.pid} ({holder.name}): {holder.trace}",
+    )

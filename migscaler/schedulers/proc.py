@@ -1,0 +1,96 @@
+"""The process table as files: who runs, whose child, which files open, which environment.
+
+Everything is read below a root that is passed in, so that tests and the simulation can lay one out.
+Processes end while they are read; that is not a failure. What may not be read is told as such.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process: its id, its kernel name (at most 15 characters) and its parent's id."""
+
+    pid: int
+    name: str
+    parent: int
+
+
+def processes(root: Path) -> tuple[Process, ...]:
+    """Return every process that can be seen, by rising id.
+
+    Raises:
+        OSError: the directory itself can't be read.
+    """
+    pids = sorted(int(name) for name in os.listdir(root) if name.isdigit())
+    found = (_process(root, pid) for pid in pids)
+    return tuple(process for process in found if process is not None)
+
+
+def family(table: Iterable[Process], ancestor: int) -> frozenset[int]:
+    """Return a process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for process in table:
+        children.setdefault(process.parent, []).append(process.pid)
+    found, pending = {ancestor}, [ancestor]
+    while pending:
+        for pid in children.get(pending.pop(), []):
+            if pid not in found:
+                found.add(pid)
+                pending.append(pid)
+    return frozenset(found)
+
+
+def open_files(root: Path, pid: int) -> tuple[str, ...] | None:
+    """Return the targets of a process's open files; None if they may not be read.
+
+    Cost: about 1 us per open file. A process that has ended has none.
+    """
+    directory = f"{root}/{pid}/fd"
+    targets = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                target = _link(entry.path)
+                if target is not None:
+                    targets.append(target)
+    except PermissionError:
+        return None
+    except OSError:
+        return ()
+    return tuple(targets)
+
+
+def environment(root: Path, pid: int) -> bytes | None:
+    """Return a process's initial environment, NUL-separated; None if it may not be read."""
+    try:
+        with open(f"{root}/{pid}/environ", "rb") as file:
+            return file.read()
+    except PermissionError:
+        return None
+    except OSError:
+        return b""
+
+
+def _process(root: Path, pid: int) -> Process | None:
+    """Read one process; None if it has ended. The name may contain blanks and brackets."""
+    try:
+        with open(f"{root}/{pid}/stat", "rb") as file:
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return None
+    first, last = text.find("("), text.rfind(")")
+    fields = text[last + 1 :].split()
+    if first < 0 or len(fields) < 2:
+        return None
+    return Process(pid=pid, name=text[first + 1 : last], parent=int(fields[1]))
+
+
+def _link(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,161 @@
+"""One instant query to a Prometheus server, with every way of failing told in words.
+
+Answer format: Prometheus HTTP API, "Instant queries" (stable since 1.0). The whole answer has a
+deadline and a size limit: a server that drips bytes must not hold up the others.
+"""
+
+import json
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+
+from migscaler.errors import MigscalerError
+from migscaler.model.ports import Clock
+
+MAX_BYTES = 4 * 1024 * 1024
+"""A demand query answers with one series per size, some kilobytes."""
+_MAX_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How a server is reached; the token is read from its file at every request."""
+
+    url: str
+    timeout: timedelta
+    bearer_token_file: Path | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One series of an answer: labels without the metric name, the value as text, its moment."""
+
+    labels: tuple[tuple[str, str], ...]
+    value: str
+    at: datetime
+
+    def label(self, name: str) -> str | None:
+        """Return a label's value; an empty one is the same as none."""
+        return dict(self.labels).get(name) or None
+
+    def label_text(self) -> str:
+        """Return the labels as Prometheus writes them."""
+        return "{" + ", ".join(f'{name}="{value}"' for name, value in self.labels) + "}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Series of an instant vector; a scalar is one series without labels.
+
+    `problem` says why the numbers can't be used, None when they can; samples may stand beside it.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    problem: str | None = None
+
+
+def open_client(connection: Connection) -> httpx.Client:
+    """Return a client for one server; proxies of the environment are not used.
+
+    Raises:
+        OSError: the file of certificate authorities can't be read.
+    """
+    seconds = connection.timeout.total_seconds()
+    if connection.ca_file is not None:
+        context = ssl.create_default_context(cafile=str(connection.ca_file))
+        return httpx.Client(timeout=seconds, trust_env=False, verify=context)
+    # Loading the system's authorities takes 20 ms and 3 MB, and plain http has no use for them.
+    verify = connection.url.startswith("https:")
+    return httpx.Client(timeout=seconds, trust_env=False, verify=verify)
+
+
+def ask(connection: Connection, client: httpx.Client, clock: Clock, query: str) -> Answer:
+    """Return the answer to an instant query; never raises for what a server or network does."""
+    headers = {"Accept": "application/json"}
+    if connection.bearer_token_file is not None:
+        try:
+            token = connection.bearer_token_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            return Answer(problem=f"bearer token can't be read: {error}")
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        status, body = _request(connection, client, clock, query, headers)
+    except (httpx.HTTPError, httpx.InvalidURL, _Refused) as error:
+        words = str(error) or type(error).__name__
+        return Answer(problem=_short(f"{connection.url} did not answer: {words}"))
+    return _decode(status, body)
+
+
+class _Refused(MigscalerError):
+    """The answer is too slow or too large to be read on."""
+
+
+def _request(
+    connection: Connection, client: httpx.Client, clock: Clock, query: str, headers: dict[str, str]
+) -> tuple[int, bytes]:
+    """Return status and body, within deadline and size."""
+    seconds = connection.timeout.total_seconds()
+    deadline = clock.monotonic() + seconds
+    address = f"{connection.url}/api/v1/query"
+    parameters = {"query": query, "timeout": f"{seconds:g}s"}
+    body = bytearray()
+    with client.stream("GET", address, params=parameters, headers=headers) as response:
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise _Refused(f"more than {MAX_BYTES} bytes")
+            if clock.monotonic() > deadline:
+                raise _Refused(f"not complete within {seconds:g} s")
+        return response.status_code, bytes(body)
+
+
+def _decode(status: int, body: bytes) -> Answer:
+    """Read an answer of the API; errors come as JSON with 4xx or 5xx, or as a proxy's page."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return Answer(
+            problem=f"HTTP {status} with something that is not JSON; is the address right?"
+        )
+    if not isinstance(answer, dict):
+        return Answer(problem=f"HTTP {status} with JSON that is not an answer of Prometheus")
+    if answer.get("status") != "success" or status != 200:
+        kind, words = answer.get("errorType", "error"), answer.get("error", "no explanation")
+        return Answer(problem=_short(f"HTTP {status}, {kind}: {words}"))
+    try:
+        samples = _samples(answer["data"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        return Answer(problem=_short(f"an answer that can't be read: {error!r}"))
+    warnings = answer.get("warnings")
+    if warnings:
+        return Answer(samples=samples, problem=_short(f"Prometheus warns: {warnings}"))
+    return Answer(samples=samples)
+
+
+def _samples(data: dict[str, object]) -> tuple[Sample, ...]:
+    """Decode a vector or scalar; raises ValueError for a range or a text."""
+    kind, result = data["resultType"], data["result"]
+    if not isinstance(result, list):
+        raise TypeError("the result is no list")
+    if kind == "scalar":
+        return (_sample({}, result),)
+    if kind == "vector":
+        return tuple(_sample(series["metric"], series["value"]) for series in result)
+    raise ValueError(f"the query gives a {kind}, not a number per series")
+
+
+def _sample(metric: dict[str, str], value: list[object]) -> Sample:
+    moment, text = value
+    return Sample(
+        labels=tuple(sorted((name, str(v)) for name, v in metric.items() if name != "__name__")),
+        value=str(text),
+        at=datetime.fromtimestamp(float(str(moment)), UTC),
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "..."
