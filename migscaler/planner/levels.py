@@ -71,6 +71,17 @@ class _Relaxed:
 
     bounds: tuple[int, ...]
     optima: tuple[Optimum | None, ...]
+    linear: LinearLevels
+
+    def again(self, columns: Columns, reached: list[int]) -> Optimum:
+        """Minimise the next level anew, those before it held at what was really reached."""
+        chosen = np.arange(columns.options)
+        for level, fixed in enumerate(columns.fixed):
+            if level < len(reached):
+                self.linear.hold(level, on(columns, level, chosen), reached[level] - fixed)
+            else:
+                self.linear.release(level)
+        return self.linear.minimise(on(columns, len(reached), chosen))
 
     @property
     def point(self) -> Floats | None:
@@ -87,7 +98,7 @@ def _relax(columns: Columns, tiers: int, stay: Ints) -> _Relaxed:
     optima: list[Optimum | None] = []
     for level in range(len(columns.costs)):
         if level == tiers and tuple(bounds) == at_stay[:tiers]:
-            return _Relaxed(bounds=at_stay, optima=())
+            return _Relaxed(bounds=at_stay, optima=(), linear=linear)
         cost = on(columns, level, chosen)
         if not cost.any():
             bounds.append(columns.fixed[level])
@@ -96,8 +107,8 @@ def _relax(columns: Columns, tiers: int, stay: Ints) -> _Relaxed:
         optimum = linear.minimise(cost)
         optima.append(optimum)
         bounds.append(_bound(optimum.value, columns.steps[level]) + columns.fixed[level])
-        linear.hold(cost, bounds[-1] - columns.fixed[level])
-    return _Relaxed(bounds=tuple(bounds), optima=tuple(optima))
+        linear.hold(level, cost, bounds[-1] - columns.fixed[level])
+    return _Relaxed(bounds=tuple(bounds), optima=tuple(optima), linear=linear)
 
 
 def _bound(least: float, step: int) -> int:
@@ -152,12 +163,11 @@ def _one_by_one(columns: Columns, tiers: int, stay: Ints, relaxed: _Relaxed) -> 
     best = stay
     reached: list[int] = []
     bounds: list[int] = []
-    again = _Again(columns)
     for level, fixed in enumerate(columns.fixed):
         if tuple(reached) == relaxed.bounds[:level]:
             optimum, bound = relaxed.optima[level], relaxed.bounds[level]
         else:
-            optimum = again.minimise(reached)
+            optimum = relaxed.again(columns, reached)
             bound = fixed + _bound(optimum.value, columns.steps[level])
         if optimum is not None:
             best = _nearest(columns, optimum, reached, bound, best)
@@ -166,28 +176,6 @@ def _one_by_one(columns: Columns, tiers: int, stay: Ints, relaxed: _Relaxed) -> 
         reached.append(values(columns, best)[level])
         bounds.append(bound)
     return Settled(x=best, values=tuple(reached), bounds=tuple(bounds))
-
-
-class _Again:
-    """The linear levels once more, from where a level could not meet its bound."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        self._chosen = np.arange(columns.options)
-        self._linear: LinearLevels | None = None
-        self._held = 0
-
-    def minimise(self, reached: list[int]) -> Optimum:
-        """Minimise the next level with those before it held at what was reached."""
-        columns, chosen = self._columns, self._chosen
-        if self._linear is None:
-            nothing = np.zeros(columns.options, dtype=np.int64)
-            self._linear = LinearLevels(programme_for(columns, chosen, nothing))
-        for level in range(self._held, len(reached)):
-            limit = reached[level] - columns.fixed[level]
-            self._linear.hold(on(columns, level, chosen), limit)
-        self._held = len(reached)
-        return self._linear.minimise(on(columns, len(reached), chosen))
 
 
 def _nearest(

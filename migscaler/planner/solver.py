@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 
 # Simplex iterations of one linear programme; 10,000 GPUs need about 5,000.
 ITERATION_LIMIT = 1_000_000
+# HiGHS' number of the primal simplex among its strategies.
+PRIMAL = 4
 # Values are integers; the default relative gap of 1e-4 is not exact from 10,000 GPUs on.
 GAP_BELOW_ONE = 0.99
 
@@ -78,6 +80,7 @@ class LinearLevels:
         self._highs = _loaded(programme, integer=False)
         self._highs.setOptionValue("simplex_iteration_limit", ITERATION_LIMIT)
         self._columns = np.arange(len(programme.upper), dtype=np.int32)
+        self._rows: dict[int, int] = {}
 
     def minimise(self, cost: Floats) -> Optimum:
         """Return an optimum.
@@ -101,12 +104,23 @@ class LinearLevels:
             reduced=np.array(solution.col_dual),
         )
 
-    def hold(self, cost: Floats, limit: float) -> None:
-        """From now on allow only points of at most this cost."""
-        used = np.flatnonzero(cost).astype(np.int32)
-        self._highs.addRow(-np.inf, limit, len(used), used, cost[used])
-        # The last point still satisfies the new row, so the primal simplex goes on from there.
-        self._highs.setOptionValue("simplex_strategy", 4)
+    def hold(self, level: int, cost: Floats, limit: float) -> None:
+        """From now on allow only points of at most this cost; replaces the level's former limit."""
+        row = self._rows.get(level)
+        if row is None:
+            used = np.flatnonzero(cost).astype(np.int32)
+            self._rows[level] = self._highs.getNumRow()
+            self._highs.addRow(-np.inf, limit, len(used), used, cost[used])
+        else:
+            self._highs.changeRowBounds(row, -np.inf, limit)
+        # The last point still satisfies the rows, so the primal simplex goes on from there.
+        self._highs.setOptionValue("simplex_strategy", PRIMAL)
+
+    def release(self, level: int) -> None:
+        """Allow any cost of a level again."""
+        row = self._rows.get(level)
+        if row is not None:
+            self._highs.changeRowBounds(row, -np.inf, np.inf)
 
 
 def minimise_integer(
