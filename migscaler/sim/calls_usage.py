@@ -1,7 +1,10 @@
 """NVML functions about what is in use: memory and processes, of GPUs and of MIG devices."""
 
+import struct
+
 from migscaler.sim.arguments import Argument, Filled, require_version, target
 from migscaler.sim.codes import Answered, Code
+from migscaler.sim.core import driver_tuple
 from migscaler.sim.session import Session
 from migscaler.sim.state import ComputeState, GpuState, InstanceState, Job
 from migscaler.sim.symbols import Symbol
@@ -9,6 +12,12 @@ from migscaler.sim.telemetry import RESERVED_MIB, gpu_used_mib, instance_used_mi
 
 MIB = 1024 * 1024
 NOT_MIG = 0xFFFFFFFF  # gpuInstanceId of a process outside MIG
+# The third name of the process lists: from 535.43 its structure had one field more without telling,
+# from 535.98 it was gone for the rest of that branch, and later drivers have it with the old
+# structure again (XuehaiPan/nvitop pull requests 79, 89 and 226).
+_FIRST_GROWN = (535, 43)
+_V3_ABSENT = ((535, 98), (536,))
+_GROWN_ENTRY = struct.Struct("=IxxxxQIIQ")
 _COMPUTE_MODE, _GRAPHICS_MODE = 0, 1  # NVML_PROCESS_MODE_*
 
 
@@ -47,6 +56,29 @@ def _memory(session: Session, handle: Argument) -> tuple[int, int, int]:
 def processes(session: Session, handle: Argument, count: Argument, array: Argument) -> int:
     """Answer nvmlDeviceGetComputeRunningProcesses_v2 and _v3: both fill the structure of v2."""
     return _list(session, handle, count, array, graphics=False)
+
+
+def processes_v3(session: Session, handle: Argument, count: Argument, array: Argument) -> int:
+    """Answer nvmlDeviceGetComputeRunningProcesses_v3, with the wider entries of early R535."""
+    if not _FIRST_GROWN <= driver_tuple(session.driver) < _V3_ABSENT[0]:
+        return _list(session, handle, count, array, graphics=False)
+    gpu, gi, ci = session.any_device(handle)
+    found = _jobs(session, gpu, gi, ci, graphics=False)
+    counter = target(count)
+    room, counter.value = counter.value, len(found)
+    if not found:
+        return Code.SUCCESS
+    if array is None or room < len(found):
+        return Code.INSUFFICIENT_SIZE
+    memory = memoryview(target(array)).cast("B")
+    for slot, job in enumerate(found):
+        end = (slot + 1) * _GROWN_ENTRY.size
+        if end > len(memory):  # a driver would write on; the caller's memory is not ours to break
+            break
+        ids = (NOT_MIG if one is None else one for one in (job.gi_id, job.ci_id))
+        start = end - _GROWN_ENTRY.size
+        _GROWN_ENTRY.pack_into(memory, start, job.pid, job.memory_mib * MIB, *ids, 0)
+    return Code.SUCCESS
 
 
 def graphics_processes(session: Session, handle: Argument, count: Argument, array: Argument) -> int:
@@ -130,9 +162,11 @@ def symbols() -> dict[str, Symbol]:
         f"{device}MemoryInfo": Symbol(memory_v1),
         f"{device}MemoryInfo_v2": Symbol(memory_v2, since=510),
         f"{device}ComputeRunningProcesses_v2": Symbol(processes),
-        f"{device}ComputeRunningProcesses_v3": Symbol(processes, since=510),
+        f"{device}ComputeRunningProcesses_v3": Symbol(processes_v3, since=510, absent=_V3_ABSENT),
         f"{device}GraphicsRunningProcesses_v2": Symbol(graphics_processes),
-        f"{device}GraphicsRunningProcesses_v3": Symbol(graphics_processes, since=510),
+        f"{device}GraphicsRunningProcesses_v3": Symbol(
+            graphics_processes, since=510, absent=_V3_ABSENT
+        ),
         f"{device}MPSComputeRunningProcesses_v3": Symbol(mps_processes, since=510),
         f"{device}RunningProcessDetailList": Symbol(process_details, since=545),
     }

@@ -14,7 +14,7 @@ from migscaler.sim import (
 )
 from migscaler.sim.arguments import address
 from migscaler.sim.codes import Answered, Code
-from migscaler.sim.core import driver_branch
+from migscaler.sim.core import driver_tuple
 from migscaler.sim.faults import strike
 from migscaler.sim.handles import Kind
 from migscaler.sim.node import SimNode
@@ -54,9 +54,9 @@ class NvmlLibrary:
     def __init__(self, node: SimNode, actor: str | None = None) -> None:
         """Load the library of the node's present driver; `actor` is who the call log names."""
         session = Session(node, actor if actor is not None else f"nvml/{os.getpid()}")
-        branch = driver_branch(session.driver)
+        version = driver_tuple(session.driver)
         for name, symbol in all_symbols().items():
-            if symbol.since <= branch:
+            if symbol.offered(version):
                 setattr(self, name, _bind(session, name, symbol))
         self.nvmlErrorString = _error_string()
 

@@ -1,4 +1,5 @@
 import ctypes
+from collections.abc import Callable
 from ctypes import byref, c_uint
 
 import pynvml
@@ -52,7 +53,7 @@ def test_handles_of_another_kind_are_refused(build: Build) -> None:
     build("A100-SXM4-40GB")
     (gi,) = cgi(19)
     device = pynvml.nvmlComputeInstanceGetInfo(full_ci(gi)).device
-    wrong = [
+    wrong: list[Callable[[], object]] = [
         lambda: pynvml.nvmlDeviceGetMigMode(device),
         lambda: pynvml.nvmlDeviceGetMigMode(gi),
         lambda: pynvml.nvmlGpuInstanceGetInfo(device),
@@ -91,6 +92,20 @@ def test_missing_symbol_looks_as_with_an_old_driver_to_pynvml(build: Build) -> N
     assert pynvml.nvmlDeviceGetComputeRunningProcesses_v2(gpu()) == []
     with pytest.raises(pynvml.NVMLError_FunctionNotFound):
         pynvml.nvmlSystemGetDriverBranch()
+
+
+def test_process_lists_of_r535_are_the_odd_ones(build: Build) -> None:
+    """Early 535 wrote wider entries, so the second pid is read from the wrong place."""
+    node = build("A100-SXM4-40GB", "535.54.03", mig=False)
+    pids = [node.start_job(0, memory_mib=64, pid=pid) for pid in (1001, 1002)]
+    found = pynvml.nvmlDeviceGetComputeRunningProcesses(gpu())
+    assert found[0].pid == 1001
+    assert [process.pid for process in found] != pids
+    second = pynvml.nvmlDeviceGetComputeRunningProcesses_v2(gpu())
+    assert [process.pid for process in second] == pids
+    build("A100-SXM4-40GB", "535.129.03")
+    with pytest.raises(pynvml.NVMLLibraryMismatchError):
+        pynvml.nvmlDeviceGetComputeRunningProcesses(gpu())
 
 
 def test_library_wants_to_be_initialised(build: Build) -> None:

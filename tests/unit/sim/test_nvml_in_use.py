@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pynvml
 import pytest
 
@@ -72,7 +74,7 @@ def test_unprivileged_process_may_look_at_mig_devices_only(build: Build) -> None
     node = build(A100)
     full_ci(cgi(19)[0])
     node.set_node(privileged=False)
-    refused = [
+    refused: list[Callable[[], object]] = [
         lambda: cgi(19),
         lambda: pynvml.nvmlDeviceSetMigMode(gpu(), 0),
         lambda: pynvml.nvmlDeviceGetGpuInstanceById(gpu(), 13),

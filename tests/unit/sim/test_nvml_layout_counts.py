@@ -6,7 +6,7 @@ import pynvml
 import pytest
 
 from tests.unit.sim.conftest import Build
-from tests.unit.sim.smi_nvml import cgi_at, gpu, lgipp
+from tests.unit.sim.smi_nvml import cgi_at, lgipp
 
 PLAIN = (19, 14, 9, 5, 0)  # ids of 1g, 2g, 3g, 4g, 7g
 Spec = tuple[int, int, int]

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pynvml
 import pytest
 
@@ -100,7 +102,11 @@ def test_lost_gpu_answers_nothing_else(build: Build) -> None:
     node = build("2xA100-SXM4-40GB")
     handle = gpu(0)
     node.lose_gpu(0)
-    for call in (lambda: gpu(0), lambda: pynvml.nvmlDeviceGetMigMode(handle)):
+    calls: list[Callable[[], object]] = [
+        lambda: gpu(0),
+        lambda: pynvml.nvmlDeviceGetMigMode(handle),
+    ]
+    for call in calls:
         with pytest.raises(pynvml.NVMLError_GpuIsLost):
             call()
     assert pynvml.nvmlDeviceGetCount() == 2
