@@ -1,0 +1,134 @@
+"""`migscaler config`: check the file, show what is in force, print its schema."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from migscaler.cli.output import (
+    DIFFERS,
+    FAILED,
+    Failed,
+    leave,
+    note,
+    output_option,
+    show,
+    show_json,
+)
+from migscaler.cli.session import Session, pass_session
+from migscaler.errors import ConfigError, Finding
+
+if TYPE_CHECKING:
+    from migscaler.app.config.load import LoadedConfig
+    from migscaler.model.gpu import NodeSnapshot
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def config() -> None:
+    """Check and show the configuration file."""
+
+
+@config.command()
+@click.argument("file", type=_FILE, required=False)
+@click.option(
+    "--against",
+    type=_FILE,
+    help="Also check it against a node: the file of `migscaler status --snapshot`.",
+)
+@output_option
+@pass_session
+def check(session: Session, file: Path | None, against: Path | None, output: str) -> None:
+    """Check FILE as a whole; every finding comes with its line and a remedy.
+
+    Exit codes: 0 fine, 1 it can't be used, 3 it can, but does not fit the node of --against.
+    """
+    from migscaler.app.config.load import load_file
+    from migscaler.cli.records import read_snapshot
+
+    path = _path(session, file)
+    try:
+        loaded = load_file(path)
+    except ConfigError as error:
+        _report(path, error.findings, (), output)
+        leave(FAILED)
+    misfits: tuple[Finding, ...] = ()
+    if against is not None:
+        misfits = misfits_of(loaded, read_snapshot(against.read_text("utf-8")))
+    _report(path, (), (*loaded.warnings, *misfits), output)
+    if misfits:
+        leave(DIFFERS)
+
+
+@config.command("show")
+@click.argument("file", type=_FILE, required=False)
+@output_option
+@pass_session
+def show_config(session: Session, file: Path | None, output: str) -> None:
+    """Print the configuration with every default written out."""
+    from migscaler.app.config.load import effective_yaml, load_file
+
+    loaded = load_file(_path(session, file))
+    if output == "json":
+        show_json(loaded.config.model_dump(mode="json", by_alias=True))
+    else:
+        click.echo(effective_yaml(loaded), nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON schema of the file, for editors and CI."""
+    from migscaler.app.config.reference import json_schema
+
+    show_json(json_schema())
+
+
+def misfits_of(loaded: "LoadedConfig", snapshot: "NodeSnapshot") -> tuple[Finding, ...]:
+    """Return what the configuration asks for and the node can't give."""
+    from migscaler.app.config.against import warnings_against
+
+    gpus = tuple(gpu.reading for gpu in snapshot.gpus)
+    return warnings_against(loaded, gpus, snapshot.taken_at)
+
+
+def _path(session: Session, file: Path | None) -> Path:
+    """Return the file that is meant."""
+    from migscaler.app.config.load import find_file
+
+    found = find_file(file or session.options.config, os.environ)
+    if found is None:
+        raise Failed("no configuration file found; name one")
+    return found
+
+
+def _report(
+    path: Path, errors: tuple[Finding, ...], warnings: tuple[Finding, ...], output: str
+) -> None:
+    """Print what was found."""
+    if output == "json":
+        shown = {"errors": _as_json(errors), "warnings": _as_json(warnings)}
+        show_json({"file": str(path), "usable": not errors, **shown})
+        return
+    for kind, findings in (("error", errors), ("warning", warnings)):
+        for finding in findings:
+            place = f"{path}:{finding.line}" if finding.line else str(path)
+            show(f"{place}: {kind}: {finding.where}: {finding.problem}; {finding.remedy}")
+    if not errors and not warnings:
+        show(f"{path} is fine")
+    elif errors:
+        note(f"{len(errors)} error(s); the file can't be used")
+
+
+def _as_json(findings: tuple[Finding, ...]) -> list[dict[str, object]]:
+    return [
+        {
+            "line": finding.line,
+            "column": finding.column,
+            "where": finding.where,
+            "problem": finding.problem,
+            "remedy": finding.remedy,
+        }
+        for finding in findings
+    ]

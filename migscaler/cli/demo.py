@@ -1,0 +1,187 @@
+"""`migscaler demo`: the real daemon on a simulated node, under a day's load in minutes."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from migscaler.cli.output import Failed, show
+from migscaler.cli.params import DURATION
+
+if TYPE_CHECKING:
+    from migscaler.cli.demo_load import Load
+
+NODE = "6xA100-SXM4-40GB,2xH100-80GB"
+_HOST = "127.0.0.1"
+_FIRST_PORT = 9836
+_PORTS_TRIED = 20
+_STEP_SECONDS = 0.5
+_READY_SECONDS = 20.0
+_END_SECONDS = 10.0
+_START_HOUR = 6.5
+
+
+@click.command()
+@click.option("--day", type=DURATION, default="4m", show_default=True, help="Length of a day.")
+@click.option("--for", "lasting", type=DURATION, help="End after this long. [default: on Ctrl-C]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port of the page. [default: 9836 or next free]"
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the node, journal and log here. [default: a temporary one, removed at the end]",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, other jobs.")
+def demo(
+    day: timedelta, lasting: timedelta | None, port: int | None, directory: Path | None, seed: int
+) -> None:
+    """Watch migscaler reshape 6 A100 and 2 H100, simulated: finer by day, coarser by night.
+
+    The daemon, its journal, page and metrics are the real ones; only the NVML library below is
+    simulated. Jobs arrive, wait in a queue per size, run and leave. Needs no GPU, root or network.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _place(directory) as root:
+            _run(root, day, lasting, free_port() if port is None else port, seed)
+    except KeyboardInterrupt:
+        show("", "The demo ended.")
+
+
+def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed: int) -> None:
+    """Build the node, start the daemon, and play the day."""
+    from migscaler.app.clock import RealClock
+    from migscaler.cli.demo_load import Load
+    from migscaler.sim.node import build_node
+
+    clock = RealClock()
+    node = build_node(NODE, directory=root / "node", seed=seed)
+    for gpu in node.state.gpus:
+        # As the night left it; the morning's jobs are smaller.
+        node.foreign_create(gpu.index, "7g@0", actor="demo")
+    config = root / "demo.yaml"
+    template = resources.files("migscaler.cli").joinpath("demo.yaml").read_text("utf-8")
+    config.write_text(template.replace("@LISTEN@", f"{_HOST}:{port}"), "utf-8")
+    with _daemon(root, config) as child:
+        load = Load(root, node, seed, 86400 / day.total_seconds(), _START_HOUR)
+        end = None if lasting is None else clock.monotonic() + lasting.total_seconds()
+        give_up = clock.monotonic() + _READY_SECONDS
+        announced = False
+        while end is None or clock.monotonic() < end:
+            if child.poll() is not None:
+                raise Failed(f"the daemon ended with {child.returncode}:\n{_last_lines(root)}")
+            is_ready = load.step(clock.monotonic())
+            if is_ready and not announced:
+                _announce(root, port, day)
+                announced = True
+            elif not announced and clock.monotonic() > give_up:
+                raise Failed(f"the daemon did not answer:\n{_last_lines(root)}")
+            clock.sleep(_STEP_SECONDS)
+        _summarize(load)
+
+
+def _announce(root: Path, port: int, day: timedelta) -> None:
+    """Say where to look, and at what."""
+    show(
+        "",
+        f"  page      http://{_HOST}:{port}/",
+        f"  metrics   http://{_HOST}:{port}/metrics",
+        f"  commands  migscaler --state-dir {root / 'state'} status",
+        "            (or explain, plan, history, layouts, hold, pause, lease, ...)",
+        "",
+        f"A day lasts {day.total_seconds():g} s and starts at 06:30: many small jobs by day, few "
+        "large ones by night.",
+        "Watch the strips on the page: shaded instances are in use and stay, idle ones are reshaped.",
+        "Ctrl-C ends it.",
+        "",
+    )
+
+
+def _summarize(load: "Load") -> None:
+    """Say what the day came to."""
+    tally = load.workload.tally
+    show(
+        "",
+        f"The demo ended: {load.changes} GPU plans done, {tally.started} jobs started, "
+        f"{tally.finished} finished, {tally.lost} lost.",
+    )
+
+
+@contextmanager
+def _place(directory: Path | None) -> Iterator[Path]:
+    """Give the demo's directory; a temporary one is removed at the end."""
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield directory.resolve()
+        return
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    parent = runtime if runtime and os.access(runtime, os.W_OK) else None
+    root = Path(tempfile.mkdtemp(prefix="migscaler-demo-", dir=parent))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _daemon(root: Path, config: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run the daemon on the node while inside; its log goes to daemon.log."""
+    (root / "state").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "migscaler.cli.main"]
+    options = ["--config", str(config), "--state-dir", str(root / "state")]
+    with (root / "daemon.log").open("wb") as log:
+        # In a session of its own: Ctrl-C comes to the demo, which then ends the daemon and waits.
+        child = subprocess.Popen(
+            [*command, *options, "sim", "run", "--directory", str(root / "node")],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def free_port() -> int:
+    """Return the first free port from 9836 on, 0 (any) if none of the next twenty is free."""
+    for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
+            return port
+    return 0
+
+
+def _last_lines(root: Path) -> str:
+    """Return the end of the daemon's log."""
+    return "\n".join((root / "daemon.log").read_text("utf-8", "replace").splitlines()[-10:])
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End by SIGTERM as by Ctrl-C."""
+    raise KeyboardInterrupt

@@ -1,0 +1,142 @@
+"""`migscaler doctor`: what keeps this node from being measured or reshaped, and the way out."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from migscaler.cli import checks
+from migscaler.cli.answers import rows, text
+from migscaler.cli.checks import Check, Verdict, fine, problem, warning
+from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
+from migscaler.cli.records import snapshot_of
+from migscaler.cli.session import Node, Session, pass_session
+from migscaler.errors import CommandRefused, ConfigError, HardwareError, MigscalerError
+
+if TYPE_CHECKING:
+    from migscaler.model.gpu import NodeSnapshot
+
+_STYLES = {Verdict.FINE: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+_ROOT = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+@click.command()
+@click.option("--proc", type=_ROOT, default="/proc", show_default=True, help="The host's /proc.")
+@click.option("--dev", type=_ROOT, default="/dev", show_default=True, help="The host's /dev.")
+@output_option
+@pass_session
+def doctor(session: Session, proc: Path, dev: Path, output: str) -> None:
+    """Look at driver, permissions, processes, other owners, sources, configuration and state.
+
+    Exit code 1 if there is a problem; warnings alone are 0.
+    """
+    found = list(examine(session, proc, dev))
+    if output == "json":
+        show_json({"checks": [_as_json(check) for check in found]})
+    else:
+        _print(found)
+    if any(check.verdict is Verdict.PROBLEM for check in found):
+        leave(FAILED)
+
+
+def examine(session: Session, proc: Path, dev: Path) -> Iterator[Check]:
+    """Yield every check; nothing that fails keeps the others from being made."""
+    from migscaler.app.clients import known_services
+
+    snapshot: NodeSnapshot | None = None
+    try:
+        with session.node() as node:
+            snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+            yield from checks.node_checks(snapshot)
+            for gpu in snapshot.gpus:
+                yield from checks.gpu_checks(gpu)
+            yield checks.capability_nodes(dev, snapshot)
+            yield from _sources(node)
+    except (HardwareError, CommandRefused) as error:
+        yield checks.driver_missing(str(error))
+    except MigscalerError as error:
+        yield problem("node", str(error), "see the log of the daemon")
+    yield checks.permission(os.geteuid(), proc, dev)
+    yield checks.held_by(known_services(proc))
+    yield from _configuration(session, snapshot)
+
+
+def _sources(node: Node) -> Iterator[Check]:
+    """Ask every demand source once."""
+    for row in rows(node.execute("demand", {}), "sources"):
+        name = text(row, "source")
+        answer = node.execute("source_test", {"source": name})
+        wrong = text(answer, "problem", "")
+        if wrong:
+            yield warning(
+                f"source {name}",
+                wrong,
+                f"its rules keep what they have meanwhile; try: migscaler source test {name}",
+            )
+        else:
+            yield fine(f"source {name}", "answers")
+
+
+def _configuration(session: Session, snapshot: "NodeSnapshot | None") -> Iterator[Check]:
+    """Check the configuration file, whether it fits the node, and the state directory."""
+    from migscaler.app.config.load import find_file, load_file
+    from migscaler.app.config.settings import state_directory
+    from migscaler.cli.config import misfits_of
+
+    path = find_file(session.options.config, os.environ)
+    directory = session.options.state_dir
+    if path is None:
+        yield warning("configuration", "none found: everything is observed, nothing managed")
+    else:
+        try:
+            loaded = load_file(path)
+        except ConfigError as error:
+            yield problem(
+                "configuration",
+                f"{path}: {len(error.findings)} error(s)",
+                f"migscaler config check {path}",
+            )
+        else:
+            yield fine("configuration", str(path))
+            directory = directory or state_directory(loaded.settings, os.environ, os.geteuid())
+            for finding in () if snapshot is None else misfits_of(loaded, snapshot):
+                yield warning(
+                    "configuration", f"{finding.where}: {finding.problem}", finding.remedy
+                )
+    if directory is not None:
+        yield _state(directory)
+
+
+def _state(directory: Path) -> Check:
+    """Check that the journal can be written."""
+    place = directory
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if os.access(place, os.W_OK):
+        return fine("state", f"{directory} is writable")
+    return problem(
+        "state", f"{directory} is not writable", "without a journal nothing is changed; chown it"
+    )
+
+
+def _print(found: list[Check]) -> None:
+    """Print the checks, and the remedies below what is wrong."""
+    from rich.text import Text
+
+    lines = []
+    for check in found:
+        style = _STYLES[check.verdict]
+        said = check.found + (f"\n-> {check.remedy}" if check.remedy else "")
+        lines.append((Text(check.verdict.value, style=style), check.subject, said))
+    show(table(("", "subject", "found"), lines))
+
+
+def _as_json(check: Check) -> dict[str, object]:
+    return {
+        "subject": check.subject,
+        "verdict": check.verdict.value,
+        "found": check.found,
+        "remedy": check.remedy or None,
+    }

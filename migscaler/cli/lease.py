@@ -1,0 +1,189 @@
+"""`migscaler lease`: run a command on an instance of a size, and give the instance back after."""
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import click
+
+from migscaler.cli.answers import Answer, text
+from migscaler.cli.output import Failed, leave, note, output_option
+from migscaler.cli.params import DURATION
+from migscaler.cli.session import Node, Session, pass_session
+from migscaler.errors import MigscalerError
+
+_FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+# siginfo.si_code of a signal that the kernel sent, e.g. the terminal's Ctrl-C (sigaction(2)); the
+# whole foreground group got it, so the command must not get it twice.
+_FROM_KERNEL = 0x80
+_POLL_SECONDS = 1.0
+# A lease is renewed often enough that two failures in a row do not lose it.
+_RENEWALS_PER_TTL = 4
+_RENEW_AT_MOST_SECONDS = 60.0
+# What shells answer for a command that can't be started.
+_NOT_STARTED = 127
+
+Child = subprocess.Popen[bytes]
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("size")
+@click.option(
+    "--ttl",
+    type=DURATION,
+    default="8h",
+    show_default=True,
+    help="Lapses this long after the last sign of life.",
+)
+@click.option("--wait", is_flag=True, help="Wait for one; waiting is demand, so one may be made.")
+@click.option("--owner", help="Name to show as the holder. [default: the user's]")
+@output_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def lease(
+    session: Session,
+    size: str,
+    ttl: timedelta,
+    wait: bool,  # click passes it by name
+    owner: str | None,
+    output: str,
+    command: tuple[str, ...],
+) -> None:
+    r"""Run COMMAND with CUDA_VISIBLE_DEVICES set to a free instance of SIZE (2g, 3g.20gb).
+
+    \b
+    migscaler lease --wait 2g -- python train.py
+    The exit code is the command's. The instance is given back however the command ends.
+    """
+    if not command:
+        raise click.UsageError("name the command to run, after --")
+    asked: Answer = {
+        "size": size,
+        "owner": owner or _user(),
+        "ttl_seconds": ttl.total_seconds(),
+        "pid": os.getpid(),
+        "wait": wait,
+    }
+    with session.node(daemon_only=True) as node, _signals_blocked() as mask_before:
+        granted = _take(node, asked)
+        _announce(granted, output)
+        try:
+            child = _start(granted, command, mask_before)
+            code = _attend(node, granted, child, ttl.total_seconds())
+        finally:
+            _give_back(node, granted)
+    leave(code)
+
+
+def _take(node: Node, asked: Answer) -> Answer:
+    """Return a granted lease; waits for it if that was asked. A signal ends the wait."""
+    answer = node.execute("lease_take", asked)
+    if answer.get("granted"):
+        return answer
+    wait_id = answer.get("wait_id")
+    if wait_id is None:
+        raise Failed(f"{text(answer, 'message', 'nothing is free')}; add --wait to wait for one")
+    told = ""
+    try:
+        while not answer.get("granted"):
+            message = text(answer, "message", "waiting for an instance")
+            if message != told:
+                note(f"migscaler: {message}")
+                told = message
+            got = signal.sigtimedwait(_FORWARDED, _POLL_SECONDS)
+            if got is not None:
+                raise Failed("stopped waiting", 128 + got.si_signo)
+            answer = node.execute(
+                "lease_poll", {"wait_id": wait_id, "ttl_seconds": asked["ttl_seconds"]}
+            )
+    except BaseException:
+        node.execute("lease_cancel", {"wait_id": wait_id})
+        raise
+    return answer
+
+
+def _announce(granted: Answer, output: str) -> None:
+    """Say on standard error what was got; standard output belongs to the command."""
+    if output == "json":
+        note(json.dumps(granted))
+    else:
+        spec, uuid = text(granted, "spec"), text(granted, "mig_uuid")
+        note(f"migscaler: lease {text(granted, 'lease_id')}: {spec} on {uuid}")
+
+
+def _start(granted: Answer, command: Sequence[str], mask: set[signal.Signals]) -> Child:
+    """Start the command on the instance, with the signal mask that this process had before."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": text(granted, "mig_uuid", "")}
+
+    def restore() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        # One thread runs here, so code between fork and exec is safe.
+        return subprocess.Popen(command, env=environment, preexec_fn=restore)
+    except OSError as error:
+        raise Failed(f"{command[0]}: {error.strerror}", _NOT_STARTED) from error
+
+
+def _attend(node: Node, granted: Answer, child: Child, ttl_seconds: float) -> int:
+    """Forward signals and renew the lease until the command ends; return its exit code."""
+    period = min(ttl_seconds / _RENEWALS_PER_TTL, _RENEW_AT_MOST_SECONDS)
+    is_renewed = True
+    while child.poll() is None:
+        got = signal.sigtimedwait((*_FORWARDED, signal.SIGCHLD), period)
+        if got is None:
+            is_renewed = _renew(node, granted, ttl_seconds, warn=is_renewed)
+        elif got.si_signo != signal.SIGCHLD and got.si_code != _FROM_KERNEL:
+            child.send_signal(got.si_signo)
+    # A shell's way to say that a signal ended it.
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _renew(node: Node, granted: Answer, ttl_seconds: float, *, warn: bool) -> bool:
+    """Renew the lease and say whether that worked; the command runs on in any case."""
+    try:
+        node.execute("lease_renew", {"lease_id": granted["lease_id"], "ttl_seconds": ttl_seconds})
+    except MigscalerError as error:
+        if warn:
+            note(f"migscaler: the lease could not be renewed: {error}")
+        return False
+    return True
+
+
+def _give_back(node: Node, granted: Answer) -> None:
+    """Give the instance back; where nobody answers, the daemon notices that its holder is gone."""
+    try:
+        node.execute("lease_release", {"lease_id": granted["lease_id"]})
+    except MigscalerError as error:
+        note(f"migscaler: the lease could not be given back, it will lapse: {error}")
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[set[signal.Signals]]:
+    """Hold signals back, so that each is waited for in one place; gives the mask before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_FORWARDED, signal.SIGCHLD))
+    mask = {signal.Signals(number) for number in before}
+    try:
+        yield mask
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _user() -> str:
+    """Return the account that asks."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

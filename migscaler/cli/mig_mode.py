@@ -1,0 +1,81 @@
+"""`migscaler mig-mode`: what `nvidia-smi -i 0,1 -mig 1` does, one GPU at a time and asked for."""
+
+import click
+
+from migscaler.cli.answers import Answer, lines, rows, text
+from migscaler.cli.output import DIFFERS, FAILED, leave, output_option, show, show_json
+from migscaler.cli.params import GPUS
+from migscaler.cli.session import Session, pass_session
+
+
+@click.command()
+@click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
+@click.option("--gpu", "gpus", type=GPUS, required=True, help="GPUs by index or UUID, e.g. 0,1.")
+@click.option("--layout", help="Layout to give each GPU once MIG is on, e.g. 7g. [default: 7g]")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and who must be stopped.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output_option
+@pass_session
+def mig_mode(
+    session: Session,
+    switch: str,
+    gpus: tuple[int | str, ...],
+    layout: str | None,
+    dry_run: bool,  # click passes it by name
+    yes: bool,
+    output: str,
+) -> None:
+    """Switch MIG mode of GPUs on or off; refused while anything uses the GPU.
+
+    Switching removes all instances of a GPU. On A100 and A30 the change stays pending until the
+    GPU is reset; from H100 on it is active at once. Exit code 1 if a GPU could not be switched or
+    waits for a reset.
+    """
+    if layout is not None and switch == "off":
+        raise click.UsageError("--layout goes with `on`")
+    asked: Answer = {"gpus": list(gpus), "enabled": switch == "on", "dry_run": True}
+    if layout is not None:
+        asked["layout"] = layout
+    with session.node() as node:
+        if dry_run or not yes:
+            foreseen = rows(node.execute("mig_mode", asked), "results")
+            if dry_run:
+                _print(foreseen, output)
+                leave(DIFFERS)
+            _print(foreseen, "human", error=True)
+            click.confirm(f"Switch MIG {switch} on {len(gpus)} GPU(s)?", abort=True, err=True)
+        results: list[Answer] = []
+        for gpu in gpus:
+            answer = node.execute("mig_mode", {**asked, "gpus": [gpu], "dry_run": False})
+            results.extend(rows(answer, "results"))
+            if not _is_fine(results[-1]):
+                break
+    _print(results, output)
+    if len(results) < len(gpus) or not all(map(_is_fine, results)):
+        leave(FAILED)
+
+
+def _is_fine(row: Answer) -> bool:
+    """Say whether a GPU is as asked, with nothing pending."""
+    return bool(row.get("active")) and not row.get("pending_on")
+
+
+def _print(results: list[Answer], output: str, *, error: bool = False) -> None:
+    """Say for each GPU what happened, what is pending, and which clients to stop."""
+    if output == "json":
+        show_json({"results": results})
+        return
+    for row in results:
+        said = [f"GPU {text(row, 'gpu')}: {text(row, 'message')}"]
+        if row.get("pending_on") == "reset":
+            said.append(
+                f"  pending: the GPU must be reset: nvidia-smi -i {text(row, 'gpu')} --gpu-reset"
+            )
+        elif row.get("pending_on"):
+            said.append(f"  pending on {text(row, 'pending_on')}")
+        said += [f"  stop first: {client}" for client in lines(row, "clients")]
+        for line in said:
+            if error:
+                click.echo(line, err=True)
+            else:
+                show(line)

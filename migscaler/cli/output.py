@@ -1,0 +1,107 @@
+"""How results are printed: tables for people, JSON for programs, and what the exit codes mean."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+FINE = 0
+FAILED = 1
+USAGE = 2
+DIFFERS = 3
+"""A dry run or a plan would change something, or two things that should agree differ."""
+
+# A pipe has no width; nothing may be cut there, but a table must not be padded without end either.
+_PIPE_COLUMNS = 160
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def output_option(command: Function) -> Function:
+    """Add `--output human|json` (MIGSCALER_OUTPUT sets it for every command)."""
+    return click.option(
+        "--output",
+        type=click.Choice(["human", "json"]),
+        default="human",
+        show_default=True,
+        envvar="MIGSCALER_OUTPUT",
+        help="Tables for people, or JSON.",
+    )(command)
+
+
+def console(*, error: bool = False) -> "Console":
+    """Return a console on the present standard output: no color and no cut lines in a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None
+    if not stream.isatty():
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdigit() and int(columns) > 0 else _PIPE_COLUMNS
+    return Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+def show(*parts: "RenderableType") -> None:
+    """Print tables or lines of text on standard output."""
+    out = console()
+    if sys.stdout.isatty():
+        for one in parts:
+            out.print(one)
+        return
+    with out.capture() as captured:
+        for one in parts:
+            out.print(one)
+    # Tables pad their last column, which only a terminal needs.
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def show_json(value: object) -> None:
+    """Print a value as JSON on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def note(message: str) -> None:
+    """Tell the person something that is not part of the result, on standard error."""
+    click.echo(message, err=True)
+
+
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+) -> "RenderableType":
+    """Return a table without frame; the columns named in `right` are numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for header in headers:
+        made.add_column(
+            header, justify="right" if header in right else "left", overflow="fold", no_wrap=False
+        )
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return made
+
+
+def leave(code: int) -> NoReturn:
+    """End the command with this exit code."""
+    click.get_current_context().exit(code)
+
+
+class Failed(click.ClickException):
+    """An expected failure: one line on standard error, and its exit code."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        """Keep the line and the code."""
+        super().__init__(message)
+        # click declares it for the class, and reads it from the instance.
+        self.exit_code = exit_code  # type: ignore[misc]
+
+    def show(self, file: object = None) -> None:
+        """Print the line."""
+        note(f"migscaler: {self.message}")

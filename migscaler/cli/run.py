@@ -1,0 +1,29 @@
+"""`migscaler run`: the daemon of this node."""
+
+import click
+
+from migscaler.cli.output import leave
+from migscaler.cli.session import Session, pass_session
+
+
+@click.command()
+@click.option("--listen", help="Address and port of page and metrics, over the configuration's.")
+@pass_session
+def run(session: Session, listen: str | None) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
+
+    Without a configuration it measures and exports the GPUs it finds, and changes nothing.
+    """
+    from migscaler.app.daemon import DaemonOptions, run_daemon
+
+    options = session.options
+    leave(
+        run_daemon(
+            DaemonOptions(
+                config=options.config,
+                state_dir=options.state_dir,
+                listen=listen,
+                print_address=True,
+            )
+        )
+    )

@@ -1,0 +1,52 @@
+"""Puts the simulated NVML library below the daemon; picklable, as NVML runs in a child process."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from migscaler.model.ports import HostProcesses
+
+
+def preparation(directory: Path) -> Callable[[], None]:
+    """Return what the NVML worker runs first, so that it meets the node of a directory."""
+    return partial(_install, directory)
+
+
+def host_of(directory: Path) -> Callable[[], HostProcesses]:
+    """Return what makes the simulated host's view of processes."""
+    return partial(SimulatedHost, directory)
+
+
+def _install(directory: Path) -> None:
+    """Install the library in this process."""
+    from migscaler.hardware.nvml_calls import install_library
+    from migscaler.sim.node import open_node
+    from migscaler.sim.nvml_library import NvmlLibrary
+
+    install_library(NvmlLibrary(open_node(directory)))
+
+
+class SimulatedHost:
+    """Knows the simulated node's processes, which are in no /proc."""
+
+    def __init__(self, directory: Path) -> None:
+        """Look at the node of a directory."""
+        from migscaler.sim.node import open_node
+
+        self._node = open_node(directory)
+
+    def visible(self) -> bool:
+        """Say that all processes are seen."""
+        return True
+
+    def exists(self, pid: int) -> bool:
+        """Say whether such a process runs on a simulated GPU."""
+        return self.name_and_user(pid) != (None, None)
+
+    def name_and_user(self, pid: int) -> tuple[str | None, str | None]:
+        """Return name and account of a simulated process."""
+        for gpu in self._node.state.gpus:
+            for job in gpu.jobs:
+                if job.pid == pid:
+                    return job.name, job.user
+        return None, None

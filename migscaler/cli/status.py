@@ -1,0 +1,146 @@
+"""`migscaler status`: GPUs, what is on them, demand, and the last decision in words."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from migscaler.cli.answers import Answer, lines, part, rows, text, whole
+from migscaler.cli.demand import rule_table
+from migscaler.cli.output import output_option, show, show_json, table
+from migscaler.cli.session import Session, pass_session
+from migscaler.cli.strips import Bar, slice_width, strip
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_MIB = 1024 * 1024
+
+
+@click.command()
+@click.option("--instances", is_flag=True, help="Also list every instance.")
+@click.option(
+    "--snapshot",
+    is_flag=True,
+    help="Print the node's picture as JSON, for `config check --against`.",
+)
+@output_option
+@pass_session
+def status(
+    session: Session,
+    instances: bool,  # click passes it by name
+    snapshot: bool,
+    output: str,
+) -> None:
+    """Show GPUs, instances, demand and the last decision.
+
+    In a strip, `*` marks an instance in use and `+` one that stays for another reason; `migscaler
+    explain` names it. Without a running daemon the hardware is read here and now.
+    """
+    if snapshot:
+        show_json(session.ask("snapshot"))
+        return
+    answer = session.ask("status")
+    if output == "json":
+        show_json(answer)
+        return
+    show(*headline(answer), "", gpu_table(rows(answer, "gpus")))
+    if instances:
+        show("", instance_table(rows(answer, "gpus")))
+    if rows(answer, "rules"):
+        show("", rule_table(rows(answer, "rules")))
+    held = rows(answer, "holds")
+    if held:
+        show("", f"{len(held)} hold(s) and lease(s): migscaler holds")
+
+
+def headline(answer: Answer) -> list[str]:
+    """Return what comes first: the decision, and whatever keeps the node from acting."""
+    said = [text(part(answer, "decision"), "sentence", "nothing was decided yet")]
+    pause = part(answer, "pause")
+    if pause:
+        until = text(pause, "until", "resumed")
+        said.append(
+            f"paused by {text(pause, 'who', 'somebody')}: {text(pause, 'why')}; until {until}"
+        )
+    config = part(answer, "config")
+    if config.get("forced_observe"):
+        said.append(f"only observing: {text(config, 'forced_observe')}")
+    said += [f"configuration: {problem}" for problem in lines(config, "problems")]
+    if answer.get("snapshot_stale"):
+        said.append(f"the GPUs were last read at {text(answer, 'snapshot_at')}")
+    if answer.get("state_writable") is False:
+        said.append("the journal can't be written: nothing is changed")
+    return said
+
+
+def gpu_table(gpus: list[Answer]) -> "RenderableType":
+    """Return one row per GPU with its strip."""
+    drawn = [_bars(gpu) for gpu in gpus]
+    width = slice_width(bar for bars in drawn for bar in bars)
+    return table(
+        ("GPU", "model", "mode", "memory slices", "instances"),
+        (
+            (
+                text(gpu, "index"),
+                text(gpu, "name").removeprefix("NVIDIA "),
+                text(gpu, "mode", "not managed"),
+                strip(bars, width) if bars else _why_empty(gpu),
+                text(gpu, "layout"),
+            )
+            for gpu, bars in zip(gpus, drawn, strict=True)
+        ),
+        right=["GPU"],
+    )
+
+
+def instance_table(gpus: list[Answer]) -> "RenderableType":
+    """Return one row per instance: state, memory, activity, who is on it."""
+    return table(
+        ("GPU", "instance", "state", "memory", "activity", "why"),
+        (
+            (
+                text(gpu, "index"),
+                text(one, "instance"),
+                text(one, "state"),
+                _memory(one),
+                _percent(one.get("activity_ratio")),
+                text(one, "holder", text(one, "explanation")),
+            )
+            for gpu in gpus
+            for one in rows(gpu, "instances")
+        ),
+        right=["GPU", "memory", "activity"],
+    )
+
+
+def _bars(gpu: Answer) -> list[Bar]:
+    """Return the strip of one GPU."""
+    marks = {"used": "*", "kept": "+"}
+    return [
+        Bar(
+            start=whole(cell, "start") or 0,
+            size=whole(cell, "size") or 1,
+            label=text(cell, "size_class", "") + marks.get(text(cell, "kind"), ""),
+            compute_slices=whole(cell, "compute_slices") or 0,
+        )
+        for cell in rows(gpu, "cells")
+    ]
+
+
+def _why_empty(gpu: Answer) -> str:
+    if gpu.get("problem"):
+        return text(gpu, "problem")
+    if gpu.get("mig_enabled") is None:
+        return "no MIG on this GPU"
+    return "layout not known" if gpu.get("mig_enabled") else "MIG is off"
+
+
+def _memory(one: Answer) -> str:
+    used, total = whole(one, "memory_used_bytes"), whole(one, "memory_total_bytes")
+    if used is None or total is None:
+        return "-"
+    return f"{used // _MIB} / {total // _MIB} MiB"
+
+
+def _percent(ratio: object) -> str:
+    return f"{ratio:.0%}" if isinstance(ratio, float | int) else "-"

@@ -1,0 +1,208 @@
+"""Each command asks the node for the right thing and prints its answer; options have twins."""
+
+import json
+
+import pytest
+
+from migscaler.cli.main import cli
+from migscaler.errors import CommandRefused, ConfigError, Finding, NotFound, ParseError
+from tests.unit.cli.conftest import Terminal
+
+
+def test_hold_asks_for_an_instance_with_expiry(terminal: Terminal) -> None:
+    terminal.replies(hold={"hold_id": 7})
+
+    result = terminal.run("hold", "3", "3g.20gb@4", "--reason", "measuring", "--ttl", "2h")
+
+    assert terminal.node.asked == [
+        ("hold", {"gpu": 3, "spec": "3g.20gb@4", "reason": "measuring", "ttl_seconds": 7200.0})
+    ]
+    assert result.stdout == "hold 7 is in force; end it with: migscaler release 7\n"
+
+
+def test_release_names_the_hold(terminal: Terminal) -> None:
+    terminal.replies(release={"released": 7})
+
+    assert terminal.run("release", "7").stdout == "hold 7 ended\n"
+    assert terminal.node.asked == [("release", {"hold_id": 7})]
+
+
+def test_holds_lists_leases_too(terminal: Terminal) -> None:
+    row = {"hold_id": 4, "kind": "lease", "gpu": None, "spec": "1g.5gb@0", "owner": "ada"}
+    terminal.replies(holds={"holds": [row]})
+
+    assert terminal.run("holds").stdout.splitlines()[1].split() == [
+        "4", "lease", "-", "1g.5gb@0", "ada", "-", "-",
+    ]  # fmt: skip
+
+
+def test_pause_needs_a_reason(terminal: Terminal) -> None:
+    assert terminal.run("pause").exit_code == 2
+
+
+def test_pause_without_driver_release_works_without_a_daemon(terminal: Terminal) -> None:
+    terminal.has_daemon = False
+    terminal.replies(pause={"paused": True, "until": None})
+
+    assert terminal.run("pause", "--why", "upgrade").exit_code == 0
+    refused = terminal.run("pause", "--why", "upgrade", "--release-driver")
+
+    assert refused.exit_code == 1
+    assert refused.stderr == ("migscaler: no daemon answers here; start one with `migscaler run`\n")
+
+
+def test_demand_push_sends_counts_by_size(terminal: Terminal) -> None:
+    terminal.replies(demand_push={})
+
+    result = terminal.run("demand", "push", "queue", "1g=3", "7g=0", "--counts", "waiting")
+
+    assert terminal.node.asked == [
+        (
+            "demand_push",
+            {
+                "source": "queue",
+                "wants": {"1g": 3, "7g": 0},
+                "ttl_seconds": 120.0,
+                "counts": "waiting",
+            },
+        )
+    ]
+    assert result.stdout == "queue: 3 x 1g, 0 x 7g\n"
+
+
+def test_demand_clear_wants_one_of_two(terminal: Terminal) -> None:
+    assert terminal.run("demand", "clear").exit_code == 2
+    assert terminal.run("demand", "clear", "--rule", "a", "--source", "b").exit_code == 2
+
+
+def test_source_test_shows_rows_and_fails_on_a_problem(terminal: Terminal) -> None:
+    rows = [{"labels": "profile=1g", "value": "NaN"}]
+    terminal.replies(source_test={"problem": "profile=1g is NaN", "rows": rows, "reading": None})
+
+    result = terminal.run("source", "test", "queue")
+
+    assert result.exit_code == 1
+    assert "profile=1g    NaN" in result.stdout
+    assert "problem: profile=1g is NaN" in result.stdout
+
+
+def test_breaker_reset_takes_a_uuid(terminal: Terminal) -> None:
+    terminal.replies(breaker_reset={})
+
+    terminal.run("breaker", "reset", "GPU-5c89852c")
+
+    assert terminal.node.asked == [("breaker_reset", {"gpu": "GPU-5c89852c"})]
+
+
+PLAN = {
+    "sentence": "GPU 0: 7g.40gb@0 to 3g.20gb@0 3g.20gb@4",
+    "gpu_plans": [{"gpu": 0}],
+    "nvidia_smi": ["nvidia-smi mig -i 0 -dci -ci 0 -gi 0", "nvidia-smi mig -i 0 -dgi -gi 0"],
+    "outcomes": [],
+}
+
+
+def test_apply_dry_run_prints_the_plan_and_exits_3(terminal: Terminal) -> None:
+    terminal.replies(apply=PLAN)
+
+    result = terminal.run("apply", "--gpu", "0", "--layout", "3g 3g", "--dry-run")
+
+    assert terminal.node.asked == [("apply", {"dry_run": True, "gpu": 0, "layout": "3g 3g"})]
+    assert result.exit_code == 3
+
+
+def test_apply_nvidia_smi_never_acts(terminal: Terminal) -> None:
+    terminal.replies(apply=PLAN)
+
+    result = terminal.run("apply", "--nvidia-smi")
+
+    assert terminal.node.asked == [("apply", {"dry_run": True})]
+    assert result.stdout.splitlines() == PLAN["nvidia_smi"]
+
+
+def test_apply_fails_if_a_gpu_failed(terminal: Terminal) -> None:
+    outcome = {"gpu_uuid": "GPU-1", "outcome": "failed", "reason": "no_permission"}
+    terminal.replies(apply={"outcomes": [outcome]})
+
+    assert terminal.run("apply").exit_code == 1
+
+
+def test_apply_layout_needs_a_gpu(terminal: Terminal) -> None:
+    assert terminal.run("apply", "--layout", "3g 3g").exit_code == 2
+
+
+def test_apply_settle_dry_run_exits_3_if_something_is_open(terminal: Terminal) -> None:
+    terminal.replies(settle={"outcomes": [{"gpu_uuid": "GPU-1", "outcome": "abandoned"}]})
+
+    assert terminal.run("apply", "--settle", "--dry-run").exit_code == 3
+    assert terminal.node.asked == [("settle", {"dry_run": True})]
+
+
+def test_refusal_is_one_line_with_exit_code_1(terminal: Terminal) -> None:
+    terminal.replies(release=NotFound("no hold 9; `migscaler holds` lists them"))
+
+    result = terminal.run("release", "9")
+
+    assert result.exit_code == 1
+    assert result.stderr == "migscaler: no hold 9; `migscaler holds` lists them\n"
+    assert result.stdout == ""
+
+
+def test_unreadable_argument_is_wrong_usage(terminal: Terminal) -> None:
+    terminal.replies(hold=ParseError("'x' is not an instance"))
+
+    assert terminal.run("hold", "0", "x", "--reason", "y").exit_code == 2
+
+
+def test_bad_configuration_is_told_finding_by_finding(terminal: Terminal) -> None:
+    found = Finding(where="rules[0].size", problem="'9q' is no size", remedy="write 1g", line=4)
+    terminal.replies(resume=ConfigError("a.yaml", (found,)))
+
+    assert terminal.run("resume").stderr == (
+        "migscaler: a.yaml can't be used:\n  line 4: rules[0].size: '9q' is no size; write 1g\n"
+    )
+
+
+def test_debug_lets_the_error_through(terminal: Terminal) -> None:
+    terminal.replies(resume=CommandRefused("no"))
+
+    assert isinstance(terminal.run("--debug", "resume").exception, CommandRefused)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",), ("plan",), ("explain",), ("history",), ("holds",), ("resume",),
+        ("release", "1"), ("demand", "show"), ("breaker", "reset", "0"), ("apply", "--settle"),
+    ],
+)  # fmt: skip
+def test_output_json_is_the_answer_itself(terminal: Terminal, words: tuple[str, ...]) -> None:
+    command = {"demand": "demand", "breaker": "breaker_reset", "apply": "settle"}
+    answer = {"lines": [], "wanted": []}
+    terminal.replies(**{command.get(words[0], words[0]): answer})
+
+    result = terminal.run(*words, "--output", "json")
+
+    assert json.loads(result.stdout) == answer
+
+
+def test_every_option_has_an_environment_twin(terminal: Terminal) -> None:
+    terminal.replies(hold={"hold_id": 1}, holds={"holds": []})
+
+    terminal.run("hold", "0", environ={"MIGSCALER_HOLD_REASON": "why", "MIGSCALER_HOLD_TTL": "1m"})
+    as_json = terminal.run("holds", environ={"MIGSCALER_OUTPUT": "json"})
+
+    assert terminal.node.asked[0] == ("hold", {"gpu": 0, "reason": "why", "ttl_seconds": 60.0})
+    assert json.loads(as_json.stdout) == {"holds": []}
+
+
+def test_every_command_of_the_help_exists(terminal: Terminal) -> None:
+    names = cli.list_commands(None)  # type: ignore[arg-type]  # it needs no context
+
+    for name in names:
+        assert terminal.run(name, "--help").exit_code == 0, name
+    assert len(names) == 21
+
+
+def test_unknown_command_is_wrong_usage(terminal: Terminal) -> None:
+    assert terminal.run("frobnicate").exit_code == 2

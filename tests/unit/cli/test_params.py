@@ -1,0 +1,60 @@
+"""What people write on the command line."""
+
+from datetime import timedelta
+
+import click
+import pytest
+
+from migscaler.cli.params import DURATION, GPU, GPUS, WANT, in_words
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("8h", 28800),
+        ("1d12h", 129600),
+        ("1h0m30s", 3630),
+        ("0.5s", 0.5),
+    ],
+)
+def test_duration_reads_what_people_write(text: str, seconds: float) -> None:
+    assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "8", "8 h", "-1h", "0s", "1h30", "h"])
+def test_duration_refuses_the_rest(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        DURATION.convert(text, None, None)
+
+
+def test_gpus_are_indices_or_uuids() -> None:
+    assert GPUS.convert("0, 3,GPU-5c89852c-d268", None, None) == (0, 3, "GPU-5c89852c-d268")
+
+
+@pytest.mark.parametrize("text", ["", ",", "0,x", "MIG-1", "-1"])
+def test_gpus_refuses_the_rest(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        GPUS.convert(text, None, None)
+
+
+def test_gpu_is_one() -> None:
+    assert GPU.convert("7", None, None) == 7
+    with pytest.raises(click.BadParameter):
+        GPU.convert("0,1", None, None)
+
+
+def test_want_is_size_and_count() -> None:
+    assert WANT.convert("1g+me=3", None, None) == ("1g+me", 3)
+    for text in ("1g", "=3", "1g=x", "1g=-1"):
+        with pytest.raises(click.BadParameter):
+            WANT.convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "now"), (45.2, "45s"), (3600, "1h"), (7500, "2h 5m"), (90061, "1d 1h"), (3605, "1h")],
+)
+def test_in_words_says_two_units_at_most(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
