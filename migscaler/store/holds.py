@@ -216,14 +216,14 @@ def holder_of(
 
 
 def _being_changed(connection: sqlite3.Connection, gpu_uuid: GpuUuid, spec: InstanceSpec) -> bool:
-    """Say whether an open plan's last effective call on the instance left it anything but whole.
+    """Say whether an open plan's last call on the instance left it anything but whole.
 
     A call that did not happen (void) does not count; `create_ci` done is what makes an instance
     whole.
     """
     row = connection.execute(
         "SELECT steps.action, steps.state FROM steps JOIN plans ON plans.seq = steps.plan_seq"
-        " WHERE plans.state = 'open' AND steps.gpu_uuid = ? AND steps.spec = ?"
+        " WHERE plans.state <> 'closed' AND steps.gpu_uuid = ? AND steps.spec = ?"
         " AND steps.state <> 'void' ORDER BY steps.seq DESC LIMIT 1",
         (gpu_uuid, spec_text(spec)),
     ).fetchone()

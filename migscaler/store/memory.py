@@ -93,27 +93,32 @@ class GpuMemory(Concern):
         )
 
     def write_gpu_history(self, history: GpuHistory) -> None:
-        """Keep a GPU's past, except `wanted`: that is `write_wanted`'s, with the boot.
+        """Keep a GPU's past. `wanted` None forgets the wanted layout: what is there is adopted.
+
+        A wanted layout is written by `write_wanted`, with the boot it was made in.
 
         Raises:
             StoreError: it is not written.
         """
         direction = history.last_direction
-        self._db.change(
-            "INSERT OR REPLACE INTO gpu_histories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                history.gpu_uuid,
-                time_text(history.last_change_at),
-                None if direction is None else direction.value,
-                time_text(history.rest_until),
-                int(history.flapping),
-                history.reversals,
-                history.failures_in_row,
-                time_text(history.breaker_open_until),
-                history.breaker_trips,
-                time_text(history.held_by_client_until),
-            ),
+        values = (
+            history.gpu_uuid,
+            time_text(history.last_change_at),
+            None if direction is None else direction.value,
+            time_text(history.rest_until),
+            int(history.flapping),
+            history.reversals,
+            history.failures_in_row,
+            time_text(history.breaker_open_until),
+            history.breaker_trips,
+            time_text(history.held_by_client_until),
         )
+        with self._db.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO gpu_histories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
+            if history.wanted is None:
+                connection.execute("DELETE FROM wanted WHERE gpu_uuid = ?", values[:1])
 
     def gpu_histories(self) -> tuple[GpuHistory, ...]:
         """Return the past of every GPU that has one, or a wanted layout, by UUID.

@@ -1,0 +1,384 @@
+"""Return a GPU to the layout before a plan, as far as instances in use allow.
+
+Works from the journal alone, so that undoing in the same process and settling after a crash are
+one thing. It destroys only what the plan made, of matching identity and free now; it makes only
+what the plan destroyed (or, where an instance now in use stands in the way, what keeps promise
+(b): no profile below min(before, after)).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from migscaler.control.last_look import Identities, still_free
+from migscaler.control.steps_run import (
+    StepRunner,
+    Stop,
+    find_instance,
+    happened_by,
+    instance_at,
+)
+from migscaler.errors import StoreError
+from migscaler.model.gpu import GpuReading
+from migscaler.model.ids import GiId
+from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.plan import OutcomeReason
+from migscaler.model.profile import InstanceSpec
+from migscaler.store.records import (
+    NvmlAction,
+    PlanRecord,
+    Purpose,
+    StepRecord,
+    StepRequest,
+    StepState,
+)
+
+_CREATE_TRIES = 3
+_CREATE_PAUSE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a plan's finished calls add up to, by identity."""
+
+    created: set[tuple[GiId, InstanceSpec]] = field(default_factory=set)
+    destroyed: set[InstanceSpec] = field(default_factory=set)
+    without_ci: set[tuple[GiId, InstanceSpec]] = field(default_factory=set)
+
+    def add(self, step: StepRecord) -> None:
+        """Take one call into account that is done."""
+        if step.gi_id is None:
+            return
+        key = (step.gi_id, step.spec)
+        match step.action:
+            case NvmlAction.DESTROY_CI:
+                self.without_ci.add(key)
+            case NvmlAction.DESTROY_GI:
+                self.without_ci.discard(key)
+                self.created.discard(key)
+                self.destroyed.add(step.spec)
+            case NvmlAction.CREATE_GI:
+                self.created.add(key)
+                self.without_ci.add(key)
+            case NvmlAction.CREATE_CI:
+                self.without_ci.discard(key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack:
+    """How it ended: the GPU as read last, what promise (b) misses, what stayed in use."""
+
+    reading: GpuReading | None
+    lost: tuple[tuple[str, int], ...] = ()
+    kept: tuple[InstanceSpec, ...] = ()
+    stop: Stop | None = None
+
+
+def put_back(runner: StepRunner, record: PlanRecord) -> PutBack:
+    """Settle the step in doubt by looking, then undo; safe to be cut short and started again.
+
+    Returns with `stop` (blind) if the GPU can't be read or the journal not be written: the plan
+    stays open.
+    """
+    try:
+        return _PuttingBack(runner, record).run()
+    except StoreError as problem:
+        return PutBack(
+            reading=None,
+            stop=Stop(
+                reason=OutcomeReason.JOURNAL_UNWRITABLE,
+                explanation=str(problem),
+                fault=True,
+                blind=True,
+            ),
+        )
+
+
+class _PuttingBack:
+    """One undoing of one plan."""
+
+    def __init__(self, runner: StepRunner, record: PlanRecord) -> None:
+        self._runner = runner
+        self._record = record
+        self._kept: set[InstanceSpec] = set()
+        self._blind: Stop | None = None
+        self._impossible: set[InstanceSpec] = set()
+
+    def run(self) -> PutBack:
+        """Undo in four passes: doubt, what we made, what we cut open, what we took away."""
+        reading = self._runner.look()
+        if isinstance(reading, Stop):
+            return PutBack(reading=None, stop=reading)
+        self._settle_doubt(reading)
+        self._remove_created(reading)
+        self._close_open(self._ledger())
+        self._rebuild()
+        after = self._blind or self._runner.look()
+        if isinstance(after, Stop):
+            return PutBack(reading=None, kept=tuple(sorted(self._kept)), stop=after)
+        return PutBack(reading=after, lost=self._lost(after), kept=tuple(sorted(self._kept)))
+
+    def _ledger(self) -> Ledger:
+        """Add up the journal."""
+        ledger = Ledger()
+        for step in self._runner.site.store.steps_of(self._record.seq):
+            if step.state is StepState.DONE:
+                ledger.add(step)
+        return ledger
+
+    def _settle_doubt(self, reading: GpuReading) -> None:
+        """Look whether a call that was begun happened, and write that down."""
+        store = self._runner.site.store
+        for step in store.steps_of(self._record.seq):
+            if step.state is not StepState.BEGUN:
+                continue
+            happened, gi_id, ci_id = happened_by(step.action, step.spec, step.gi_id, reading)
+            state = StepState.DONE if happened else StepState.VOID
+            store.end_step(step.step_id, state, gi_id=gi_id, ci_id=ci_id, note="settled by looking")
+
+    def _remove_created(self, reading: GpuReading) -> None:
+        """Destroy what the plan made and the layout before does not have; keep what is in use."""
+        for gi_id, spec in sorted(self._ledger().created):
+            if self._blind is not None:
+                return
+            if spec in self._record.before or find_instance(reading, gi_id, spec) is None:
+                continue
+            if not self._remove(gi_id, spec):
+                self._kept.add(spec)
+
+    def _remove(self, gi_id: GiId, spec: InstanceSpec) -> bool:
+        """Destroy one instance that the plan made; False if it is in use or can't be destroyed."""
+        reading = self._runner.look()
+        if isinstance(reading, Stop):
+            self._blind = reading
+            return False
+        found = find_instance(reading, gi_id, spec)
+        for ci in () if found is None else found.instance.compute_instances:
+            request = StepRequest(
+                action=NvmlAction.DESTROY_CI,
+                spec=spec,
+                purpose=Purpose.UNDO,
+                gi_id=gi_id,
+                ci_id=ci.ci_id,
+            )
+            if not self._made(request):
+                return False
+        request = StepRequest(
+            action=NvmlAction.DESTROY_GI, spec=spec, purpose=Purpose.UNDO, gi_id=gi_id
+        )
+        return self._made(request)
+
+    def _close_open(self, ledger: Ledger) -> None:
+        """Give every instance that our calls left without compute instance its own again.
+
+        That is what the plan cut open and could not destroy, before it and of its own making.
+        """
+        for gi_id, spec in sorted(ledger.without_ci):
+            reading = self._blind or self._runner.look()
+            if isinstance(reading, Stop):
+                self._blind = reading
+                return
+            found = find_instance(reading, gi_id, spec)
+            if found is not None and not found.instance.compute_instances:
+                self._create_ci(gi_id, spec)
+
+    def _rebuild(self) -> None:
+        """Make what is missing of the layout before; fit anew without what proves impossible."""
+        while self._blind is None:
+            reading = self._runner.look()
+            if isinstance(reading, Stop):
+                self._blind = reading
+                return
+            wanted = self._missing(reading)
+            if not wanted:
+                return
+            for spec in wanted:
+                if not self._create(spec):
+                    self._impossible.add(spec)
+                    break
+
+    def _missing(self, reading: GpuReading) -> tuple[InstanceSpec, ...]:
+        """Return what to make now, in the order of the layout."""
+        there = Layout(tuple(one.instance.spec for one in reading.instances or ()))
+        ledger = self._ledger()
+        first = [s for s in self._record.before.specs if s in ledger.destroyed and s not in there]
+        first = [s for s in first if s not in self._impossible]
+        if not self._impossible and _fits(reading.model, there, first):
+            return tuple(first)
+        second = [
+            s
+            for s in self._record.after.specs
+            if s not in there and s not in first and s not in self._impossible
+        ]
+        short = _required(self._record, ledger, reading) - there.profiles()
+        return _best(reading.model, there, first, second, short)
+
+    def _create(self, spec: InstanceSpec) -> bool:
+        """Make one whole instance, with patience; what stays half made is taken away again."""
+        for attempt in range(_CREATE_TRIES):
+            if attempt:
+                self._runner.site.clock.sleep(_CREATE_PAUSE_SECONDS * attempt)
+            request = StepRequest(action=NvmlAction.CREATE_GI, spec=spec, purpose=Purpose.UNDO)
+            result = self._runner.run(request, _nothing_there(spec))
+            if not isinstance(result, Stop):
+                made = instance_at(result, spec)
+                return made is not None and self._create_ci(made.instance.gi_id, spec)
+            if result.blind:
+                self._blind = result
+                return False
+        return False
+
+    def _create_ci(self, gi_id: GiId, spec: InstanceSpec) -> bool:
+        """Give a GPU instance its compute instance; an instance that gets none is taken away."""
+        request = StepRequest(
+            action=NvmlAction.CREATE_CI, spec=spec, purpose=Purpose.UNDO, gi_id=gi_id
+        )
+        for attempt in range(_CREATE_TRIES):
+            if attempt:
+                self._runner.site.clock.sleep(_CREATE_PAUSE_SECONDS * attempt)
+            result = self._runner.run(request, _without_ci(gi_id, spec))
+            if not isinstance(result, Stop):
+                return True
+            if result.blind:
+                self._blind = result
+                return False
+        if (gi_id, spec) in self._ledger().created:
+            self._remove(gi_id, spec)
+        return False
+
+    def _made(self, request: StepRequest) -> bool:
+        """Make a destroying call, checked for freedom right before; False if it was not made."""
+        result = self._runner.run(request, self._free(request))
+        if isinstance(result, Stop) and result.blind:
+            self._blind = result
+        return not isinstance(result, Stop)
+
+    def _free(self, request: StepRequest) -> "_Free":
+        """Return the check of an instance that the plan made."""
+        return _Free(runner=self._runner, request=request)
+
+    def _lost(self, reading: GpuReading) -> tuple[tuple[str, int], ...]:
+        """Return (profile, how many) usable instances short of promise (b)."""
+        ledger = self._ledger()
+        short = _required(self._record, ledger, reading) - _usable(reading, ledger)
+        return tuple(sorted(short.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Free:
+    """Check before a destroy: still the instance that the plan made, and nobody's."""
+
+    runner: StepRunner
+    request: StepRequest
+
+    def __call__(self, reading: GpuReading) -> Stop | None:
+        """Say why it must stay."""
+        request = self.request
+        found = (
+            None if request.gi_id is None else find_instance(reading, request.gi_id, request.spec)
+        )
+        if found is None:
+            return Stop(
+                reason=OutcomeReason.CHANGED_UNDERNEATH, explanation=f"{request.spec} is gone"
+            )
+        if request.action is NvmlAction.DESTROY_GI and not found.instance.compute_instances:
+            # Nothing can run without a compute instance; a listed process would still be believed.
+            return None if not found.processes else _in_the_way(request.spec)
+        return still_free(self.runner.site, reading, found, None)
+
+
+def _in_the_way(spec: InstanceSpec) -> Stop:
+    """Return the stop for an instance that is not as expected."""
+    return Stop(reason=OutcomeReason.CHANGED_UNDERNEATH, explanation=f"{spec} is not as left")
+
+
+def _nothing_there(spec: InstanceSpec) -> "_Shape":
+    """Return the check that nothing covers the place of an instance to be made."""
+    return _Shape(spec=spec, gi_id=None)
+
+
+def _without_ci(gi_id: GiId, spec: InstanceSpec) -> "_Shape":
+    """Return the check that the GPU instance is there and has no compute instance."""
+    return _Shape(spec=spec, gi_id=gi_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """Check before a create: the place is free (`gi_id` None), or holds that GPU instance alone."""
+
+    spec: InstanceSpec
+    gi_id: GiId | None
+
+    def __call__(self, reading: GpuReading) -> Stop | None:
+        """Say what is in the way."""
+        if self.gi_id is None:
+            taken = any(one.instance.spec.mask & self.spec.mask for one in reading.instances or ())
+            return _in_the_way(self.spec) if taken else None
+        found = find_instance(reading, self.gi_id, self.spec)
+        if found is None or found.instance.compute_instances:
+            return _in_the_way(self.spec)
+        return None
+
+
+def _fits(model: GpuModel | None, there: Layout, more: Iterable[InstanceSpec]) -> bool:
+    """Say whether instances can be added; without a model only overlaps are known."""
+    together = there.mask
+    added = tuple(more)
+    for spec in added:
+        if together & spec.mask:
+            return False
+        together |= spec.mask
+    return model is None or model.violation(there.with_specs(added)) is None
+
+
+def _best(
+    model: GpuModel | None,
+    there: Layout,
+    first: list[InstanceSpec],
+    second: list[InstanceSpec],
+    short: Counter[str],
+) -> tuple[InstanceSpec, ...]:
+    """Return what to add beside what stays: least short of promise (b), then most of before.
+
+    Cost: every combination that does not overlap, at most a few hundred; ties go to the first in
+    order.
+    """
+    best: tuple[InstanceSpec, ...] = ()
+    best_score = (-short.total(), 0, 0)
+
+    def extend(chosen: tuple[InstanceSpec, ...], rest: list[InstanceSpec]) -> None:
+        nonlocal best, best_score
+        missing = short - Counter(spec.profile for spec in chosen)
+        ours = sum(spec in first for spec in chosen)
+        score = (-missing.total(), ours, -len(chosen))
+        if score > best_score and _fits(model, there, chosen):
+            best, best_score = chosen, score
+        for number, spec in enumerate(rest):
+            if not any(spec.mask & one.mask for one in (*there.specs, *chosen)):
+                extend((*chosen, spec), rest[number + 1 :])
+
+    extend((), [*first, *second])
+    return tuple(sorted(best))
+
+
+def _required(record: PlanRecord, ledger: Ledger, reading: GpuReading) -> Counter[str]:
+    """Return what promise (b) asks for: min(before, after), less what others took away."""
+    there = {one.instance.spec for one in reading.instances or ()}
+    before = Counter(
+        spec.profile for spec in record.before.specs if spec in there or spec in ledger.destroyed
+    )
+    made = {spec for _, spec in ledger.created}
+    after = Counter(
+        spec.profile for spec in record.after.specs if spec not in made or spec in there
+    )
+    return before & after
+
+
+def _usable(reading: GpuReading, ledger: Ledger) -> Counter[str]:
+    """Count the instances that are whole, or that we never touched."""
+    touched: Identities = frozenset(ledger.created | ledger.without_ci)
+    return Counter(
+        one.instance.spec.profile
+        for one in reading.instances or ()
+        if one.instance.usable or (one.instance.gi_id, one.instance.spec) not in touched
+    )

@@ -1,0 +1,229 @@
+"""At start: end plans found open, and make again what a reboot took away.
+
+Fast and without the planner: it looks, puts back what the journal names, and closes. Cut short at
+any point, the next start does the rest.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+
+from migscaler.control.executor import lost_text
+from migscaler.control.put_back import PutBack, put_back
+from migscaler.control.restoring import Restored, Restoring
+from migscaler.control.steps_run import Site, StepRunner
+from migscaler.errors import StoreError
+from migscaler.model.ids import GpuUuid, PlanId
+from migscaler.model.plan import (
+    Direction,
+    Outcome,
+    OutcomeKind,
+    OutcomeReason,
+    direction_between,
+)
+from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
+from migscaler.store.records import PlanRecord, PlanState
+from migscaler.store.store import Store
+
+
+def settle(
+    store: Store,
+    reader: GpuReader,
+    writer: GpuWriter | None,
+    scheduler: Scheduler,
+    clock: Clock,
+    boot_id: str,
+    *,
+    act: bool,
+    only: Collection[GpuUuid] | None = None,
+) -> tuple[Outcome, ...]:
+    """End every open plan and say how, one outcome each, oldest first.
+
+    Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
+    with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
+    written.
+
+    Raises:
+        StoreError: the journal can't be read; nothing was touched.
+    """
+    outcomes = []
+    for record in store.open_plans():
+        allowed = act and (only is None or record.gpu_uuid in only)
+        if writer is None or not allowed:
+            outcomes.append(_reported(record, clock))
+            continue
+        site = Site(
+            store=store,
+            reader=reader,
+            writer=writer,
+            scheduler=scheduler,
+            clock=clock,
+            boot_id=boot_id,
+        )
+        outcomes.append(_settle_one(site, record))
+    return tuple(outcomes)
+
+
+def _settle_one(site: Site, record: PlanRecord) -> Outcome:
+    """End one plan: by what its state and boot say, else by putting back."""
+    started = site.clock.monotonic()
+    outcome = _ended(site, record)
+    problem = site.scheduler.unfence(record.gpu_uuid)
+    if problem is not None:
+        outcome = replace(outcome, explanation=f"{outcome.explanation}; still fenced: {problem}")
+    duration = timedelta(seconds=site.clock.monotonic() - started)
+    outcome = replace(outcome, duration=duration)
+    if outcome.reason in (OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE):
+        return outcome
+    try:
+        site.store.end_plan(record.seq, outcome)
+    except StoreError as error:
+        return replace(outcome, explanation=f"{outcome.explanation}; not recorded: {error}")
+    return outcome
+
+
+def _ended(site: Site, record: PlanRecord) -> Outcome:
+    """Do what the plan needs and return how it ended."""
+    if record.boot_id != site.boot_id:
+        # No instance survives a reboot; what is there now is another matter (`restore`).
+        return _outcome(record, site.clock, "the node was started anew since")
+    if record.state is PlanState.VERIFIED:
+        return _completed(site, record)
+    runner = StepRunner(site, record.seq, record.gpu_uuid)
+    return _after(put_back(runner, record), record, site.clock, runner)
+
+
+def _completed(site: Site, record: PlanRecord) -> Outcome:
+    """End a plan whose result was verified: only the node may not have been told."""
+    found = StepRunner(site, record.seq, record.gpu_uuid).look()
+    layout = getattr(found, "layout", None)
+    notes = ["the change was complete"]
+    if layout is not None:
+        problem = site.scheduler.refresh(record.gpu_uuid, layout)
+        notes += [] if problem is None else [f"not advertised: {problem}"]
+    try:
+        site.store.write_wanted(record.gpu_uuid, record.after, site.boot_id)
+    except StoreError as error:
+        notes.append(str(error))
+    outcome = _outcome(record, site.clock, "; ".join(notes))
+    return replace(outcome, kind=OutcomeKind.DONE, reason=OutcomeReason.COMPLETED, layout=layout)
+
+
+def _after(back: PutBack, record: PlanRecord, clock: Clock, runner: StepRunner) -> Outcome:
+    """Return the outcome of putting back."""
+    timings = tuple(runner.timings)
+    if back.stop is not None or back.reading is None:
+        why = "the GPU can't be read" if back.stop is None else back.stop.explanation
+        outcome = _outcome(record, clock, f"left open: {why}")
+        reason = OutcomeReason.DRIVER_FAULT if back.stop is None else back.stop.reason
+        return replace(
+            outcome,
+            kind=OutcomeKind.FAILED,
+            reason=reason,
+            steps=timings,
+            counts_as_failure=reason is OutcomeReason.DRIVER_FAULT,
+        )
+    layout = back.reading.layout
+    outcome = _outcome(record, clock, f"found open; put back {layout}")
+    outcome = replace(outcome, layout=layout, steps=timings, rolled_back=bool(timings))
+    if not back.lost:
+        return outcome
+    return replace(
+        outcome,
+        kind=OutcomeKind.FAILED,
+        reason=OutcomeReason.ROLLBACK_INCOMPLETE,
+        explanation=f"found open; {lost_text(back)}",
+        counts_as_failure=True,
+    )
+
+
+def _reported(record: PlanRecord, clock: Clock) -> Outcome:
+    """Return the outcome of leaving a plan alone."""
+    text = f"found open since {record.begun_at:%Y-%m-%d %H:%M:%S}; acting is off, left as it is"
+    return replace(_outcome(record, clock, text), reason=OutcomeReason.PAUSED)
+
+
+def _outcome(record: PlanRecord, clock: Clock, explanation: str) -> Outcome:
+    """Return an outcome of a settled plan; the caller replaces what differs."""
+    return Outcome(
+        plan_id=record.plan_id,
+        gpu_uuid=record.gpu_uuid,
+        kind=OutcomeKind.ABANDONED,
+        reason=OutcomeReason.SETTLED,
+        explanation=explanation,
+        layout=None,
+        started_at=clock.now(),
+        duration=timedelta(),
+        direction=direction_between(record.before, record.after),
+    )
+
+
+def restore(
+    *,
+    store: Store,
+    reader: GpuReader,
+    writer: GpuWriter | None,
+    scheduler: Scheduler,
+    clock: Clock,
+    boot_id: str,
+    layout: str,
+    mig_mode: bool,
+    act_on: Collection[GpuUuid],
+) -> tuple[Outcome, ...]:
+    """Give GPUs that lost all instances the layout last wanted; one outcome per such GPU, by index.
+
+    `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in `act_on` are
+    changed, the others reported. A GPU with any instance is left alone. Call after `settle`.
+
+    Raises:
+        HardwareError: NVML does not answer.
+        StoreError: the state file can't be read.
+    """
+    wanted = {record.gpu_uuid: record for record in store.wanted() if len(record.layout)}
+    outcomes = []
+    for gpu in reader.read_node().gpus:
+        record = wanted.get(gpu.uuid)
+        if record is None or gpu.instances or any(gap.what == "gpu" for gap in gpu.gaps):
+            continue
+        ended: Restored
+        if layout == "adopt":
+            store.forget_wanted(gpu.uuid)
+            ended = _untouched(f"{record.layout} is gone and no longer wanted")
+        elif writer is None or layout != "restore" or gpu.uuid not in act_on:
+            ended = _untouched(f"{record.layout} is gone; acting is off, not restored")
+        else:
+            site = Site(
+                store=store,
+                reader=reader,
+                writer=writer,
+                scheduler=scheduler,
+                clock=clock,
+                boot_id=boot_id,
+            )
+            ended = Restoring(site, gpu, record).run(mig_mode=mig_mode)
+        outcomes.append(_restored(gpu.uuid, ended, clock))
+    return tuple(outcomes)
+
+
+def _untouched(explanation: str) -> Restored:
+    """Return that a GPU was left as it is."""
+    return Restored(
+        kind=OutcomeKind.ABANDONED, reason=OutcomeReason.PAUSED, explanation=explanation
+    )
+
+
+def _restored(gpu_uuid: GpuUuid, ended: Restored, clock: Clock) -> Outcome:
+    """Return how restoring a GPU ended as an outcome."""
+    return Outcome(
+        plan_id=PlanId(f"restore-{clock.now():%Y%m%dT%H%M%S}"),
+        gpu_uuid=gpu_uuid,
+        kind=ended.kind,
+        reason=ended.reason,
+        explanation=ended.explanation,
+        layout=ended.layout,
+        started_at=clock.now(),
+        duration=timedelta(),
+        steps=ended.steps,
+        counts_as_failure=ended.counts_as_failure,
+        direction=Direction.FINER,
+    )

@@ -1,0 +1,197 @@
+"""Make the layout last wanted again on one GPU that has no instance, its MIG mode first where told."""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from migscaler.control.gpu_change import GpuChange
+from migscaler.control.put_back import put_back
+from migscaler.control.steps_run import Site, StepRunner, Stop
+from migscaler.errors import HardwareError, StoreError
+from migscaler.model.gpu import GpuReading, GpuState
+from migscaler.model.ids import PlanId
+from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.plan import (
+    Direction,
+    Outcome,
+    OutcomeKind,
+    OutcomeReason,
+    Step,
+    StepAction,
+    StepTiming,
+)
+from migscaler.model.profile import InstanceSpec
+from migscaler.store.records import PlanRecord, Purpose, WantedRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """How restoring one GPU ended; `layout` None if it could not be read at the end."""
+
+    kind: OutcomeKind
+    reason: OutcomeReason
+    explanation: str
+    layout: Layout | None = None
+    steps: tuple[StepTiming, ...] = ()
+    counts_as_failure: bool = False
+
+
+class Restoring:
+    """Restores one GPU."""
+
+    def __init__(self, site: Site, gpu: GpuReading, wanted: WantedRecord) -> None:
+        """Take a GPU without instances and what was last wanted for it."""
+        self._site = site
+        self._gpu = gpu
+        self._wanted = wanted
+        self._runner = StepRunner(site, 0, gpu.uuid)
+
+    def run(self, *, mig_mode: bool) -> Restored:
+        """Switch the mode on if it is off and `mig_mode` allows it, then make what fits."""
+        refused = self._mode(switch=mig_mode)
+        if refused is not None:
+            return refused
+        reading = self._runner.look()
+        if isinstance(reading, Stop):
+            return _stopped(reading)
+        known = self._site.store.generation(self._gpu.uuid)
+        another = known is not None and known.model_name not in (None, reading.name)
+        if reading.model is None or another:
+            return _left(OutcomeReason.CHANGED_UNDERNEATH, "it is another GPU now, left alone")
+        if reading.instances:
+            return _left(OutcomeReason.CHANGED_UNDERNEATH, "it has instances by now")
+        fitting = fitting_part(reading.model, self._wanted.layout)
+        try:
+            return self._make(reading, fitting)
+        except StoreError as problem:
+            return _left(OutcomeReason.JOURNAL_UNWRITABLE, str(problem))
+
+    def _mode(self, *, switch: bool) -> Restored | None:
+        """Have MIG mode on, or say why it is not."""
+        gpu = self._gpu
+        if gpu.mig_enabled:
+            return None
+        known = self._site.store.generation(gpu.uuid)
+        if not switch or (known is not None and known.mig_mode_wanted is False):
+            return _left(OutcomeReason.CHANGED_UNDERNEATH, "MIG mode is off and not to be changed")
+        if gpu.processes != ():
+            return _left(OutcomeReason.NO_LONGER_IDLE, "MIG mode is off and the GPU is not idle")
+        try:
+            answer = self._site.writer.set_mig_mode(gpu.uuid, enabled=True)
+        except HardwareError as problem:
+            return _left(OutcomeReason.DRIVER_FAULT, f"MIG mode could not be set: {problem}")
+        if answer.active:
+            return None
+        by_clients = answer.pending_on == "clients"
+        return _left(
+            OutcomeReason.HELD_BY_CLIENT if by_clients else OutcomeReason.NOT_VERIFIED,
+            f"MIG mode is pending on {answer.pending_on}",
+        )
+
+    def _make(self, reading: GpuReading, fitting: Layout) -> Restored:
+        """Create instance by instance; one that can't be made does not keep the others away."""
+        record = self._begin(fitting)
+        self._runner = StepRunner(self._site, record.seq, record.gpu_uuid)
+        problems = [
+            f"{spec} does not fit" for spec in self._wanted.layout.without(fitting.specs).specs
+        ]
+        for step in record.steps:
+            made = self._one(record, reading, step)
+            if isinstance(made, Stop):
+                problems.append(made.explanation)
+                if made.blind:
+                    return _stopped(made)
+                found = self._runner.look()
+                if isinstance(found, Stop):
+                    return _stopped(found)
+                made = found
+            reading = made
+        return self._end(record, reading, problems)
+
+    def _begin(self, fitting: Layout) -> PlanRecord:
+        """Write in the journal what is going to be made."""
+        now = self._site.clock.now()
+        record = PlanRecord(
+            plan_id=PlanId(f"restore-{now:%Y%m%dT%H%M%S}"),
+            gpu_uuid=self._gpu.uuid,
+            before=Layout(),
+            after=fitting,
+            steps=tuple(Step(action=StepAction.CREATE, spec=spec) for spec in fitting.specs),
+            instances=(),
+            boot_id=self._site.boot_id,
+            begun_at=now,
+        )
+        return replace(record, seq=self._site.store.begin_plan(record))
+
+    def _one(self, record: PlanRecord, reading: GpuReading, step: Step) -> GpuReading | Stop:
+        """Make one instance; what stays half made is taken away."""
+        part = replace(record, before=reading.layout or Layout(), steps=(step,))
+        change = GpuChange(
+            runner=self._runner,
+            record=part,
+            assumed=GpuState(reading=reading, generation=0),
+            margin_bytes=0,
+            purpose=Purpose.UNDO,
+        )
+        result = change.carry_out()
+        if isinstance(result, Stop) and not result.blind:
+            back = put_back(self._runner, part)
+            return back.stop or result
+        return result
+
+    def _end(self, record: PlanRecord, reading: GpuReading, problems: list[str]) -> Restored:
+        """Close the journal; a layout that is whole again is the wanted one of this boot."""
+        store, layout = self._site.store, reading.layout
+        whole = layout == self._wanted.layout
+        ended = Restored(
+            kind=OutcomeKind.DONE if whole else OutcomeKind.FAILED,
+            reason=OutcomeReason.COMPLETED if whole else OutcomeReason.INSUFFICIENT_RESOURCES,
+            explanation="; ".join((f"restored {layout}", *problems)),
+            layout=layout,
+            steps=tuple(self._runner.timings),
+            counts_as_failure=not whole,
+        )
+        if whole:
+            store.write_wanted(record.gpu_uuid, self._wanted.layout, self._site.boot_id)
+        store.end_plan(record.seq, outcome_of(ended, record, self._site))
+        return ended
+
+
+def outcome_of(ended: Restored, record: PlanRecord, site: Site) -> Outcome:
+    """Return how restoring ended as the outcome of its plan."""
+    return Outcome(
+        plan_id=record.plan_id,
+        gpu_uuid=record.gpu_uuid,
+        kind=ended.kind,
+        reason=ended.reason,
+        explanation=ended.explanation,
+        layout=ended.layout,
+        started_at=record.begun_at,
+        duration=max(site.clock.now() - record.begun_at, timedelta()),
+        steps=ended.steps,
+        counts_as_failure=ended.counts_as_failure,
+        direction=Direction.FINER,
+    )
+
+
+def fitting_part(model: GpuModel, wanted: Layout) -> Layout:
+    """Return what of a layout the model allows, taken in order of place."""
+    fitting: tuple[InstanceSpec, ...] = ()
+    for spec in wanted.specs:
+        if model.violation(Layout((*fitting, spec))) is None:
+            fitting = (*fitting, spec)
+    return Layout(fitting)
+
+
+def _left(reason: OutcomeReason, explanation: str) -> Restored:
+    """Return that nothing was made."""
+    return Restored(kind=OutcomeKind.ABANDONED, reason=reason, explanation=explanation)
+
+
+def _stopped(stop: Stop) -> Restored:
+    """Return that it can't go on; its plan stays open."""
+    return Restored(
+        kind=OutcomeKind.FAILED,
+        reason=stop.reason,
+        explanation=stop.explanation,
+        counts_as_failure=stop.reason is OutcomeReason.DRIVER_FAULT,
+    )
