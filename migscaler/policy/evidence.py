@@ -77,7 +77,9 @@ def look(
     is_empty = reading.processes == () and claim is None and lease is None
     baseline = _measured_baseline(reading, baseline_bytes) if is_empty else baseline_bytes
     signals = [_process(reading, around), _allocation(claim, lease, around)]
-    if "memory" in around.idle.evidence:
+    is_used = bool(reading.processes) or claim is not None or lease is not None
+    if "memory" in around.idle.evidence and not is_used:
+        # Memory in use by a known owner says nothing more.
         signals.append(_memory(reading, baseline, around.idle))
     if "activity" in around.idle.evidence:
         signals.append(_activity(reading, around))
