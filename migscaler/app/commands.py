@@ -8,6 +8,7 @@ from migscaler.app.node import Handler, Node
 from migscaler.errors import NotFound
 from migscaler.web.ports import Actor
 
+
 class NodeCommands:
     """Carries out commands on one node; safe for several threads."""
 

@@ -60,7 +60,13 @@ class ReadingCommands:
     def _explain(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """The present decision in words."""
         inp, decision = self.decided()
-        return {"lines": list(explain(inp, decision))}
+        paragraphs = explain(inp, decision)
+        return {
+            "paragraphs": [{"title": p.title, "lines": list(p.lines)} for p in paragraphs],
+            "lines": [
+                text for p in paragraphs for text in (p.title, *(f"  {line}" for line in p.lines))
+            ],
+        }
 
     def _history(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Recorded decisions and GPU plans, newest first."""

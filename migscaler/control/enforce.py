@@ -16,7 +16,7 @@ from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, OutcomeReason
 from migscaler.model.policy import Policy
-from migscaler.model.ports import Clock, Scheduler
+from migscaler.model.ports import Clock
 from migscaler.model.status import Running
 from migscaler.store.store import Store
 
@@ -31,20 +31,17 @@ class Enforcer:
         *,
         executor: Executor,
         observer: Observer,
-        scheduler: Scheduler,
         store: Store,
         clock: Clock,
     ) -> None:
         """Take the parts; nothing runs yet."""
         self._executor = executor
         self._observer = observer
-        self._scheduler = scheduler
         self._store = store
         self._clock = clock
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._running: Running | None = None
-        self._fenced: dict[GpuUuid, datetime] = {}
         self._lost: dict[GpuUuid, tuple[tuple[str, int], ...]] = {}
 
     def stop(self) -> None:
@@ -62,8 +59,7 @@ class Enforcer:
 
     def fenced(self) -> tuple[tuple[GpuUuid, datetime], ...]:
         """Return the GPUs whose fence could not be lifted, and since when."""
-        with self._lock:
-            return tuple(sorted(self._fenced.items()))
+        return self._executor.fenced()
 
     def usable_lost(self) -> tuple[tuple[GpuUuid, str, int], ...]:
         """Return (GPU, profile, count) of usable instances that a failed change left missing."""
@@ -99,10 +95,11 @@ class Enforcer:
         _log.info("gpu_plan_start plan=%s gpu=%s to=%s", plan_id, plan.gpu_uuid, plan.after)
         self._observer.begin_change(plan.gpu_uuid, (step.spec for step in plan.steps))
         try:
-            outcome = self._executor.execute(plan_id, plan, state, policy, show)
+            outcome = self._executor.execute(
+                plan_id, plan, state, policy, show, should_stop=self._why_stop
+            )
         finally:
             self._observer.end_change(plan.gpu_uuid)
-            show(None)
         self._settle_books(plan, outcome, policy)
         _log.info(
             "gpu_plan_end plan=%s gpu=%s outcome=%s reason=%s seconds=%.3f %s",
@@ -117,13 +114,11 @@ class Enforcer:
 
     def lift_fences(self) -> None:
         """Try again to lift fences that could not be lifted when their plan ended."""
-        for uuid, since in self.fenced():
-            problem = self._scheduler.unfence(uuid)
-            with self._lock:
-                if problem is None:
-                    self._fenced.pop(uuid, None)
-            if problem is not None:
-                _log.warning("fence_stuck gpu=%s since=%s why=%s", uuid, since, problem)
+        self._executor.lift_fences()
+
+    def _why_stop(self) -> OutcomeReason | None:
+        """Say why a plan that has changed nothing yet should not begin."""
+        return OutcomeReason.STOPPING if self.stopping() else None
 
     def _not_started(self, plan_id: PlanId, plan: GpuPlan) -> Outcome:
         """Return the outcome of a plan that was not begun."""

@@ -2,32 +2,18 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
-from migscaler.model.demand import Fetched, SourceStatus, VetoStatus
+from migscaler.model.demand import Fetched, Reading, SourceStatus, VetoStatus
 from migscaler.model.gpu import IN_USE_REASONS, NodeSnapshot
 from migscaler.model.ids import SourceName
 from migscaler.model.ports import Clock
+from migscaler.sources.ports import DemandSource, VetoSource
 
 # How far back a reading's "true for" moment can lie and still be matched with what was in use then.
 _REMEMBERED = timedelta(minutes=15)
-
-
-class DemandSource(Protocol):
-    """Anything that answers how many instances are wanted."""
-
-    def fetch(self) -> Fetched:
-        """Ask once; a problem is part of the answer, never an exception."""
-
-
-class VetoSource(Protocol):
-    """Anything that answers whether acting is forbidden just now."""
-
-    def fetch_veto(self) -> VetoStatus:
-        """Ask once; unknown is part of the answer."""
 
 
 @dataclass(slots=True)
@@ -47,8 +33,13 @@ class Gatherer:
         sources: Mapping[SourceName, DemandSource],
         vetoes: Mapping[str, VetoSource],
         clock: Clock,
+        overrides: Callable[[], tuple[tuple[str, Reading], ...]] = tuple,
     ) -> None:
-        """Take the sources by name; nothing is asked yet, so everything is unknown."""
+        """Take the sources by name; nothing is asked yet, so everything is unknown.
+
+        `overrides` returns what was set by hand, by name, expired or not.
+        """
+        self._overrides = overrides
         self._sources = dict(sources)
         self._veto_sources = dict(vetoes)
         self._clock = clock
@@ -76,6 +67,14 @@ class Gatherer:
     def remember_use(self, snapshot: NodeSnapshot) -> None:
         """Note how many instances of each profile are in use at this moment."""
         counts = Counter(
+            {
+                profile.name: 0
+                for gpu in snapshot.gpus
+                if gpu.reading.model is not None
+                for profile in gpu.reading.model.profiles
+            }
+        )
+        counts.update(
             state.spec.profile
             for gpu in snapshot.gpus
             for state in gpu.instances or ()
@@ -119,7 +118,13 @@ class Gatherer:
         with self._lock:
             for memory in self._memories.values():
                 memory.status = _aged(memory.status, now)
-            return tuple(memory.status for memory in self._memories.values())
+            configured = tuple(memory.status for memory in self._memories.values())
+        by_hand = tuple(
+            SourceStatus(name=SourceName(name), known=True, reading=reading, asked_at=now)
+            for name, reading in self._overrides()
+            if reading.overrides and now < reading.expires_at
+        )
+        return (*configured, *by_hand)
 
     def vetoes(self) -> tuple[VetoStatus, ...]:
         """Return the last answer of every veto."""

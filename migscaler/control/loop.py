@@ -24,13 +24,15 @@ from migscaler.model.decision import (
 from migscaler.model.demand import Fetched
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import PlanId, SourceName
-from migscaler.model.plan import GateReason, Hold, Outcome, Plan
+from migscaler.model.plan import Hold, Outcome, Plan
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
 from migscaler.model.stats import CallStats, JobStats
 from migscaler.model.status import CollectorStatus, ConfigStatus, Status
-from migscaler.policy.decide import decide
-from migscaler.policy.regret import RegretBook, observe_regret
+from migscaler.planner.cache import OptionCache
+from migscaler.policy.decide import decide, held
+from migscaler.policy.regret import RegretBook
+from migscaler.policy.regret import observe as observe_regret
 from migscaler.store.store import Store
 
 _log = logging.getLogger("migscaler.loop")
@@ -87,6 +89,8 @@ class Loop:
         self._last_times: tuple[datetime, float] | None = None
         self._clock_step: str | None = None
         self._journal_problem: str | None = None
+        self._calls = CallStats()
+        self._cache = OptionCache()
 
     @property
     def parts(self) -> Parts:
@@ -114,10 +118,10 @@ class Loop:
                 self.publish()
                 return None
             self._collected("nvml", began, problem=None)
+            self._calls = parts.call_stats()
             self._snapshot = snapshot
             parts.gatherer.remember_use(snapshot)
             self._adopt_foreign_changes(snapshot)
-            self._regret = observe_regret(self._regret, snapshot, self._decision)
         self.publish()
         return snapshot
 
@@ -232,14 +236,24 @@ class Loop:
             usable_lost=enforcer.usable_lost() if enforcer else (),
             outcomes=outcomes,
             counters=self._tally.freeze(),
-            regret=self._regret.totals(),
-            calls=parts.call_stats(),
+            regret=self._regret.counts,
+            calls=self._calls,
             jobs=parts.job_stats(),
             collectors=collectors,
             config=parts.config,
             state_writable=self._journal_problem is None,
             snapshot_stale=self._is_stale(),
         )
+
+    def publish_if_stale(self) -> bool:
+        """Publish anew if the last sample has become too old; returns whether it has.
+
+        The sampler may be the one that hangs, so the main thread asks this.
+        """
+        stale = self._is_stale()
+        if stale:
+            self.publish()
+        return stale
 
     def note_outcomes(self, outcomes: tuple[Outcome, ...], histogram: str) -> None:
         """Show what settling or restoring at start did."""
@@ -253,21 +267,15 @@ class Loop:
         clock = self._parts.clock
         began = clock.monotonic()
         try:
-            decision = decide(inp)
+            decision = decide(inp, self._cache)
         except PlanningFailed as error:
             _log.error("planning_failed error=%s", error)
-            hold = Hold(reason=GateReason.INFEASIBLE, explanation=f"the planner failed: {error}")
-            decision = Decision(
-                outcome=hold,
-                wanted=None,
-                gates=(),
-                rules=(),
-                gpus=(),
-                rule_histories=inp.history.rules,
-                sentence=f"Hold: {hold.explanation}",
-            )
-        held = decision.outcome.reason.value if isinstance(decision.outcome, Hold) else None
-        self._tally.tick(held, clock.monotonic() - began)
+            decision = held(inp, error)
+        self._regret, _counts = observe_regret(
+            self._regret, inp.snapshot, decision, inp.now_monotonic
+        )
+        reason = decision.outcome.reason.value if isinstance(decision.outcome, Hold) else None
+        self._tally.tick(reason, clock.monotonic() - began)
         self._rule_histories = decision.rule_histories
         self._decision, self._decision_at = decision, inp.now
         return decision

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from migscaler.control.request import plan_layout
 from migscaler.errors import CommandRefused, HardwareError
 from migscaler.model.gpu import GpuReading, GpuState, InstanceState
+from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, Plan, Step, StepAction
 from migscaler.model.ports import GpuReader, GpuWriter
@@ -39,7 +40,7 @@ class ModeSwitch:
     reader: GpuReader
     writer: GpuWriter
     carry_out: Callable[[Plan], tuple[Outcome, ...]]
-    sample: Callable[[], GpuState]
+    sample: Callable[[GpuUuid], GpuState]
     record_wish: Callable[[GpuState, bool], None]
     find_clients: Callable[[GpuReading], tuple[str, ...]]
 
@@ -113,7 +114,7 @@ class ModeSwitch:
 
     def _put_back(self, gpu: GpuState) -> None:
         """Rebuild what was removed for a switch that did not happen."""
-        before, now = gpu.layout, self.sample()
+        before, now = gpu.layout, self.sample(gpu.uuid)
         if before is None or now.layout is None or now.layout == before or not len(before):
             return
         plan = plan_layout(now, str(before))
@@ -122,7 +123,7 @@ class ModeSwitch:
 
     def _populate(self, gpu: GpuState, layout: str | None) -> str:
         """Give a GPU that has just been switched on its first layout."""
-        now = self.sample()
+        now = self.sample(gpu.uuid)
         model = now.reading.model
         if model is None:
             raise CommandRefused(f"GPU {gpu.reading.index}: MIG is on but offers no profiles")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from migscaler.app.config.model import Config
-from migscaler.app.config.texts import SettingRefused, did_you_mean
+from migscaler.app.config.texts import SettingRefused, did_you_mean, shown
 from migscaler.app.config.yaml_text import Document, Path, path_text
 from migscaler.errors import Finding
 
@@ -63,7 +63,7 @@ def _words(details: ErrorDetails, path: Path) -> tuple[str, str]:
     if kind == "extra_forbidden":
         return _unknown_key(str(path[-1]), path)
     if kind == "missing":
-        return f"{path[-1]!r} is missing", f"add {path[-1]}: (see docs/configuration.md)"
+        return f"{path[-1]!r} is missing", f"add {path[-1]}: {_meaning(path)}"
     if kind == "union_tag_not_found":
         return "'type' is missing", "add type: prometheus, push or scheduler"
     if kind == "union_tag_invalid":
@@ -77,35 +77,35 @@ def _words(details: ErrorDetails, path: Path) -> tuple[str, str]:
 def _wrong_word(given: object, expected: str, path: Path) -> tuple[str, str]:
     """Return the words for a value outside a closed set."""
     words = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
-    choice = "write " + (" or ".join(words) if len(words) < 3 else ", ".join(words))
+    choice = " or ".join(words) if len(words) < 3 else "one of " + ", ".join(words)
     if path[-1] == "mode" and str(given).lower() in _OFF_WORDS:
         return f"{given!r} is not a mode", "write observe: it measures and never acts"
     if path[-1] == "scheduler" and given in ("slurm", "kubernetes", "docker"):
         return f"scheduler {given!r} is not supported yet", "write bare, the only one so far"
     near = did_you_mean(given, words) if isinstance(given, str) else None
     return (
-        f"{given!r} is not one of {', '.join(words)}",
-        f"did you mean {near}?" if near else choice,
+        f"{shown(given)} is not one of {', '.join(words)}",
+        f"did you mean {near}?" if near else f"write {choice}",
     )
 
 
 def _wrong_kind(kind: str, given: object, context: Mapping[str, object]) -> tuple[str, str]:
     """Return the words for a value of the wrong kind or out of range."""
-    shown = repr(given) if isinstance(given, str | int | float | bool | None) else "this"
+    what = shown(given)
     if kind == "bool_type":
         word = _BOOLEAN_WORDS.get(str(given).lower())
-        return f"{shown} is not true or false", f"write {word}" if word else "write true or false"
+        return f"{what} is not true or false", f"write {word}" if word else "write true or false"
     if kind in ("int_type", "int_from_float"):
-        return f"{shown} is not a whole number", "write a whole number without quotes"
+        return f"{what} is not a whole number", "write a whole number without quotes"
     if kind == "float_type":
-        return f"{shown} is not a number", "write a number without quotes"
+        return f"{what} is not a number", "write a number without quotes"
     if kind == "tuple_type":
         return (
-            f"{shown} is not a list",
+            f"{what} is not a list",
             f"write a list: [{given if isinstance(given, str) else '...'}]",
         )
     if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return f"{shown} is not a group of keys", "write key: value lines below it"
+        return f"{what} is not a group of keys", "write key: value lines below it"
     limits = {
         "greater_than_equal": ("ge", "at least"),
         "greater_than": ("gt", "above"),
@@ -114,8 +114,8 @@ def _wrong_kind(kind: str, given: object, context: Mapping[str, object]) -> tupl
     }
     if kind in limits:
         key, words = limits[kind]
-        return f"{shown} is out of range", f"write a number {words} {context.get(key)}"
-    return f"{shown} can't be used ({kind})", "see docs/configuration.md"
+        return f"{what} is out of range", f"write a number {words} {context.get(key)}"
+    return f"{what} can't be used ({kind})", "see docs/configuration.md"
 
 
 def _unknown_key(key: str, path: Path) -> tuple[str, str]:
@@ -132,6 +132,12 @@ def _unknown_key(key: str, path: Path) -> tuple[str, str]:
 
 def keys_at(path: Path) -> frozenset[str]:
     """Return the keys that the model knows at a path."""
+    models = _models_at(path)
+    return frozenset(f.alias or n for model in models for n, f in model.model_fields.items())
+
+
+def _models_at(path: Path) -> list[type[BaseModel]]:
+    """Return the sections that can stand at a path."""
     here: object = Config
     for part in path:
         models = _models(here)
@@ -139,7 +145,16 @@ def keys_at(path: Path) -> frozenset[str]:
         if fields:
             here = fields[0].annotation
         # An index into a list, or the free name of a source: the annotation's models stay the same.
-    return _keys(here)
+    return _models(here)
+
+
+def _meaning(path: Path) -> str:
+    """Return the first sentence about the key at a path."""
+    for model in _models_at(path[:-1]):
+        for name, field in model.model_fields.items():
+            if path[-1] in (name, field.alias):
+                return " ".join((field.description or "").split()).split(". ")[0]
+    return "see docs/configuration.md"
 
 
 def _keys(annotation: object) -> frozenset[str]:

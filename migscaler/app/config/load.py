@@ -96,7 +96,9 @@ def load_text(text: str, source_name: str) -> LoadedConfig:
     config = None
     if document.value is not None or not findings:
         config, wrong = _checked(document)
-        findings += wrong
+        # What the text itself makes doubtful is not reported again as a value of the wrong kind.
+        doubtful = {(f.line, f.where) for f in findings}
+        findings += [f for f in wrong if (f.line, f.where) not in doubtful]
     if findings or config is None:
         ordered = dict.fromkeys(
             sorted(findings, key=lambda f: (f.line or 0, f.column or 0, f.where))

@@ -56,8 +56,8 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise SettingRefused(f"{value} has no unit", f"{remedy}; did you mean {value:g}s?")
     match = _DURATION.match(value) if isinstance(value, str) else None
-    if match is None or not value:
-        raise SettingRefused(f"{value!r} is not a duration", f"{remedy} (a day is 24h)")
+    if match is None or value == "":
+        raise SettingRefused(f"{shown(value)} is not a duration", f"{remedy} (a day is 24h)")
     hours, minutes, seconds = (int(match[unit] or 0) for unit in "hms")
     duration = timedelta(hours=hours, minutes=minutes, seconds=seconds)
     if duration > LONGEST:
@@ -80,7 +80,7 @@ def parse_bytes(value: object) -> int:
         raise SettingRefused(f"{value} has no unit", f"{remedy}; did you mean {value:g}MiB?")
     match = _SIZE.match(value) if isinstance(value, str) else None
     if match is None:
-        raise SettingRefused(f"{value!r} is not a size", remedy)
+        raise SettingRefused(f"{shown(value)} is not a size", remedy)
     return int(match["count"]) * _UNITS[match["unit"]]
 
 
@@ -92,10 +92,19 @@ def format_bytes(count: int) -> str:
     return f"{count}B"
 
 
+def shown(value: object) -> str:
+    """Return a value as a message shows it; lists and groups only by their kind."""
+    if isinstance(value, tuple | dict):
+        return "a list" if isinstance(value, tuple) else "a group of keys"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else repr(value)
+
+
 def text_of(value: object, what: str) -> str:
     """Return a non-empty text; numbers and booleans must be quoted to be texts."""
     if not isinstance(value, str):
-        raise SettingRefused(f"{value!r} is not {what}", f"write {what} as a text, in quotes")
+        raise SettingRefused(f"{shown(value)} is not {what}", f"write {what} as a text, in quotes")
     if not value.strip():
         raise SettingRefused("is empty", f"write {what}")
     return value.strip()

@@ -13,7 +13,7 @@ import yaml
 
 from migscaler.errors import Finding
 
-type_tags = "tag:yaml.org,2002:"
+_TAGS = "tag:yaml.org,2002:"
 
 MAX_NODES = 50_000
 """Aliases can multiply a small file into billions of values; a real configuration has hundreds."""
@@ -61,13 +61,13 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {}
 _Loader.add_implicit_resolver(
-    type_tags + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+    _TAGS + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
 )
 _Loader.add_implicit_resolver(
-    type_tags + "bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+    _TAGS + "bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(type_tags + "int", _INT, list("-0123456789"))
-_Loader.add_implicit_resolver(type_tags + "float", _FLOAT, list("-0123456789"))
+_Loader.add_implicit_resolver(_TAGS + "int", _INT, list("-0123456789"))
+_Loader.add_implicit_resolver(_TAGS + "float", _FLOAT, list("-0123456789"))
 
 
 def read_yaml(text: str) -> Document:
@@ -78,7 +78,7 @@ def read_yaml(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         return Document(value=None, places={}, findings=(_syntax_finding(error),))
     except (yaml.YAMLError, RecursionError) as error:
-        return Document(value=None, places={}, findings=(_unreadable(error),))
+        return Document(value=None, places={}, findings=(_unreadable(error, text),))
     value = {} if node is None else reading.value_of(node, ())
     return Document(value=value, places=reading.places, findings=tuple(reading.findings))
 
@@ -114,12 +114,14 @@ class _Reading:
             return None
         if not (isinstance(node, yaml.CollectionNode) and path in self.places):
             self.places[path] = _place(node.start_mark)
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAGS + "map":
             return self.mapping_of(node, path)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAGS + "seq":
             return tuple(self.value_of(item, (*path, i)) for i, item in enumerate(node.value))
-        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # PyYAML has these three kinds
-        return self.scalar_of(node, path)
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar_of(node, path)
+        self.refuse_tag(node, path)
+        return None
 
     def mapping_of(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
         """Return a mapping; a key that stands twice is a finding and keeps its first value."""
@@ -147,7 +149,7 @@ class _Reading:
 
     def scalar_of(self, node: yaml.ScalarNode, path: Path) -> object:
         """Return text, number, boolean or None; refuse tags and figures with two readings."""
-        kind = node.tag.removeprefix(type_tags)
+        kind = node.tag.removeprefix(_TAGS)
         text: str = node.value
         if kind == "str":
             if node.style is None and _AMBIGUOUS.match(text):
@@ -166,8 +168,13 @@ class _Reading:
             return int(text) if len(text) < 19 else float(text)
         if kind == "float":
             return float(text)
-        self.add(node, path, f"tag {node.tag!r} is not allowed", "write the plain value")
+        self.refuse_tag(node, path)
         return None
+
+    def refuse_tag(self, node: yaml.Node, path: Path) -> None:
+        """Keep a finding for a value whose tag asks for more than plain data."""
+        tag = str(node.tag).replace(_TAGS, "!!")
+        self.add(node, path, f"tag {tag} is not allowed", "write the plain value without a tag")
 
     def add(self, node: yaml.Node, path: Path, problem: str, remedy: str) -> None:
         """Keep a finding at a node's place."""
@@ -189,8 +196,10 @@ def _place(mark: yaml.Mark) -> Place:
 
 def _syntax_finding(error: yaml.MarkedYAMLError) -> Finding:
     """Translate PyYAML's own words; the place is where it could not go on."""
-    mark = error.problem_mark or error.context_mark
+    mark, begun = error.problem_mark or error.context_mark, error.context_mark
     problem = error.problem or "not YAML"
+    if begun and mark and begun.line != mark.line:
+        problem += f" (in what begins in line {begun.line + 1})"
     remedy = "check indentation, colons and quotes around this line"
     if "\\t" in problem:
         remedy = "indent with blanks; YAML forbids tabs there"
@@ -207,11 +216,15 @@ def _syntax_finding(error: yaml.MarkedYAMLError) -> Finding:
     )
 
 
-def _unreadable(error: Exception) -> Finding:
+def _unreadable(error: Exception, text: str) -> Finding:
     """Describe text that is no YAML at all: control characters, endless nesting."""
     words = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+    line = None
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
     return Finding(
         where="(file)",
         problem=f"not readable as YAML: {words}",
         remedy="write plain UTF-8 text without control characters",
+        line=line,
     )

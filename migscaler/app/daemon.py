@@ -1,0 +1,291 @@
+"""The daemon: one process per node, from start to SIGTERM."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from migscaler import __version__
+from migscaler.app.clock import RealClock, read_boot_id
+from migscaler.app.config.settings import (
+    PushSettings,
+    Settings,
+    SourceSettings,
+    socket_path,
+    state_directory,
+)
+from migscaler.app.jobs import Job, Jobs
+from migscaler.app.logs import set_up_logging
+from migscaler.app.runtime import Outside, Runtime
+from migscaler.app.start import State, load_in_force, open_state, with_state_problem
+from migscaler.app.systemd import notify, watchdog_seconds
+from migscaler.app.wiring import Assembly, Ground
+from migscaler.errors import MigscalerError
+from migscaler.hardware.host import ProcHost
+from migscaler.hardware.worker import NvmlWorker
+from migscaler.metrics.exposition import Renderer
+from migscaler.model.ports import Clock, HostProcesses
+from migscaler.model.status import Status
+from migscaler.schedulers.owners import HostRoots
+from migscaler.web.app import create_app
+from migscaler.web.ports import Actor, WebOptions
+from migscaler.web.server import WebServer
+
+_log = logging.getLogger("migscaler.daemon")
+
+_HEARTBEAT_SECONDS = 1.0
+_HOUSEKEEPING = timedelta(seconds=5)
+_PRUNING = timedelta(hours=1)
+# A push is seen at the next turn of this period at the latest; the command itself asks at once.
+_PUSH_PERIOD = timedelta(seconds=5)
+# How long a GPU plan under way may take to end after SIGTERM (its calls have deadlines of their
+# own).
+_END_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonOptions:
+    """What the command line decides; None means what the configuration or the platform says.
+
+    `prepare` (picklable) runs in the NVML child before it opens the library: the simulated library
+    is installed there. `make_host` (picklable) makes the view of the GPUs' processes, `roots` are
+    the host's directories that are searched for other owners. `on_ready` gets the page's address.
+    """
+
+    config: Path | None = None
+    state_dir: Path | None = None
+    listen: str | None = None
+    prepare: Callable[[], None] | None = None
+    make_host: Callable[[], HostProcesses] = ProcHost
+    boot_id: Callable[[], str] = read_boot_id
+    roots: HostRoots = field(default_factory=HostRoots)
+    on_ready: Callable[[str], None] | None = None
+
+
+def run_daemon(options: DaemonOptions) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        NodeLocked: another daemon holds this node.
+        AddressTaken: the address to listen on is taken.
+    """
+    daemon = Daemon(options)
+    daemon.install_signals()
+    return daemon.run()
+
+
+class Daemon:
+    """Everything a running daemon consists of."""
+
+    def __init__(self, options: DaemonOptions) -> None:
+        """Load the configuration, open the state, build the node; nothing is served yet."""
+        self._options = options
+        self._clock: Clock = RealClock()
+        self._stop = threading.Event()
+        self._reload = threading.Event()
+        first = load_in_force(options.config, os.environ, None, self._clock)
+        set_up_logging(first.loaded.settings.log)
+        settings = first.loaded.settings
+        self._directory = options.state_dir or state_directory(settings, os.environ, os.getuid())
+        self._state: State = open_state(self._directory, self._clock)
+        in_force = load_in_force(options.config, os.environ, self._state.store, self._clock)
+        in_force = with_state_problem(in_force, self._state.problem)
+        if in_force.status.forced_observe:
+            _log.error("observing_only why=%s", in_force.status.forced_observe)
+        self._renderer = Renderer()
+        self._shown: Status | None = None
+        self._worker = NvmlWorker(self._clock, options.prepare, options.make_host)
+        self._jobs = Jobs(self._clock)
+        self._assembly = Assembly(
+            Ground(
+                clock=self._clock,
+                reader=self._worker,
+                writer=self._worker,
+                host=options.make_host(),
+                store=self._state.store,
+                boot_id=options.boot_id(),
+                roots=options.roots,
+            )
+        )
+        self.runtime = Runtime(
+            self._assembly,
+            in_force,
+            Outside(
+                publish=self._publish,
+                call_stats=self._worker.call_stats,
+                job_stats=self._jobs.stats,
+                real_host=ProcHost(),
+                release_driver=self._worker.release_driver,
+                resume_driver=self._worker.resume,
+                config_changed=self._reschedule,
+            ),
+        )
+        self._server = self._make_server(in_force.loaded.settings)
+        self._config_stamp = self._stamp()
+
+    def install_signals(self) -> None:
+        """SIGTERM and SIGINT end, SIGHUP reloads; called from the main thread."""
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            self._stop.set()
+
+        def again(_number: int, _frame: FrameType | None) -> None:
+            self._reload.set()
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGHUP, again)
+
+    def execute(self, name: str, arguments: dict[str, object], actor: Actor) -> dict[str, object]:
+        """Carry out a command under the configuration now in force."""
+        return self.runtime.commands.execute(name, arguments, actor)
+
+    def run(self) -> int:
+        """Serve, settle, tick until told to stop; return the exit code."""
+        self._server.start()
+        address = self._server.address
+        page = f"http://{address[0]}:{address[1]}/" if address else str(self._directory)
+        _log.info("serving page=%s version=%s", page, __version__)
+        pause = self._state.store.pause()
+        if pause is not None and pause.driver_released:
+            self._worker.release_driver()
+        try:
+            self.runtime.begin()
+        except MigscalerError:
+            _log.exception("start_incomplete")
+        self._reschedule()
+        notify("READY=1", f"STATUS=serving {page}")
+        if self._options.on_ready is not None:
+            self._options.on_ready(page)
+        self._watch()
+        return self._end()
+
+    def stop(self) -> None:
+        """End `run` from another thread."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        """Supervise until told to stop; runs in the main thread."""
+        watchdog = watchdog_seconds()
+        told = self._clock.monotonic()
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            self._jobs.supervise()
+            self.runtime.loop.publish_if_stale()
+            if self._reload.is_set() or self._stamp() != self._config_stamp:
+                self._reload.clear()
+                self._config_stamp = self._stamp()
+                self.runtime.reload()
+            now = self._clock.monotonic()
+            if watchdog is not None and now - told >= watchdog / 2 and not self._jobs.silent():
+                notify("WATCHDOG=1")
+                told = now
+
+    def _end(self) -> int:
+        """Stop acting, let a plan under way end, stop serving."""
+        notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(_END_SECONDS * 1e6)}")
+        _log.info("stopping")
+        self._jobs.stop()
+        enforcer = self.runtime.loop.parts.enforcer
+        if enforcer is not None:
+            enforcer.stop()
+            self._wait_for_plan()
+        self._server.stop()
+        self._worker.close()
+        self._assembly.close()
+        self._state.store.close()
+        return 0
+
+    def _wait_for_plan(self) -> None:
+        """Wait for the GPU plan under way; one that does not end is settled at the next start."""
+        end = self._clock.monotonic() + _END_SECONDS
+        while self.runtime.loop.status().running is not None:
+            if self._clock.monotonic() > end:
+                _log.error("plan_not_ended; the next start settles it")
+                return
+            self._clock.sleep(0.1)
+
+    def _publish(self, status: Status) -> None:
+        """Show a status to scrapers and the page."""
+        self._shown = status
+        self._renderer.publish(status)
+
+    def _reschedule(self) -> None:
+        """Run the jobs of the configuration now in force."""
+        loaded = self.runtime.loaded
+        policy, loop = loaded.policy, self.runtime.loop
+        jobs = [
+            Job(name="sample", concern="sampler", every=policy.sampling, run=self._sample),
+            Job(name="tick", concern="policy", every=policy.tick, run=loop.tick),
+            Job(
+                name="housekeeping",
+                concern="housekeeping",
+                every=_HOUSEKEEPING,
+                run=self.runtime.housekeeping,
+            ),
+            Job(name="prune", concern="housekeeping", every=_PRUNING, run=self.runtime.prune),
+        ]
+        jobs += [self._source_job(source) for source in loaded.settings.sources]
+        jobs += [
+            Job(
+                name=f"veto:{veto.name}",
+                concern="sources",
+                every=veto.interval,
+                run=partial(loop.gather_veto, veto.name),
+            )
+            for veto in loaded.settings.vetoes
+        ]
+        self._jobs.start(tuple(jobs))
+
+    def _source_job(self, source: SourceSettings) -> Job:
+        """Return the job that asks one source."""
+        name = source.name
+        return Job(
+            name=f"source:{name}",
+            concern="sources",
+            every=_PUSH_PERIOD if isinstance(source, PushSettings) else source.interval,
+            run=lambda: self.runtime.loop.gather(name),
+        )
+
+    def _sample(self) -> None:
+        """Sample unless the driver was released."""
+        pause = self._state.store.pause()
+        if pause is None or not pause.driver_released:
+            self.runtime.loop.sample()
+
+    def _stamp(self) -> tuple[float, int] | None:
+        """Return what changes when the configuration file is written."""
+        path = self.runtime.in_force.status.path
+        try:
+            found = os.stat(path) if path else None
+        except OSError:
+            return None
+        return None if found is None else (found.st_mtime, found.st_ino)
+
+    def _make_server(self, settings: Settings) -> WebServer:
+        """Return the HTTP server of this configuration."""
+        web = settings.web
+        options = WebOptions(
+            writes_over_tcp=web.write_token_file is not None,
+            token_file=web.write_token_file,
+            health=self._unhealthy,
+        )
+        app = create_app(
+            render=self._renderer.render,
+            status=lambda: self._shown,
+            commands=self,
+            options=options,
+        )
+        listen = self._options.listen or f"{web.host}:{web.port}"
+        socket = socket_path(settings, self._directory)
+        return WebServer(app, listen, socket if self._state.lock is not None else None)
+
+    def _unhealthy(self) -> str | None:
+        """Say which loops have stopped, None if all tick."""
+        silent = self._jobs.silent()
+        return f"not running: {', '.join(silent)}" if silent else None

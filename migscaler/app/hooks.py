@@ -1,0 +1,39 @@
+"""Runs the configured commands after a GPU changed; lists of words, never a shell."""
+
+import logging
+import os
+import subprocess
+
+from migscaler.app.config.settings import HookSettings
+from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import Layout
+
+_log = logging.getLogger("migscaler.hooks")
+
+
+def run_hooks(settings: HookSettings, uuid: GpuUuid, layout: Layout) -> str | None:
+    """Run every command in order, each within its time; return what went wrong, None if nothing.
+
+    A failing hook undoes nothing: the GPU has changed, and its consumers can be told again.
+    """
+    problems = []
+    environment = {**os.environ, "MIGSCALER_GPU_UUID": uuid, "MIGSCALER_LAYOUT": str(layout)}
+    for command in settings.after_change:
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=settings.timeout.total_seconds(),
+                check=False,
+            )
+            problem = f"exit code {done.returncode}" if done.returncode else None
+        except subprocess.TimeoutExpired:
+            problem = f"no end within {settings.timeout.total_seconds():g} s"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem is not None:
+            _log.warning("hook_failed command=%s why=%s", command[0], problem)
+            problems.append(f"{command[0]}: {problem}")
+    return "; ".join(problems) or None

@@ -1,0 +1,262 @@
+"""A node at work in one process: builds it, reloads it, and gives it to commands."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from migscaler.app.clients import client_finder
+from migscaler.app.commands import NodeCommands
+from migscaler.app.config.against import warnings_against_snapshot
+from migscaler.app.config.load import LoadedConfig, load_file
+from migscaler.app.node import Node
+from migscaler.app.start import InForce, finding_text, good_status
+from migscaler.app.wiring import Assembly, acts, push_sources
+from migscaler.control.leases import end_dead_leases
+from migscaler.control.loop import Loop, Parts
+from migscaler.control.mig_mode import ModeSwitch
+from migscaler.control.recovery import restore, settle
+from migscaler.errors import CommandRefused, ConfigError, StoreError
+from migscaler.model.gpu import GpuState
+from migscaler.model.ids import GpuUuid
+from migscaler.model.plan import Outcome
+from migscaler.model.policy import Mode
+from migscaler.model.ports import HostProcesses
+from migscaler.model.stats import CallStats, JobStats
+from migscaler.model.status import Status
+from migscaler.web.views import status_view
+
+_log = logging.getLogger("migscaler.runtime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What the process around a runtime gives it.
+
+    `publish` shows a status; `real_host` sees this machine's processes (leases belong to them even
+    on simulated GPUs); `release_driver` and `resume_driver` end and begin the NVML session.
+    """
+
+    publish: Callable[[Status], None]
+    call_stats: Callable[[], CallStats]
+    job_stats: Callable[[], tuple[JobStats, ...]]
+    real_host: HostProcesses
+    release_driver: Callable[[], None]
+    resume_driver: Callable[[], None]
+    config_changed: Callable[[], None]
+
+
+class Runtime:
+    """One node under its configuration."""
+
+    def __init__(self, assembly: Assembly, in_force: InForce, outside: Outside) -> None:
+        """Build the loop; nothing is read yet."""
+        self._assembly = assembly
+        self._outside = outside
+        self.in_force = in_force
+        self.loop = Loop(self._parts(in_force))
+        self.commands = NodeCommands(self._node())
+
+    @property
+    def loaded(self) -> LoadedConfig:
+        """Return the configuration in force."""
+        return self.in_force.loaded
+
+    def begin(self) -> None:
+        """Read the node, settle what was left open, restore what a reboot took away."""
+        snapshot = self.loop.sample()
+        if snapshot is None:
+            return
+        self._warn_against_hardware()
+        store = self._assembly.ground.store
+        try:
+            alone = self._acts_alone()
+            self.loop.note_outcomes(self.settle(bool(alone), alone), "settle")
+            self.loop.note_outcomes(self._restore(alone), "restore")
+            if self.in_force.status.valid and self.in_force.status.path:
+                store.write_good_config(self.loaded.text, self.loaded.sha256)
+        except StoreError as error:
+            _log.error("start_not_recorded error=%s", error)
+        self.loop.sample()
+
+    def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
+        """End the plans found open (of `only` these GPUs); only report them unless `act`."""
+        ground = self._assembly.ground
+        return settle(
+            store=ground.store,
+            reader=ground.reader,
+            writer=ground.writer,
+            scheduler=self._assembly.scheduler,
+            clock=ground.clock,
+            boot_id=ground.boot_id,
+            act=act,
+            only=only,
+        )
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the file anew, all or nothing; returns what is wrong with it, in words."""
+        path = self.in_force.status.path
+        if path is None:
+            return ("there is no configuration file",)
+        clock = self._assembly.ground.clock
+        try:
+            loaded = load_file(Path(path))
+        except ConfigError as error:
+            problems = tuple(map(finding_text, error.findings))
+            status = replace(
+                self.in_force.status, last_reload_success=False, valid=False, problems=problems
+            )
+            self._put_in_force(replace(self.in_force, status=status))
+            for problem in problems:
+                _log.error("config_rejected file=%s %s", path, problem)
+            return problems
+        fixed = fixed_changes(self.loaded, loaded)
+        if fixed:
+            return fixed
+        self._put_in_force(InForce(loaded=loaded, status=good_status(loaded, Path(path), clock)))
+        try:
+            self._assembly.ground.store.write_good_config(loaded.text, loaded.sha256)
+        except StoreError as error:
+            _log.warning("good_config_not_kept error=%s", error)
+        self._warn_against_hardware()
+        self._outside.config_changed()
+        _log.info("config_loaded file=%s sha256=%s", path, loaded.sha256[:12])
+        return ()
+
+    def housekeeping(self) -> None:
+        """End leases of dead processes, lift stuck fences, let a pause run out."""
+        ground = self._assembly.ground
+        end_dead_leases(ground.store, self._outside.real_host, ground.clock.now())
+        enforcer = self.loop.parts.enforcer
+        if enforcer is not None:
+            enforcer.lift_fences()
+
+    def prune(self) -> None:
+        """Remove what retention gives up."""
+        ground = self._assembly.ground
+        ground.store.prune(ground.clock.now())
+
+    def _parts(self, in_force: InForce) -> Parts:
+        """Return the loop's parts under a configuration."""
+        outside = self._outside
+        return self._assembly.parts(
+            in_force.loaded,
+            publish=outside.publish,
+            call_stats=outside.call_stats,
+            job_stats=outside.job_stats,
+            config=in_force.status,
+            may_act=in_force.status.forced_observe is None,
+        )
+
+    def _put_in_force(self, in_force: InForce) -> None:
+        """Swap the configuration between two ticks."""
+        same = in_force.loaded is self.in_force.loaded
+        self.in_force = in_force
+        if same:
+            self.loop.reconfigure(replace(self.loop.parts, config=in_force.status))
+            return
+        self.loop.reconfigure(self._parts(in_force))
+        self.commands = NodeCommands(self._node())
+
+    def _warn_against_hardware(self) -> None:
+        """Compare the file with the GPUs that are there."""
+        snapshot = self.loop.status().snapshot
+        if snapshot is None:
+            return
+        findings = (*self.loaded.warnings, *warnings_against_snapshot(self.loaded, snapshot))
+        warnings = tuple(map(finding_text, findings))
+        for warning in warnings:
+            _log.warning("config_doubt %s", warning)
+        status = replace(self.in_force.status, warnings=warnings)
+        self._put_in_force(replace(self.in_force, status=status))
+
+    def _acts_alone(self) -> frozenset[GpuUuid]:
+        """Return the GPUs that may be changed at start without being asked."""
+        snapshot, policy = self.loop.status().snapshot, self.loaded.policy
+        if snapshot is None or self.loop.parts.enforcer is None:
+            return frozenset()
+        if self._assembly.ground.store.pause() is not None:
+            return frozenset()
+        entries = {
+            gpu.uuid: policy.entry_for(gpu.reading, snapshot.taken_at) for gpu in snapshot.gpus
+        }
+        return frozenset(
+            uuid for uuid, entry in entries.items() if entry and entry.mode is Mode.ENFORCE
+        )
+
+    def _restore(self, act_on: frozenset[GpuUuid]) -> tuple[Outcome, ...]:
+        """Make again what a reboot took away, on these GPUs."""
+        ground, on_boot = self._assembly.ground, self.loaded.settings.on_boot
+        return restore(
+            store=ground.store,
+            reader=ground.reader,
+            writer=ground.writer,
+            scheduler=self._assembly.scheduler,
+            clock=ground.clock,
+            boot_id=ground.boot_id,
+            layout=on_boot.layout,
+            mig_mode=on_boot.mig_mode,
+            act_on=act_on,
+        )
+
+    def _node(self) -> Node:
+        """Return what commands need."""
+        loaded, outside = self.loaded, self._outside
+        return Node(
+            loop=self.loop,
+            store=self._assembly.ground.store,
+            clock=self._assembly.ground.clock,
+            mode_switch=self._mode_switch(),
+            why_no_writer=self._why_no_writer(),
+            reload=self.reload,
+            release_driver=outside.release_driver,
+            resume_driver=outside.resume_driver,
+            state_of_the_node=lambda: status_view(self.loop.status(), trusted=True),
+            pushable=lambda: push_sources(loaded.settings, loaded.policy),
+            settle=self.settle,
+        )
+
+    def _why_no_writer(self) -> str:
+        """Say to people why nothing may be changed."""
+        forced = self.in_force.status.forced_observe
+        if forced is not None:
+            return forced
+        return (
+            "every GPU is only observed; set mode: recommend or enforce for those that may change"
+        )
+
+    def _mode_switch(self) -> ModeSwitch | None:
+        """Return what switches MIG modes, None where nothing may be changed."""
+        if self.in_force.status.forced_observe is not None or not acts(self.loaded.policy):
+            return None
+        ground, observer = self._assembly.ground, self._assembly.observer
+
+        def again(uuid: GpuUuid) -> GpuState:
+            snapshot = self.loop.sample()
+            state = (
+                None
+                if snapshot is None
+                else next((gpu for gpu in snapshot.gpus if gpu.uuid == uuid), None)
+            )
+            if state is None:
+                raise CommandRefused(f"{uuid} does not answer any more; see `migscaler doctor`")
+            return state
+
+        return ModeSwitch(
+            reader=ground.reader,
+            writer=ground.writer,
+            carry_out=self.loop.request,
+            sample=again,
+            record_wish=lambda gpu, on: observer.record_mode(gpu.uuid, wanted=on),
+            find_clients=client_finder(ground.roots.proc),
+        )
+
+
+def fixed_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[str, ...]:
+    """Return why a new configuration can't be taken without a restart."""
+    problems = []
+    if old.settings.state_dir != new.settings.state_dir:
+        problems.append("state_dir can't change while the daemon runs; restart it")
+    if old.settings.web != new.settings.web:
+        problems.append("web can't change while the daemon runs; restart it")
+    return tuple(problems)

@@ -1,0 +1,137 @@
+"""What a process needs before it has a configuration: the file that counts, the state, the lock."""
+
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from migscaler.app.config.load import LoadedConfig, find_file, load_file, load_text
+from migscaler.errors import ConfigError, Finding, NodeLocked, StoreError
+from migscaler.model.ports import Clock
+from migscaler.model.status import ConfigStatus
+from migscaler.store.store import Store
+
+NOTHING_CONFIGURED = "mode: observe\n"
+"""What is in force where no file is found: everything is exported, nothing managed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """The configuration in force and what is to be said about it."""
+
+    loaded: LoadedConfig
+    status: ConfigStatus
+
+
+def finding_text(finding: Finding) -> str:
+    """Return a finding as one line: place, problem, remedy."""
+    place = f"line {finding.line}: " if finding.line else ""
+    return f"{place}{finding.where}: {finding.problem}; {finding.remedy}"
+
+
+def load_in_force(
+    explicit: Path | None, environment: Mapping[str, str], store: Store | None, clock: Clock
+) -> InForce:
+    """Return the configuration to start with; a broken file never stops the exporter.
+
+    With a bad file the last good one is in force, in observe; without one, everything is observed.
+    """
+    path = find_file(explicit, environment)
+    if path is None:
+        loaded = load_text(NOTHING_CONFIGURED, "built-in")
+        return InForce(loaded=loaded, status=ConfigStatus(last_reload_success_at=clock.now()))
+    try:
+        loaded = load_file(path)
+    except ConfigError as error:
+        return _fallen_back(path, error, store)
+    return InForce(loaded=loaded, status=good_status(loaded, path, clock))
+
+
+def good_status(loaded: LoadedConfig, path: Path, clock: Clock) -> ConfigStatus:
+    """Return what is said of a file that loaded."""
+    return ConfigStatus(
+        path=str(path),
+        sha256=loaded.sha256,
+        last_reload_success_at=clock.now(),
+        warnings=tuple(map(finding_text, loaded.warnings)),
+    )
+
+
+def _fallen_back(path: Path, error: ConfigError, store: Store | None) -> InForce:
+    """Return the last good configuration, or none, held in observe."""
+    problems = tuple(map(finding_text, error.findings))
+    good = store.good_config() if store is not None else None
+    loaded, what = None, "nothing is managed"
+    if good is not None:
+        try:
+            loaded = load_text(good.text, f"last good file of {good.at:%Y-%m-%d %H:%M} UTC")
+            what = f"the last good one of {good.at:%Y-%m-%d %H:%M} UTC is in force"
+        except ConfigError:
+            loaded = None
+    loaded = loaded or load_text(NOTHING_CONFIGURED, "built-in")
+    status = ConfigStatus(
+        path=str(path),
+        sha256=loaded.sha256,
+        valid=False,
+        last_reload_success=False,
+        problems=problems,
+        forced_observe=f"{path} has {len(problems)} problem(s); {what}, observing only",
+    )
+    return InForce(loaded=loaded, status=status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The state directory: its store, and why it is not what it should be (None: it is)."""
+
+    store: Store
+    lock: IO[str] | None
+    problem: str | None = None
+
+
+def open_state(directory: Path, clock: Clock) -> State:
+    """Lock the node and open its state; where it can't be used, state is kept in memory.
+
+    Raises:
+        NodeLocked: another daemon or command holds the node.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _locked(directory / "lock")
+    except OSError as error:
+        why = f"{directory} can't be used: {error.strerror}"
+        return State(store=Store.open(None, clock), lock=None, problem=why)
+    try:
+        return State(store=Store.open(directory / "state.sqlite", clock), lock=lock)
+    except StoreError as error:
+        return State(store=Store.open(None, clock), lock=lock, problem=str(error))
+
+
+def _locked(path: Path) -> IO[str]:
+    """Hold the node's lock for as long as the returned file is open."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise NodeLocked(
+            f"{holder} holds this node ({path}); stop it first, or give another --state-dir"
+        ) from None
+    file.seek(0)
+    file.truncate()
+    file.write(f"migscaler process {os.getpid()}")
+    file.flush()
+    return file
+
+
+def with_state_problem(in_force: InForce, problem: str | None) -> InForce:
+    """Return the configuration held in observe if there is no durable state."""
+    if problem is None:
+        return in_force
+    why = f"no durable state: {problem}; observing only"
+    status = replace(in_force.status, forced_observe=in_force.status.forced_observe or why)
+    return replace(in_force, status=status)
