@@ -109,7 +109,7 @@ def _profile(
         compute_slices=info.slices,
         memory_slices=size,
         starts=starts,
-        max_instances=_max_instances(info, starts, size, gpu_name),
+        max_instances=max_instances(info, starts, size, gpu_name),
         memory_mib=info.memory_mib,
         sm_count=info.sm_count,
         engines=Engines(
@@ -137,7 +137,7 @@ def derived_name(info: ProfileInfo, memory_mib: int) -> str:
     return f"{info.slices}g.{gigabytes}gb{_ATTRIBUTES.get(info.enum_value, '')}"
 
 
-def _max_instances(info: ProfileInfo, starts: tuple[int, ...], size: int, gpu_name: str) -> int:
+def max_instances(info: ProfileInfo, starts: tuple[int, ...], size: int, gpu_name: str) -> int:
     """Return how many there can be at once: the driver's figure, never more than intervals allow.
 
     An A30 reports wrong counts (NVIDIA/mig-parted `pkg/mig/config/known_configs.go` hard-codes that

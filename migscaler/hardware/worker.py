@@ -29,8 +29,8 @@ class WorkerLimits:
     """How long things may take, in seconds.
 
     A GI destroy takes about 1 s, walks up to 10 s under contention (issue 1480 and nvlib.go of
-    kubernetes-sigs/dra-driver-nvidia-gpu); hence the deadlines. `pass_seconds` bounds one reading of
-    the whole node: after it, GPUs not asked yet are gaps of that pass.
+    kubernetes-sigs/dra-driver-nvidia-gpu); hence the deadlines. `pass_seconds` bounds one reading
+    of the whole node (by one read deadline more): after it, GPUs not asked yet are gaps of that pass.
     """
 
     read_seconds: float = 10.0
@@ -86,10 +86,10 @@ class NvmlWorker:
             return self._roll.read(facts, lambda index, uuid: self._read_index(index, uuid, end))
 
     def _read_index(self, index: int, uuid: GpuUuid | None, end: float) -> GpuAnswer:
-        left = end - self._clock.monotonic()
-        if left <= 0:
+        if self._clock.monotonic() > end:
             raise HardwareError(f"not asked: the pass took {self._limits.pass_seconds:g} s")
-        seconds = min(left, self._limits.read_seconds)
+        # The full deadline even for the last: a GPU is not to be blamed for the time others took.
+        seconds = self._limits.read_seconds
         key = uuid or f"index {index}"
         return self._ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
 

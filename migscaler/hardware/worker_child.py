@@ -16,7 +16,7 @@ from migscaler.errors import HardwareError
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.worker_messages import Reply, Request, Setup
 
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 1.0
 
 
 def main(descriptor: int) -> None:

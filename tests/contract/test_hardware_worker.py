@@ -1,0 +1,187 @@
+"""What the child process is for: hangs, crashes and the driver's comings and goings."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from migscaler.errors import DeadlineExceeded, HardwareError
+from migscaler.hardware.worker import NvmlWorker, WorkerLimits
+from migscaler.model.gpu import Gap
+from migscaler.sim import faults
+from migscaler.sim.node import build_node
+from tests.unit.hardware.rig import QUICK, RealClock, SimulatedRig, through_worker
+
+
+def worker_of(rig: SimulatedRig) -> NvmlWorker:
+    assert isinstance(rig.reader, NvmlWorker)
+    return rig.reader
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happened():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_hanging_gpu_hides_no_other_and_comes_back(tmp_path: Path) -> None:
+    with through_worker("3xA100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
+        rig.reader.read_node()
+        first_child = worker_of(rig).child_pid
+        assert first_child is not None
+        rig.node.add_fault(faults.hangs("nvmlDeviceGetMigMode", gpu=1))
+
+        started = time.monotonic()
+        hung = rig.reader.read_node()
+        assert time.monotonic() - started < 10
+        why = "read_index did not answer within 1.5 s"
+        assert [gpu.gaps for gpu in hung.gpus] == [(), (Gap(what="gpu", why=why),), ()]
+        assert [gpu.instances for gpu in hung.gpus] == [(), None, ()]
+        assert hung.gpus[1].uuid == rig.uuids[1]
+
+        left_alone = rig.reader.read_node()
+        assert left_alone.gpus[1].gaps[0].why.startswith("left alone for ")
+        assert worker_of(rig).child_pid != first_child
+        assert rig.reader.call_stats().worker_restarts == 1
+        assert wait_for(lambda: not is_running(first_child))
+
+        assert wait_for(lambda: not any(gpu.gaps for gpu in rig.reader.read_node().gpus))
+
+
+def test_hanging_change_is_told_and_leaves_the_gpu_alone(tmp_path: Path) -> None:
+    with through_worker("2xA100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
+        gi_id = rig.create("1g@0")
+        rig.node.add_fault(faults.hangs("nvmlGpuInstanceDestroy"))
+        with pytest.raises(DeadlineExceeded, match="destroy_gpu_instance did not answer"):
+            rig.destroy(gi_id)
+        with pytest.raises(HardwareError, match="left alone for "):
+            rig.reader.read_gpu(rig.uuids[0])
+        assert rig.reader.read_gpu(rig.uuids[1]).gaps == ()
+
+
+def test_hanging_driver_load_is_not_tried_at_every_sample(tmp_path: Path) -> None:
+    with through_worker("A100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
+        rig.node.add_fault(faults.hangs("nvmlInitWithFlags"))
+        with pytest.raises(DeadlineExceeded):
+            rig.reader.read_node()
+        with pytest.raises(HardwareError, match="left alone for "):
+            rig.reader.read_node()
+        time.sleep(QUICK.first_backoff_seconds)
+        assert rig.gpu().gaps == ()
+
+
+def test_slow_gpus_do_not_stretch_a_pass_beyond_its_bound(tmp_path: Path) -> None:
+    limits = WorkerLimits(read_seconds=5.0, pass_seconds=1.0)
+    with through_worker("4xA100-SXM4-40GB", tmp_path, limits=limits) as rig:
+        rig.reader.read_node()
+        rig.node.add_fault(faults.slow("nvmlDeviceGetMigMode", 0.7))
+        started = time.monotonic()
+        node = rig.reader.read_node()
+        assert time.monotonic() - started < 6
+        assert node.gpus[0].gaps == ()
+        assert node.gpus[3].gaps == (Gap(what="gpu", why="not asked: the pass took 1 s"),)
+
+
+def test_crashed_child_costs_one_reading_of_one_gpu(tmp_path: Path) -> None:
+    with through_worker("2xA100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
+        rig.reader.read_node()
+        child = worker_of(rig).child_pid
+        assert child is not None
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(HardwareError, match="the NVML worker ended during read_gpu"):
+            rig.reader.read_gpu(rig.uuids[0])
+        assert rig.reader.read_gpu(rig.uuids[1]).gaps == ()
+
+
+def test_child_ignores_the_signals_of_a_service_stop(tmp_path: Path) -> None:
+    with through_worker("A100-SXM4-40GB", tmp_path) as rig:
+        rig.reader.read_node()
+        child = worker_of(rig).child_pid
+        assert child is not None
+        os.kill(child, signal.SIGTERM)
+        os.kill(child, signal.SIGINT)
+        assert rig.gpu().gaps == ()
+        assert worker_of(rig).child_pid == child
+
+
+def test_released_driver_has_no_child_and_refuses_requests_until_resumed(tmp_path: Path) -> None:
+    with through_worker("A100-SXM4-40GB", tmp_path) as rig:
+        rig.reader.read_node()
+        child = worker_of(rig).child_pid
+        assert child is not None
+        worker_of(rig).release_driver()
+        assert not is_running(child)
+        with pytest.raises(HardwareError, match="released"):
+            rig.reader.read_node()
+        worker_of(rig).resume()
+        assert rig.gpu().gaps == ()
+
+
+def test_call_counts_go_on_over_restarts(tmp_path: Path) -> None:
+    with through_worker("A100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
+        for _ in range(3):
+            rig.reader.read_node()
+            worker_of(rig).release_driver()
+            worker_of(rig).resume()
+        counts = {c.function: c.calls for c in rig.reader.call_stats().functions}
+        assert counts["nvmlDeviceGetCount"] == 3
+        assert counts["nvmlInit"] == 3
+
+
+def test_child_carries_none_of_the_heavy_packages(tmp_path: Path) -> None:
+    with through_worker("A100-SXM4-40GB", tmp_path) as rig:
+        rig.reader.read_node()
+        maps = Path(f"/proc/{worker_of(rig).child_pid}/maps").read_text()
+        assert [n for n in ("pydantic", "highspy", "uvicorn", "numpy") if n in maps] == []
+
+
+def test_node_without_driver_is_told_with_its_remedy() -> None:
+    worker = NvmlWorker(RealClock())
+    with pytest.raises(HardwareError, match="install the NVIDIA driver"):
+        worker.read_node()
+    worker.close()
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tests.unit.hardware.rig import RealClock, SimulatedHost, install_directory
+import functools
+from migscaler.hardware.worker import NvmlWorker
+worker = NvmlWorker(RealClock(), functools.partial(install_directory, sys.argv[1]), SimulatedHost)
+worker.read_node()
+print(worker.child_pid, flush=True)
+worker.read_node()
+"""
+
+
+def test_hung_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    node = build_node("A100-SXM4-40GB", directory=tmp_path)
+    node.add_fault(faults.hangs("nvmlDeviceGetMigMode", at_most=60, nth=2))
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.3)
+        parent.kill()
+        assert is_running(child)
+        assert wait_for(lambda: not is_running(child))
