@@ -18,7 +18,9 @@
     +-- StoreError              changes stop, exporting goes on
     |   +-- StoreUnwritable     the journal can't be written (full disk, read-only)
     |   +-- StoreDamaged        the file is not what it should be; ask the operator
+    +-- DaemonSilent            no daemon answers; start one, or use the hardware directly
     +-- NodeLocked              another daemon or `apply` holds the node
+    +-- AddressTaken            fix web.listen or web.unix_socket, or stop whoever listens there
     +-- PlanningFailed          a bug or a solver fault: hold
 """
 
@@ -153,8 +155,16 @@ class StoreDamaged(StoreError):
     """The state file is corrupt or from a newer version; it is left as it is."""
 
 
+class DaemonSilent(MigscalerError):
+    """No daemon answers on its socket."""
+
+
 class NodeLocked(MigscalerError):
     """Another migscaler process holds this node's lock."""
+
+
+class AddressTaken(MigscalerError):
+    """An address can't be listened on; the message says which, why, and what to change."""
 
 
 class PlanningFailed(MigscalerError):

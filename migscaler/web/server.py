@@ -1,0 +1,162 @@
+"""Uvicorn in a thread of its own, listening on TCP and on a Unix socket."""
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from migscaler.errors import AddressTaken
+from migscaler.web.protocol import PeerProtocol
+
+# Connections beyond these are answered 503. Prometheus keeps one open, a browser up to six.
+_CONNECTIONS = 128
+_KEEP_ALIVE_SECONDS = 30
+_HEAD_BYTES = 16_384
+_START_SECONDS = 10.0
+_STOP_SECONDS = 5
+
+
+class WebServer:
+    """Serves one application on `host:port` (port 0: any free one) and, if given, a Unix socket.
+
+    `start` and `stop` are called once each, from one thread. The socket file belongs to the daemon:
+    a left-over one is replaced, one that somebody still listens on is not.
+    """
+
+    def __init__(self, app: ASGIApp, listen: str | None, unix_socket: Path | None = None) -> None:
+        self._listen = listen
+        self._unix_socket = unix_socket
+        self._sockets: list[socket.socket] = []
+        self._started = threading.Event()
+        config = uvicorn.Config(
+            app,
+            http=PeerProtocol,
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+        )
+        self._server = _Server(config, self._started)
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Return the TCP address really listened on, None without one."""
+        for one in self._sockets:
+            if one.family != socket.AF_UNIX:
+                host, port = one.getsockname()[:2]
+                return str(host), int(port)
+        return None
+
+    def start(self) -> None:
+        """Listen and serve; both addresses answer when it returns.
+
+        Raises:
+            AddressTaken: an address is in use or not ours; nothing is listened on then.
+        """
+        try:
+            if self._listen is not None:
+                self._sockets.append(_tcp_socket(self._listen))
+            if self._unix_socket is not None:
+                self._sockets.append(_unix_socket(self._unix_socket))
+        except AddressTaken:
+            self._close()
+            raise
+        self._thread.start()
+        if not self._started.wait(_START_SECONDS):
+            raise AddressTaken("the HTTP server did not start in time")
+
+    def stop(self) -> None:
+        """Stop listening, let running answers end (at most 5 s), remove the socket file."""
+        if self._thread.is_alive():
+            self._server.should_exit = True
+            self._thread.join(_STOP_SECONDS * 2)
+        self._close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=self._sockets)
+
+    def _close(self) -> None:
+        for one in self._sockets:
+            if one.family == socket.AF_UNIX and self._unix_socket is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    self._unix_socket.unlink()
+            one.close()
+        self._sockets.clear()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, saying when it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: threading.Event) -> None:
+        super().__init__(config)
+        self._listening = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets=sockets)
+        self._listening.set()
+
+
+def _tcp_socket(listen: str) -> socket.socket:
+    """Return a bound TCP socket of `host:port` or `[v6]:port`."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        raise AddressTaken(f"web.listen {listen!r} is no address to listen on: {error}") from error
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, int(port)))
+    except OSError as error:
+        made.close()
+        words = f"cannot listen on {listen}: {error.strerror}; change web.listen or stop the other"
+        raise AddressTaken(words) from error
+    return made
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """Return a bound Unix socket that all may connect to; the peer's uid decides on rights."""
+    _remove_left_over(path)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(str(path))
+        os.chmod(path, 0o666)  # noqa: S103 (who it is decides, not who may open the file)
+    except OSError as error:
+        made.close()
+        raise AddressTaken(f"cannot listen on {path}: {error.strerror or error}") from error
+    return made
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove a socket file that nobody listens on any more."""
+    try:
+        is_socket = stat.S_ISSOCK(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise AddressTaken(f"cannot listen on {path}: {error.strerror}") from error
+    if not is_socket:
+        raise AddressTaken(f"cannot listen on {path}: it is a file of another kind")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.settimeout(1.0)
+        try:
+            trial.connect(str(path))
+        except OSError:
+            path.unlink()
+            return
+    raise AddressTaken(f"cannot listen on {path}: another migscaler answers there")
