@@ -1,27 +1,27 @@
 """Every exception of migscaler, as one tree; the class says what to do.
 
-    MigscalerError
-    +-- ConfigError             fix the configuration file (carries every finding)
-    +-- ParseError              fix the text that was given (a spec, a duration, a profile name)
-    +-- CommandRefused          the request can't be served now; the message says why and what to do
-    +-- NotFound                what was named is not there
-    +-- HardwareError           pin that GPU, back off, try again next tick
-    |   +-- NvmlError           one NVML call answered with an error code
-    |   |   +-- InUse                   someone holds it: keep it, put back what was taken
-    |   |   +-- InsufficientResources   plan again from what is really there
-    |   |   +-- NoPermission            ask the operator (root or the mig/config capability)
-    |   |   +-- NotSupported            this GPU or driver can't; leave the value out
-    |   |   +-- GpuLost                 stop touching that GPU
-    |   |   +-- DriverGone              driver not loaded or upgraded underneath: start the worker anew
-    |   +-- DeadlineExceeded    a call did not answer in time; its worker was abandoned
-    |   +-- ForeignAnswer       the driver answered something the catalog can't explain
-    +-- StoreError              changes stop, exporting goes on
-    |   +-- StoreUnwritable     the journal can't be written (full disk, read-only)
-    |   +-- StoreDamaged        the file is not what it should be; ask the operator
-    +-- DaemonSilent            no daemon answers; start one, or use the hardware directly
-    +-- NodeLocked              another daemon or `apply` holds the node
-    +-- AddressTaken            fix web.listen or web.unix_socket, or stop whoever listens there
-    +-- PlanningFailed          a bug or a solver fault: hold
+MigscalerError
++-- ConfigError             fix the configuration file (carries every finding)
++-- ParseError              fix the text that was given (a spec, a duration, a profile name)
++-- CommandRefused          the request can't be served now; the message says why and what to do
++-- NotFound                what was named is not there
++-- HardwareError           pin that GPU, back off, try again next tick
+|   +-- NvmlError           one NVML call answered with an error code
+|   |   +-- InUse                   someone holds it: keep it, put back what was taken
+|   |   +-- InsufficientResources   plan again from what is really there
+|   |   +-- NoPermission            ask the operator (root or the mig/config capability)
+|   |   +-- NotSupported            this GPU or driver can't; leave the value out
+|   |   +-- GpuLost                 stop touching that GPU
+|   |   +-- DriverGone              driver not loaded or upgraded underneath: start the worker anew
+|   +-- DeadlineExceeded    a call did not answer in time; its worker was abandoned
+|   +-- ForeignAnswer       the driver answered something the catalog can't explain
++-- StoreError              changes stop, exporting goes on
+|   +-- StoreUnwritable     the journal can't be written (full disk, read-only)
+|   +-- StoreDamaged        the file is not what it should be; ask the operator
++-- DaemonSilent            no daemon answers; start one, or use the hardware directly
++-- NodeLocked              another daemon or `apply` holds the node
++-- AddressTaken            fix web.listen or web.unix_socket, or stop whoever listens there
++-- PlanningFailed          a bug or a solver fault: hold
 """
 
 from dataclasses import dataclass

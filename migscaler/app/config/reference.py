@@ -3,11 +3,11 @@
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -49,6 +49,15 @@ def json_schema() -> dict[str, object]:
 def schema_text() -> str:
     """Return the JSON schema as the file that is shipped."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+MARK = "<!-- From here on written by `make generate`, from the model in migscaler/app/config/. -->"
+
+
+def reference_page(present: str) -> str:
+    """Return docs/configuration.md with its tables written anew below the mark."""
+    head = present.partition(MARK)[0]
+    return f"{head}{MARK}\n\n{key_tables()}"
 
 
 def key_tables() -> str:
@@ -130,38 +139,30 @@ def _table(title: str, prefix: str, model: type[BaseModel]) -> str:
     ]
     for name, field in model.model_fields.items():
         key, meaning = field.alias or name, " ".join((field.description or "").split())
-        default = (
-            "its keys'"
-            if models_of(field.annotation) and field.annotation in (*models_of(field.annotation),)
-            else default_text(name, field)
-        )
-        cells = (
-            f"`{prefix}{key}`",
-            _form(field),
-            f"`{default}`" if default != "its keys'" else default,
-            meaning,
-        )
+        is_section = models_of(field.annotation) == [field.annotation]
+        default = "its keys'" if is_section else f"`{default_text(name, field)}`"
+        cells = (f"`{prefix}{key}`", _form(field), default, meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _form(field: FieldInfo) -> str:
     """Return in words what may be written."""
-    for entry in field.metadata:
-        described = getattr(entry, "json_schema", None)
-        if described:
-            return str(described["description"])
-    return _form_of(field.annotation)
+    return _described(field.metadata) or _form_of(field.annotation)
+
+
+def _described(metadata: Iterable[object]) -> str | None:
+    """Return the description that a type of `fields.py` brings along."""
+    for entry in metadata:
+        if isinstance(entry, WithJsonSchema) and entry.json_schema is not None:
+            return str(entry.json_schema["description"])
+    return None
 
 
 def _form_of(annotation: object) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        for entry in arguments[1:]:
-            described = getattr(entry, "json_schema", None)
-            if described:
-                return str(described["description"])
-        return _form_of(arguments[0])
+        return _described(arguments[1:]) or _form_of(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{word}`" for word in arguments)
     if origin in (typing.Union, types.UnionType):
@@ -170,9 +171,8 @@ def _form_of(annotation: object) -> str:
         return f"list of {_form_of(arguments[0])}"
     if origin is dict:
         return "name: source"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section"
-    return {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(
-        typing.cast(type, annotation),
-        "value",  # a bare annotation is a class
-    )
+    words = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+    for kind, word in words.items():
+        if annotation is kind:
+            return word
+    return "section"

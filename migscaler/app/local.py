@@ -1,0 +1,100 @@
+"""A node opened for one command while no daemon runs: the hardware in this process."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from migscaler.app.clock import RealClock, read_boot_id
+from migscaler.app.config.settings import socket_path, state_directory
+from migscaler.app.runtime import Outside, Runtime
+from migscaler.app.start import load_in_force, open_state, with_state_problem
+from migscaler.app.wiring import Assembly, Ground
+from migscaler.hardware.host import ProcHost
+from migscaler.hardware.nvml import NvmlReader, NvmlWriter
+from migscaler.model.ports import HostProcesses
+from migscaler.model.status import Status
+from migscaler.schedulers.owners import HostRoots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalOptions:
+    """Where configuration and state lie (None: the usual places) and which hardware is meant."""
+
+    config: Path | None = None
+    state_dir: Path | None = None
+    prepare: Callable[[], None] | None = None
+    make_host: Callable[[], HostProcesses] = ProcHost
+    boot_id: Callable[[], str] = read_boot_id
+    roots: HostRoots = field(default_factory=HostRoots)
+
+
+def usual_socket(config: Path | None, state_dir: Path | None) -> Path:
+    """Return where a daemon of this configuration listens for commands."""
+    settings = load_in_force(config, os.environ, None, RealClock()).loaded.settings
+    directory = state_dir or state_directory(settings, os.environ, os.getuid())
+    return socket_path(settings, directory)
+
+
+@contextmanager
+def open_local(options: LocalOptions) -> Iterator[Runtime]:
+    """Give the node for one block: one sample is taken, nothing is settled or changed unasked.
+
+    Everything is pinned `unknown`: idleness takes watching, which is the daemon's work.
+
+    Raises:
+        NodeLocked: a daemon or another command holds the node.
+    """
+    clock = RealClock()
+    first = load_in_force(options.config, os.environ, None, clock)
+    directory = options.state_dir or state_directory(first.loaded.settings, os.environ, os.getuid())
+    state = open_state(directory, clock)
+    in_force = load_in_force(options.config, os.environ, state.store, clock)
+    in_force = with_state_problem(in_force, state.problem)
+    if options.prepare is not None:
+        options.prepare()
+    host = options.make_host()
+    reader = NvmlReader(clock, host)
+    writer = NvmlWriter(reader)
+    assembly = Assembly(
+        Ground(
+            clock=clock,
+            reader=reader,
+            writer=writer,
+            host=host,
+            store=state.store,
+            boot_id=options.boot_id(),
+            roots=options.roots,
+        )
+    )
+    runtime = Runtime(
+        assembly,
+        in_force,
+        Outside(
+            publish=_show_nobody,
+            call_stats=reader.call_stats,
+            job_stats=tuple,
+            real_host=ProcHost(),
+            release_driver=_nothing,
+            resume_driver=_nothing,
+            config_changed=_nothing,
+        ),
+    )
+    try:
+        runtime.loop.sample()
+        yield runtime
+    finally:
+        reader.close()
+        assembly.close()
+        state.store.close()
+        if state.lock is not None:
+            state.lock.close()
+
+
+def _show_nobody(_status: Status) -> None:
+    """Publish to nobody: there is no scraper in a command."""
+
+
+def _nothing() -> None:
+    """Do nothing: there is no worker process to end."""
