@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migscaler.cli.output import Failed, show
-from migscaler.cli.params import DURATION
+from migscaler.cli.params import SECONDS
 
 if TYPE_CHECKING:
     from migscaler.cli.demo_load import Load
@@ -35,8 +35,8 @@ _START_HOUR = 6.5
 
 
 @click.command()
-@click.option("--day", type=DURATION, default="4m", show_default=True, help="Length of a day.")
-@click.option("--for", "lasting", type=DURATION, help="End after this long. [default: on Ctrl-C]")
+@click.option("--day", type=SECONDS, default="4m", show_default=True, help="Length of a day.")
+@click.option("--for", "lasting", type=SECONDS, help="End after this long. [default: on Ctrl-C]")
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port of the page. [default: 9836 or next free]"
 )
@@ -105,7 +105,7 @@ def _announce(root: Path, port: int, day: timedelta) -> None:
         "",
         f"A day lasts {day.total_seconds():g} s and starts at 06:30: many small jobs by day, few "
         "large ones by night.",
-        "Watch the strips on the page: shaded instances are in use and stay, idle ones are reshaped.",
+        "Watch the strips on the page: shaded instances are in use and stay, idle ones change.",
         "Ctrl-C ends it.",
         "",
     )

@@ -10,6 +10,7 @@ from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import bars_of, is_plain, slice_width, strip
 from migscaler.model.catalog import load_catalog
 from migscaler.model.layout import GpuModel, Layout
+from migscaler.sim.node import find_board
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +42,7 @@ def layouts(
     if model is None:
         _of_node(session, output)
         return
-    found = load_catalog().board(model).model(driver)
+    found = find_board(load_catalog(), model).model(driver)
     names = frozenset(p.name for p in found.profiles if every or is_plain(p.size_class))
     from migscaler.planner.layouts import maximal_layouts
 

@@ -37,6 +37,19 @@ class DurationType(_Type):
         return found
 
 
+class SecondsType(DurationType):
+    """A duration, or a plain number of seconds; gives a timedelta."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read the text."""
+        words = f"{value}s" if str(value).isdigit() else value
+        return super().convert(words, param, ctx)
+
+
 class GpusType(_Type):
     """GPUs by index or UUID, separated by commas; gives a tuple of int and str."""
 
@@ -93,6 +106,7 @@ class WantType(_Type):
 
 
 DURATION = DurationType()
+SECONDS = SecondsType()
 GPUS = GpusType()
 GPU = GpuType()
 WANT = WantType()

@@ -139,4 +139,7 @@ def _explained(written: str) -> list[str]:
     from migscaler.policy.explain import explain as paragraphs
 
     found = read_input(written)
-    return [line for paragraph in paragraphs(found, decide(found)) for line in paragraph.lines]
+    said: list[str] = []
+    for paragraph in paragraphs(found, decide(found)):
+        said += [paragraph.title, *(f"  {line}" for line in paragraph.lines)]
+    return said

@@ -2,7 +2,7 @@
 
 import click
 
-from migscaler.cli.output import leave
+from migscaler.cli.output import leave, note
 from migscaler.cli.session import Session, pass_session
 
 
@@ -23,7 +23,7 @@ def run(session: Session, listen: str | None) -> None:
                 config=options.config,
                 state_dir=options.state_dir,
                 listen=listen,
-                print_address=True,
+                on_ready=note,
             )
         )
     )

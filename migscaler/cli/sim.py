@@ -72,7 +72,7 @@ def exec_command(directory: Path, command: tuple[str, ...]) -> None:
 def run(session: Session, directory: Path, listen: str | None) -> None:
     """Run the real daemon on the simulated node, as `migscaler run` does on real GPUs."""
     from migscaler.app.daemon import DaemonOptions, run_daemon
-    from migscaler.cli.simulated import host_of, preparation
+    from migscaler.cli.simulated import boot_id_of, host_of, preparation, quiet_host
 
     options = session.options
     leave(
@@ -82,8 +82,9 @@ def run(session: Session, directory: Path, listen: str | None) -> None:
                 state_dir=options.state_dir,
                 listen=listen,
                 prepare=preparation(directory),
-                host=host_of(directory),
-                print_address=True,
+                make_host=host_of(directory),
+                boot_id=boot_id_of(directory),
+                roots=quiet_host(directory),
             )
         )
     )

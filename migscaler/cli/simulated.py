@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migscaler.model.ports import HostProcesses
+
+if TYPE_CHECKING:
+    from migscaler.schedulers.owners import HostRoots
 
 
 def preparation(directory: Path) -> Callable[[], None]:
@@ -15,6 +19,30 @@ def preparation(directory: Path) -> Callable[[], None]:
 def host_of(directory: Path) -> Callable[[], HostProcesses]:
     """Return what makes the simulated host's view of processes."""
     return partial(SimulatedHost, directory)
+
+
+def boot_id_of(directory: Path) -> Callable[[], str]:
+    """Return what tells the simulated node's boots apart."""
+    return partial(_boot_id, directory)
+
+
+def quiet_host(directory: Path) -> "HostRoots":
+    """Return a host without any other owner of GPUs, whatever runs on this machine."""
+    from migscaler.schedulers.owners import HostRoots
+
+    host = directory / "host"
+    roots = HostRoots(
+        proc=host / "proc", run=host / "run", cgroup=host / "cgroup", units=host / "units"
+    )
+    for root in (roots.proc, roots.run, roots.cgroup, roots.units):
+        root.mkdir(parents=True, exist_ok=True)
+    return roots
+
+
+def _boot_id(directory: Path) -> str:
+    from migscaler.sim.node import open_node
+
+    return open_node(directory).boot_id
 
 
 def _install(directory: Path) -> None:

@@ -27,6 +27,7 @@ from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid, RuleName, SourceNa
 from migscaler.model.layout import GpuModel
 from migscaler.model.policy import GpuEntry, Mode, Pace, Policy, Rule, SourcePolicy
 from migscaler.model.profile import InstanceSpec, check_size_text
+from migscaler.sim.node import find_board
 
 # Any moment will do; it only has to be the same each time.
 _NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -120,7 +121,7 @@ def input_of_sketch(text: str) -> DecisionInput:
 def _gpu(index: int, fields: Mapping[str, object], place: str) -> GpuState:
     """Return one GPU with its instances."""
     driver = _number(fields.get("driver", 580), f"{place}.driver", least=450)
-    model = load_catalog().board(_text(fields.get("model"), f"{place}.model")).model(driver)
+    model = find_board(load_catalog(), _text(fields.get("model"), f"{place}.model")).model(driver)
     layout = model.layout(_text(fields.get("layout", ""), f"{place}.layout"))
     busy = {model.spec(word) for word in _text(fields.get("busy", ""), f"{place}.busy").split()}
     for spec in sorted(busy):
