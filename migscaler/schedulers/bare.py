@@ -1,7 +1,7 @@
-"""A host without a scheduler: leases hand out instances, and whoever holds one otherwise is looked for.
+"""A host without a scheduler: leases hand out instances; whoever holds one otherwise is looked for.
 
-With a container runtime, slurmd or kubelet on the node nothing can be said of allocations: they give
-instances to jobs that have not started yet.
+With a container runtime, slurmd or kubelet on the node nothing can be said of allocations: they
+give instances to jobs that have not started yet.
 """
 
 import os
@@ -27,7 +27,7 @@ from migscaler.schedulers.proc import family, processes
 LEASE = "lease"
 """The kind of a hold that is an allocation."""
 PERIOD_SECONDS = 0.2
-"""Leases are granted by the same process within one transaction; this only lets one in flight end."""
+"""Leases are granted within one transaction; this only lets one in flight end."""
 MIG_MINORS = Path("driver/nvidia-caps/mig-minors")
 """Below /proc: the driver's map of capability nodes."""
 
@@ -60,7 +60,7 @@ class BareScheduler:
         self._fenced: frozenset[GpuUuid] = frozenset()
 
     def allocations(self, reading: NodeReading) -> Allocations:
-        """Return leases and holders without a CUDA context; unknown where the host can't be seen whole.
+        """Return leases and holders without a CUDA context; unknown if the host is not seen whole.
 
         Claims are listed even then: what is known to be held is held.
         """
@@ -98,7 +98,7 @@ class BareScheduler:
         rows = tuple(RawRow(labels=size, value=str(count)) for size, count in counts)
         return Fetched(reading=reading, rows=rows)
 
-    def fence(self, uuid: GpuUuid, specs: tuple[InstanceSpec, ...]) -> str | None:  # noqa: ARG002
+    def fence(self, uuid: GpuUuid, specs: tuple[InstanceSpec, ...]) -> str | None:
         """Refuse leases on this GPU from now on; always holds."""
         with self._lock:
             self._fenced |= {uuid}
@@ -115,7 +115,7 @@ class BareScheduler:
         with self._lock:
             return self._fenced
 
-    def refresh(self, uuid: GpuUuid, layout: Layout) -> str | None:  # noqa: ARG002
+    def refresh(self, uuid: GpuUuid, layout: Layout) -> str | None:
         """Nothing to make known: leases are chosen from the live picture."""
         return None
 
@@ -141,7 +141,7 @@ class BareScheduler:
 
 
 def _lease_claims(leases: list[HoldRecord], reading: NodeReading) -> dict[MigUuid, Claim]:
-    """Return one claim per lease whose instance is there; a lease without spec claims the whole GPU."""
+    """Return one claim per leased instance that is there; a lease without spec has all of a GPU."""
     claims: dict[MigUuid, Claim] = {}
     for lease in leases:
         for gpu in reading.gpus:
@@ -164,5 +164,5 @@ def _holder_claim(holder: Holder) -> Claim:
     return Claim(
         gpu_uuid=holder.gpu_uuid,
         mig_uuid=holder.mig_uuid,
-        owner=f"process {holder.pid} ({holder.name}): {holder.trace}",
+        owner=f"process {holder.pid} ({holder.name}, {holder.trace})",
     )

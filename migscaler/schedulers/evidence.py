@@ -1,8 +1,9 @@
 """Holders of instances that NVML does not list: no CUDA context yet, but the device is theirs.
 
-Two traces: an open device node of the instance (`/dev/nvidia-caps/nvidia-capN`; the number is mapped by
-`/proc/driver/nvidia-caps/mig-minors`) and its UUID in a process's environment. An environment is what
-the process was started with; a shell that was given an instance keeps it pinned until it ends.
+Two traces: an open device node of the instance (`/dev/nvidia-caps/nvidia-capN`; the number is
+mapped by `/proc/driver/nvidia-caps/mig-minors`) and its UUID in a process's environment. An
+environment is what the process was started with; a shell that was given an instance keeps it pinned
+until it ends.
 """
 
 import re
@@ -15,8 +16,8 @@ from migscaler.model.ids import GpuUuid, MigUuid
 from migscaler.schedulers.proc import Process, environment, open_files
 
 _CAP_NODE = re.compile(r"^/dev/nvidia-caps/nvidia-cap(\d+)(?: \(deleted\))?$")
-# Lines of mig-minors: `gpu0/gi1/access 30`, `gpu0/gi1/ci0/access 31`, `config 1`, `monitor 2` (MIG User
-# Guide, Device Nodes and Capabilities). The number after gpu is the device minor.
+# Lines of mig-minors: `gpu0/gi1/access 30`, `gpu0/gi1/ci0/access 31`, `config 1`, `monitor 2` (MIG
+# User Guide, Device Nodes and Capabilities). The number after gpu is the device minor.
 _MINOR_LINE = re.compile(r"^gpu(\d+)/gi(\d+)/(?:ci\d+/)?access (\d+)$", re.MULTILINE)
 _OTHER_MINOR_LINE = re.compile(r"^(?:config|monitor) (\d+)$", re.MULTILINE)
 # Both forms of a MIG UUID: MIG-<uuid>, and before R470 MIG-GPU-<uuid>/<gi>/<ci>.
@@ -39,14 +40,14 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All holders found, one per process and instance; `problem` says what could not be looked at."""
+    """Holders found, one per process and instance; `problem` says what could not be looked at."""
 
     holders: tuple[Holder, ...] = ()
     problem: str | None = None
 
 
 class EvidenceScan:
-    """Looks through the process table; remembers the map of device nodes, which is fixed per boot."""
+    """Looks through the process table; keeps the map of device nodes, which is fixed per boot."""
 
     def __init__(self, *, proc: Path, mig_minors: Path) -> None:
         """Take where processes and the map of device nodes are found."""
@@ -57,8 +58,8 @@ class EvidenceScan:
     def look(self, reading: NodeReading, table: Iterable[Process]) -> Evidence:
         """Return who holds which instance of the reading.
 
-        Cost: two files and all open files of each process, some 20 ms for 500 processes. Nothing is read on
-        a node without instances.
+        Cost: two files and all open files of each process. Nothing is read on a node without
+        instances.
         """
         by_uuid, by_place = _instances(reading)
         if not by_uuid:
@@ -67,13 +68,14 @@ class EvidenceScan:
         unreadable: list[Process] = []
         unmapped: list[str] = []
         for process in table:
-            files, words = open_files(self._proc, process.pid), environment(self._proc, process.pid)
+            files = open_files(self._proc, process.pid)
+            words = environment(self._proc, process.pid)
             if files is None or words is None:
                 unreadable.append(process)
             for mig_uuid in _uuids_in(words or b""):
                 gpu = by_uuid.get(mig_uuid)
                 if gpu is not None:
-                    holder = _holder(process, gpu, mig_uuid, "its environment names it")
+                    holder = _holder(process, gpu, mig_uuid, "in its environment")
                     holders.setdefault((process.pid, mig_uuid), holder)
             for number in _cap_numbers(files or ()):
                 place = self._place(number)
@@ -81,13 +83,13 @@ class EvidenceScan:
                     unmapped.append(f"nvidia-cap{number} (process {process.pid})")
                 found = by_place.get(place) if place is not None else None
                 if found is not None:
-                    trace = f"it has /dev/nvidia-caps/nvidia-cap{number} open"
+                    trace = f"nvidia-cap{number} open"
                     holders[process.pid, found[1]] = _holder(process, *found, trace)
         ordered = tuple(holders[key] for key in sorted(holders))
         return Evidence(holders=ordered, problem=_problem(unreadable, unmapped, self._mig_minors))
 
     def _place(self, number: int) -> tuple[int, int] | None:
-        """Return (device minor, GPU instance id) of a capability node, None if it is of another kind."""
+        """Return (device minor, GPU instance id) of a capability node, None for another kind."""
         return self._map().get(number)
 
     def _is_known(self, number: int) -> bool:
@@ -106,7 +108,7 @@ class EvidenceScan:
 
 
 def read_mig_minors(text: str) -> dict[int, tuple[int, int] | None]:
-    """Read the driver's map: node number -> (device minor, GPU instance id), None for config and monitor."""
+    """Read the driver's map: node number -> (device minor, GI id), None for config and monitor."""
     found: dict[int, tuple[int, int] | None] = {
         int(number): (int(minor), int(gi)) for minor, gi, number in _MINOR_LINE.findall(text)
     }
@@ -118,7 +120,7 @@ def read_mig_minors(text: str) -> dict[int, tuple[int, int] | None]:
 def _instances(
     reading: NodeReading,
 ) -> tuple[dict[MigUuid, GpuReading], dict[tuple[int, int], tuple[GpuReading, MigUuid]]]:
-    """Return instances by MIG UUID (case as NVML prints it) and by (device minor, GPU instance id)."""
+    """Return instances by MIG UUID and by (device minor, GPU instance id)."""
     by_uuid: dict[MigUuid, GpuReading] = {}
     by_place: dict[tuple[int, int], tuple[GpuReading, MigUuid]] = {}
     for gpu in reading.gpus:

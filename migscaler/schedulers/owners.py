@@ -73,8 +73,8 @@ def job_runtime(table: Iterable[Process], run: Path) -> str | None:
 def foreign_owner(roots: HostRoots) -> str | None:
     """Return who else reshapes the GPUs of this node and how to end that, None if nobody is seen.
 
-    Seen are running processes of mig-parted, mig-manager and the DRA driver, and mig-manager's systemd
-    unit while it runs or is enabled: it applies its layout again at every boot.
+    Seen are running processes of mig-parted, mig-manager and the DRA driver, and mig-manager's
+    systemd unit while it runs or is enabled: it applies its layout again at every boot.
     """
     try:
         table = processes(roots.proc)

@@ -82,7 +82,7 @@ class PrometheusSource:
             return Fetched(reading=None, problem=answer.problem, rows=rows)
         try:
             wants = _wants(answer.samples, settings)
-            true_at = self._true_at(answer.samples[0].at if answer.samples else evaluated_at)
+            true_at = self._true_at(answer.samples, evaluated_at)
         except ParseError as error:
             return Fetched(reading=None, problem=str(error), rows=rows)
         return self._fetched(wants, true_at, rows)
@@ -111,10 +111,18 @@ class PrometheusSource:
         )
         return Fetched(reading=reading, rows=rows)
 
-    def _true_at(self, evaluated_at: datetime) -> datetime:
-        """Return the moment the numbers are true for; ParseError if the query for it fails."""
-        if self._settings.true_at is None:
+    def _true_at(self, samples: tuple[Sample, ...], evaluated_at: datetime) -> datetime:
+        """Return the moment the numbers are true for.
+
+        An empty answer has no samples whose time could be asked for; it is true for its evaluation.
+
+        Raises:
+            ParseError: the query for the moment does not give one.
+        """
+        if not samples:
             return evaluated_at
+        if self._settings.true_at is None:
+            return samples[0].at
         answer = self._ask(self._settings.true_at)
         if answer.problem is not None:
             raise ParseError(f"true_at: {answer.problem}")

@@ -9,11 +9,12 @@ import yaml
 from pydantic import ValidationError
 
 from migscaler.app.config.compile import compile_config
-from migscaler.app.config.findings import finding_at, findings_of
+from migscaler.app.config.findings import finding_at, findings_of, keys_at
 from migscaler.app.config.model import Config
 from migscaler.app.config.references import problems_between
 from migscaler.app.config.settings import Settings
 from migscaler.app.config.yaml_text import Document, read_yaml
+from migscaler.app.config.yaml_text import Path as YamlPath
 from migscaler.errors import ConfigError, Finding
 from migscaler.model.policy import Policy
 from migscaler.sources.prometheus import shows_data
@@ -133,13 +134,25 @@ def _checked(document: Document) -> tuple[Config | None, list[Finding]]:
         ]
     findings: list[Finding] = []
     config = None
+    value = _without_nulls(document.value, ())
     try:
-        config = Config.model_validate(document.value)
+        config = Config.model_validate(value)
     except ValidationError as error:
         findings += findings_of(error, document)
-    for path, problem, remedy in problems_between(document.value):
+    for path, problem, remedy in problems_between(value):
         findings.append(finding_at(document, path, problem, remedy))
     return config, findings
+
+
+def _without_nulls(value: object, path: YamlPath) -> object:
+    """Return the values without known keys that have none: `rules:` alone is what comments leave."""
+    if isinstance(value, tuple):
+        return tuple(_without_nulls(item, (*path, number)) for number, item in enumerate(value))
+    if not isinstance(value, Mapping):
+        return value
+    known = keys_at(path)
+    kept = ((key, inner) for key, inner in value.items() if inner is not None or key not in known)
+    return {key: _without_nulls(inner, (*path, key)) for key, inner in kept}
 
 
 def _doubts(config: Config, document: Document) -> list[Finding]:

@@ -79,7 +79,9 @@ def read_yaml(text: str) -> Document:
         return Document(value=None, places={}, findings=(_syntax_finding(error),))
     except (yaml.YAMLError, RecursionError) as error:
         return Document(value=None, places={}, findings=(_unreadable(error, text),))
-    value = {} if node is None else reading.value_of(node, ())
+    value = None if node is None else reading.value_of(node, ())
+    if value is None and not reading.findings:
+        value = {}
     return Document(value=value, places=reading.places, findings=tuple(reading.findings))
 
 
