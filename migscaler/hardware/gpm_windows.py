@@ -40,6 +40,14 @@ class GpmWindows:
         self._spare += [older.sample for older in self._older.pop(uuid, {}).values()]
         self._seen.pop(uuid, None)
 
+    def free_all(self, calls: MigCalls) -> None:
+        """Give every buffer back to the driver, before the session ends."""
+        for uuid in tuple(self._older):
+            self.forget(uuid)
+        for sample in self._spare:
+            calls.free_sample(sample)
+        self.forget_all()
+
     def forget_all(self) -> None:
         """Drop every sample without returning it to a driver that may be gone."""
         self._older.clear()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from migscaler.errors import DriverGone, ForeignAnswer
+from migscaler.errors import DriverGone, ForeignAnswer, NvmlError
 from migscaler.hardware.gauge_reading import GaugeReading
 from migscaler.hardware.gpm_windows import GpmWindows
 from migscaler.hardware.gpu_facts import GpuFacts
@@ -12,7 +12,7 @@ from migscaler.hardware.gpu_reading import read_gpu
 from migscaler.hardware.instance_reading import GpuAccess, LiveInstance
 from migscaler.hardware.nvml_answers import IN_USE, RESET_REQUIRED, GiHandle
 from migscaler.hardware.nvml_calls import error_for
-from migscaler.hardware.nvml_session import NvmlSession
+from migscaler.hardware.nvml_session import NvmlCalls, NvmlSession
 from migscaler.hardware.roll_call import GpuAnswer, NodeFacts, RollCall
 from migscaler.hardware.xid_watch import XidWatch
 from migscaler.model.gpu import Activity, GpuReading, ModeChange, NodeReading
@@ -110,9 +110,17 @@ class NvmlReader:
     def close(self) -> None:
         """End the NVML session; the next reading opens another."""
         if self._session.is_open:
-            self._xids.release(self._session.calls())
+            self._release_buffers(self._session.calls())
         self._session.close()
         self._drop_all()
+
+    def _release_buffers(self, calls: NvmlCalls) -> None:
+        """Give back what the driver keeps for us; one that is gone has dropped it already."""
+        try:
+            self._xids.release(calls)
+            self._gpm.free_all(calls)
+        except NvmlError:
+            return
 
     # What the writer needs too
 

@@ -44,6 +44,13 @@ _CLASSES: dict[int, type[NvmlError]] = {
     999: GpuLost,  # UNKNOWN
 }
 
+_PREFIX = "NVML_ERROR_"
+_NAMES = {
+    code: name.removeprefix(_PREFIX)
+    for name, code in vars(pynvml).items()
+    if name.startswith(_PREFIX)
+}
+
 T = TypeVar("T")
 
 
@@ -59,10 +66,7 @@ def install_library(library: object) -> None:
 
 def error_for(function: str, code: int) -> NvmlError:
     """Return the exception of an nvmlReturn_t value (nvml.h)."""
-    prefix = "NVML_ERROR_"
-    names = (n for n in dir(pynvml) if n.startswith(prefix) and getattr(pynvml, n) == code)
-    name = next(names, f"{prefix}CODE_{code}").removeprefix(prefix)
-    return _CLASSES.get(code, NvmlError)(function, code, name)
+    return _CLASSES.get(code, NvmlError)(function, code, _NAMES.get(code, f"CODE_{code}"))
 
 
 class Caller:

@@ -30,7 +30,7 @@ class WorkerLimits:
 
     A GI destroy takes about 1 s, walks up to 10 s under contention (issue 1480 and nvlib.go of
     kubernetes-sigs/dra-driver-nvidia-gpu); hence the deadlines. `pass_seconds` bounds one reading
-    of the whole node (by one read deadline more): after it, GPUs not asked yet are gaps of that pass.
+    of the whole node but for one read deadline: after it, GPUs not asked yet are gaps.
     """
 
     read_seconds: float = 10.0

@@ -205,3 +205,14 @@ def test_calls_of_a_sample_grow_by_six_per_instance_on_ampere() -> None:
 
 def total_calls(rig: SimulatedRig) -> int:
     return sum(entry.calls for entry in rig.reader.call_stats().functions)
+
+
+def test_closed_reader_has_given_its_samples_back() -> None:
+    with in_process("H100-SXM5-80GB") as rig:
+        for start in range(3):
+            rig.create(f"1g@{start}")
+        for _ in range(3):
+            rig.gpu()
+            rig.clock.sleep(10)
+    counts = {entry.function: entry.calls for entry in rig.reader.call_stats().functions}
+    assert counts["nvmlGpmSampleAlloc"] == counts["nvmlGpmSampleFree"] == 4

@@ -130,14 +130,17 @@ def in_process(
     node = build_node(spec, driver, variant=variant, mig=mig, clock=clock.monotonic)
     install_library(NvmlLibrary(node))
     reader = NvmlReader(clock, SimulatedHost())
-    yield SimulatedRig(
-        node=node,
-        reader=reader,
-        writer=NvmlWriter(reader),
-        clock=clock,
-        uuids=tuple(GpuUuid(gpu.uuid) for gpu in node.state.gpus),
-    )
-    reader.close()
+    try:
+        yield SimulatedRig(
+            node=node,
+            reader=reader,
+            writer=NvmlWriter(reader),
+            clock=clock,
+            uuids=tuple(GpuUuid(gpu.uuid) for gpu in node.state.gpus),
+        )
+    finally:
+        reader.close()
+        install_library(None)
 
 
 @contextmanager
@@ -159,15 +162,17 @@ def through_worker(
         SimulatedHost,
         limits or WorkerLimits(),
     )
-    yield SimulatedRig(
-        node=node,
-        reader=worker,
-        writer=worker,
-        clock=clock,
-        uuids=tuple(GpuUuid(gpu.uuid) for gpu in node.state.gpus),
-    )
-    node.clear_faults()
-    worker.close()
+    try:
+        yield SimulatedRig(
+            node=node,
+            reader=worker,
+            writer=worker,
+            clock=clock,
+            uuids=tuple(GpuUuid(gpu.uuid) for gpu in node.state.gpus),
+        )
+    finally:
+        node.clear_faults()
+        worker.close()
 
 
 @contextmanager
