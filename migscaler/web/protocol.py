@@ -10,8 +10,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 PEER_PREFIX = "unix:uid="
 """Begins the client host of a connection over the Unix socket; the port is the peer's pid."""
 
-# As Prometheus' exporters: who has not sent a whole request head by then never will.
-_HEAD_SECONDS = 10.0
 # struct ucred of SO_PEERCRED: pid, uid, gid (unix(7)).
 _UCRED = struct.Struct("iII")
 
@@ -22,6 +20,9 @@ class PeerProtocol(H11Protocol):
     Uvicorn itself waits for ever for the rest of a request head, so that silent clients could
     use up all connections.
     """
+
+    head_seconds = 10.0
+    """How long a request head may take: as long as Prometheus' own exporters wait."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -48,7 +49,7 @@ class PeerProtocol(H11Protocol):
 
     def _await_head(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(_HEAD_SECONDS, self._give_up)
+            self._deadline = self.loop.call_later(self.head_seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

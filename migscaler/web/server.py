@@ -28,14 +28,21 @@ class WebServer:
     a left-over one is replaced, one that somebody still listens on is not.
     """
 
-    def __init__(self, app: ASGIApp, listen: str | None, unix_socket: Path | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listen: str | None,
+        unix_socket: Path | None = None,
+        *,
+        head_seconds: float = PeerProtocol.head_seconds,
+    ) -> None:
         self._listen = listen
         self._unix_socket = unix_socket
         self._sockets: list[socket.socket] = []
         self._started = threading.Event()
         config = uvicorn.Config(
             app,
-            http=PeerProtocol,
+            http=type("Protocol", (PeerProtocol,), {"head_seconds": head_seconds}),
             ws="none",
             lifespan="off",
             loop="asyncio",
