@@ -1,168 +1,206 @@
 """From layouts to ordered steps, so that wanted instances are away little and briefly.
 
-Per GPU: creates that already fit, then destroys, then the other creates; every prefix is legal,
-because a subset of a legal layout is legal and only one of both ends is being filled at a time. A
-dip of a key is the number of instances below min(before, after) of the whole node; its area is
-the sum over steps.
+Per GPU: creates that already fit, then destroys, then the other creates. Every prefix is legal: any
+part of a legal layout is, and only one of both is incomplete at a time. A key dips by what the node
+has of it below min(before, after); what is kept small is the sum of dips over steps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Step, StepAction
 from migscaler.model.profile import InstanceSpec
 from migscaler.planner.problem import PlanGpu, Problem, Solution
 
-# A change of one key's count by one step: (key, +1 or -1); None for a step that concerns no
-# wanted key.
-Move = tuple[str, int] | None
+# So many changing GPUs are ordered exactly (all subsets), more greedily, many by cost alone.
+EXACT_GPUS = 6
+GREEDY_GPUS = 64
+
+Keyed = tuple[str | None, InstanceSpec]
+Slack = dict[str, int]
 
 
 def order_steps(
-    model: GpuModel,
-    before: Layout,
-    after: Layout,
-    wanted: Iterable[str] = (),
-    surplus: dict[str, int] | None = None,
+    model: GpuModel, before: Layout, after: Layout, wanted: Iterable[str] = ()
 ) -> tuple[Step, ...]:
     """Return the steps from one legal layout to another, every prefix of them legal.
 
-    `wanted`: profiles that should be away as briefly as possible. `surplus`: how many instances
-    of a profile may go without being missed (by default those that go for good). Both layouts
-    must be legal on the model.
+    `wanted`: profiles that should be away as briefly as possible; what is lost for good is not
+    missed.
     """
-    wanted_profiles = frozenset(wanted)
-    gone = [spec for spec in before.specs if spec not in after]
-    come = [spec for spec in after.specs if spec not in before]
-    counts_before, counts_after = before.profiles(), after.profiles()
-    spare = {
-        name: max(0, counts_before[name] - counts_after[name])
-        if surplus is None
-        else surplus.get(name, 0)
-        for name in wanted_profiles
-    }
-    early = _fitting(model, before, _most_wanted(come, wanted_profiles, {}))
-    for spec in early:
-        if spec.profile in spare:
-            spare[spec.profile] += 1
-    destroys = _least_missed(gone, spare)
-    missing = {
-        name: sum(spec.profile == name for spec in gone) - count for name, count in spare.items()
-    }
-    late = _most_wanted([spec for spec in come if spec not in early], wanted_profiles, missing)
-    return (
-        *(Step(action=StepAction.CREATE, spec=spec) for spec in early),
-        *(Step(action=StepAction.DESTROY, spec=spec) for spec in destroys),
-        *(Step(action=StepAction.CREATE, spec=spec) for spec in late),
-    )
+    keys = {name: name for name in wanted}
+    change = _change(model, before, after, keys, frozenset())
+    steps, _ = _ordered(change, {key: max(0, -n) for key, n in _net(change).items()})
+    return steps
 
 
 def order_gpu_plans(problem: Problem, solution: Solution) -> tuple[GpuPlan, ...]:
     """Return a plan per GPU whose layout changes, in the order that keeps wanted keys away least.
 
-    At each turn the GPU whose steps dip least comes next, then the one that leaves most, then the
-    lowest UUID. Cost: changed GPUs times different changes.
+    Each GPU is finished before the next begins. Exact for few GPUs; ties go to the lowest UUID.
     """
     wanted = frozenset(want.key for tier in problem.tiers for want in tier.wants if want.count)
     after = dict(solution.layouts)
-    changed = [gpu for gpu in problem.gpus if after[gpu.uuid] != gpu.layout]
-    changed.sort(key=lambda gpu: gpu.uuid)
-    pending: dict[tuple[Move, ...], list[GpuPlan]] = {}
-    slack: dict[str, int] = {}
-    for gpu in changed:
-        plan, moves = _gpu_plan(gpu, after[gpu.uuid], wanted)
-        pending.setdefault(moves, []).append(plan)
-        for move in moves:
-            if move is not None:
-                slack[move[0]] = slack.get(move[0], 0) - move[1]
-    # What may go without being missed: what the node loses for good. Gains add to it as they come.
-    slack = {key: max(0, loss) for key, loss in slack.items()}
-    ordered: list[GpuPlan] = []
-    for plans in pending.values():
-        plans.reverse()
-    while pending:
-        moves = min(pending, key=lambda m: (_cost(m, slack), pending[m][-1].gpu_uuid))
-        ordered.append(pending[moves].pop())
-        if not pending[moves]:
-            del pending[moves]
-        for move in moves:
-            if move is not None:
-                slack[move[0]] = slack.get(move[0], 0) + move[1]
-    return tuple(ordered)
+    gpus = sorted(problem.gpus, key=lambda gpu: gpu.uuid)
+    changing = {gpu.uuid: gpu for gpu in gpus if after[gpu.uuid] != gpu.layout}
+    changes = {
+        uuid: _change(
+            gpu.model,
+            gpu.layout,
+            after[uuid],
+            {name: key for name, key in gpu.keys if key in wanted},
+            gpu.idle_not_supply,
+        )
+        for uuid, gpu in changing.items()
+    }
+    lost: Slack = {}
+    for change in changes.values():
+        _add(lost, _net(change), sign=-1)
+    slack = {key: max(0, count) for key, count in lost.items()}
+    plans = []
+    for uuid in _gpu_order(changes, slack):
+        steps, _ = _ordered(changes[uuid], slack)
+        _add(slack, _net(changes[uuid]))
+        plans.append(_plan(changing[uuid], after[uuid], steps))
+    return tuple(plans)
 
 
-def _cost(moves: tuple[Move, ...], slack: dict[str, int]) -> tuple[int, int]:
-    """Return (area of the dips during the moves, net loss of wanted instances after them)."""
-    level = dict(slack)
-    area = loss = 0
-    below = sum(-n for n in level.values() if n < 0)
-    for move in moves:
-        if move is not None:
-            key, change = move
-            was = level.get(key, 0)
-            level[key] = was + change
-            below += max(0, -was - change) - max(0, -was)
-            loss -= change
-        area += below
-    return area, loss
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What one GPU does: creates that fit at once, destroys, later creates, each with its key."""
+
+    early: tuple[Keyed, ...]
+    gone: tuple[Keyed, ...]
+    late: tuple[Keyed, ...]
 
 
-def _gpu_plan(
-    gpu: PlanGpu, after: Layout, wanted: frozenset[str]
-) -> tuple[GpuPlan, tuple[Move, ...]]:
-    """Return the plan of one GPU, and what each of its steps changes."""
-    key_of = {name: key for name, key in gpu.keys if key in wanted}
-    before = gpu.layout
-    steps = order_steps(gpu.model, before, after, key_of)
-    moves: list[Move] = []
-    for step in steps:
-        key = key_of.get(step.spec.profile)
-        created = step.action is StepAction.CREATE
-        serves = key is not None and (created or step.spec not in gpu.idle_not_supply)
-        moves.append((key, 1 if created else -1) if serves and key is not None else None)
-    plan = GpuPlan(gpu_uuid=gpu.uuid, before=before, after=after, steps=steps)
-    return plan, tuple(moves)
-
-
-def _fitting(
-    model: GpuModel, before: Layout, come: Iterable[InstanceSpec]
-) -> tuple[InstanceSpec, ...]:
-    """Return the new instances that fit beside the layout before, taken in order."""
+def _change(
+    model: GpuModel,
+    before: Layout,
+    after: Layout,
+    keys: Mapping[str, str],
+    mute: frozenset[InstanceSpec],
+) -> _Change:
+    """Split a change into its three phases; `mute` instances serve nobody."""
+    come = [(keys.get(spec.profile), spec) for spec in after.specs if spec not in before]
     layout = before
-    early = []
-    for spec in come:
-        if spec.mask & layout.mask:
-            continue
-        more = layout.with_specs((spec,))
-        if model.violation(more) is None:
+    early, late = [], []
+    # Wanted ones first: limits of the model may let only some of those that have room fit.
+    for key, spec in sorted(come, key=lambda keyed: (keyed[0] is None, keyed[1])):
+        more = None if spec.mask & layout.mask else layout.with_specs((spec,))
+        if more is not None and model.violation(more) is None:
             layout = more
-            early.append(spec)
-    return tuple(early)
+            early.append((key, spec))
+        else:
+            late.append((key, spec))
+    return _Change(
+        early=tuple(early),
+        gone=tuple(
+            (None if spec in mute else keys.get(spec.profile), spec)
+            for spec in before.specs
+            if spec not in after
+        ),
+        late=tuple(late),
+    )
 
 
-def _least_missed(gone: list[InstanceSpec], spare: dict[str, int]) -> list[InstanceSpec]:
-    """Order destroys: what nobody wants, what is in surplus, and last what will be missed."""
-    left = dict(spare)
+def _ordered(change: _Change, slack: Mapping[str, int]) -> tuple[tuple[Step, ...], int]:
+    """Return the steps of a GPU in their best order, and the area of the dips during them.
+
+    `slack`: instances of each wanted key that may go now without being missed; below 0 where some
+    are missed already.
+    """
+    level = dict(slack)
+    steps = []
+    area = 0
+    below = sum(max(0, -count) for count in level.values())
+    for action, sign, part in (
+        (StepAction.CREATE, 1, change.early),
+        (StepAction.DESTROY, -1, change.gone),
+        (StepAction.CREATE, 1, change.late),
+    ):
+        for key, spec in _ranked(part, level, sign):
+            steps.append(Step(action=action, spec=spec))
+            if key is not None:
+                was = level.get(key, 0)
+                level[key] = was + sign
+                below += max(0, -level[key]) - max(0, -was)
+            area += below
+    return tuple(steps), area
+
+
+def _ranked(part: tuple[Keyed, ...], level: Mapping[str, int], sign: int) -> list[Keyed]:
+    """Order creates by how much they are missed, destroys the other way round.
+
+    Each create of a missed key shortens a dip, each destroy beyond the slack begins one.
+    """
+    left = dict(level)
     ranked = []
-    for spec in gone:
-        rank = 0
-        if spec.profile in left:
-            rank = 1 if left[spec.profile] > 0 else 2
-            left[spec.profile] -= 1
-        ranked.append((rank, spec))
-    return [spec for _, spec in sorted(ranked)]
+    for key, spec in part:
+        dips = key is not None and (left.get(key, 0) < 0 if sign > 0 else left.get(key, 0) <= 0)
+        if key is not None:
+            left[key] = left.get(key, 0) + sign
+        ranked.append((-sign * dips, -sign * (key is not None), spec, key))
+    return [(key, spec) for _, _, spec, key in sorted(ranked, key=lambda r: r[:3])]
 
 
-def _most_wanted(
-    come: list[InstanceSpec], wanted: frozenset[str], missing: dict[str, int]
-) -> list[InstanceSpec]:
-    """Order creates: what is missed now, other wanted profiles, the rest."""
-    left = dict(missing)
-    ranked = []
-    for spec in come:
-        rank = 1 if spec.profile in wanted else 2
-        if left.get(spec.profile, 0) > 0:
-            rank = 0
-            left[spec.profile] -= 1
-        ranked.append((rank, spec))
-    return [spec for _, spec in sorted(ranked)]
+def _gpu_order(changes: Mapping[GpuUuid, _Change], slack: Slack) -> list[GpuUuid]:
+    """Return the order of GPUs; `changes` are sorted by UUID."""
+    if len(changes) <= EXACT_GPUS:
+        return _exact_order(changes, slack)
+    if len(changes) > GREEDY_GPUS:
+        return sorted(changes, key=lambda uuid: (_cost(changes[uuid], slack), uuid))
+    level = dict(slack)
+    left = list(changes)
+    order = []
+    while left:
+        best = min(left, key=lambda uuid: (_cost(changes[uuid], level), uuid))
+        left.remove(best)
+        order.append(best)
+        _add(level, _net(changes[best]))
+    return order
+
+
+def _exact_order(changes: Mapping[GpuUuid, _Change], slack: Slack) -> list[GpuUuid]:
+    """Return the order of least area, by dynamic programming over sets of finished GPUs."""
+    uuids = list(changes)
+    best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    for done in range(1 << len(uuids)):
+        area, order = best[done]
+        level = dict(slack)
+        for number in order:
+            _add(level, _net(changes[uuids[number]]))
+        for number, uuid in enumerate(uuids):
+            if not done >> number & 1:
+                more = (area + _ordered(changes[uuid], level)[1], (*order, number))
+                after = done | 1 << number
+                best[after] = min(best.get(after, more), more)
+    return [uuids[number] for number in best[(1 << len(uuids)) - 1][1]]
+
+
+def _cost(change: _Change, slack: Slack) -> tuple[int, int]:
+    """Return what doing a GPU next costs: area of the dips, then the net loss of wanted ones."""
+    return _ordered(change, slack)[1], -sum(_net(change).values())
+
+
+def _net(change: _Change) -> Slack:
+    """Return by how much each wanted key changes."""
+    total: Slack = {}
+    for sign, part in ((1, change.early), (-1, change.gone), (1, change.late)):
+        for key, _ in part:
+            if key is not None:
+                total[key] = total.get(key, 0) + sign
+    return total
+
+
+def _add(totals: Slack, change: Mapping[str, int], sign: int = 1) -> None:
+    """Add a change of each key to the totals."""
+    for key, count in change.items():
+        totals[key] = totals.get(key, 0) + sign * count
+
+
+def _plan(gpu: PlanGpu, after: Layout, steps: tuple[Step, ...]) -> GpuPlan:
+    """Return the plan of one GPU."""
+    return GpuPlan(gpu_uuid=gpu.uuid, before=gpu.layout, after=after, steps=steps)
