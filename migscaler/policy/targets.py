@@ -112,7 +112,8 @@ def _target(
     floor = max(
         [rule.minimum, *(line.count for line in rule.at_least if line.window in open_windows)]
     )
-    wanted = max(floor, _limited(rule, demand.known or 0))
+    # Without any source, or with a total that lags behind, at least what is in use is wanted.
+    wanted = max(floor, _limited(rule, max(demand.known or 0, supply.in_use)))
     after_raise, after_lower = raise_after(rule, inp.policy), lower_after(rule, inp.policy)
     samples = pace.recorded(
         before.samples, wanted, inp.now_monotonic, max(after_raise, after_lower)
