@@ -1,6 +1,6 @@
 """What fits beside a GPU's layout, kept until its layout or its idle instances change."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from migscaler.model.gpu import GpuState
 from migscaler.model.ids import GpuUuid
@@ -12,7 +12,7 @@ from migscaler.planner.layouts import (
     fragmentation,
     stranded,
 )
-from migscaler.planner.space import make_space
+from migscaler.planner.space import Space, make_space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Fit:
     """Figures of one layout: instances per profile, stranded slices, fragmentation's two sums."""
 
     model: GpuModel
+    space: Space
     layout: Layout
     kept: Layout
     creatable: dict[str, int]
@@ -44,18 +45,24 @@ class FitBook:
             return None
         kept = Layout(tuple(i.spec for i in gpu.instances if i.pin is not None))
         last = self._last.get(gpu.uuid)
-        if last and last.layout == layout and last.kept == kept and last.model == model:
+        if last is None or last.model != model or last.layout != layout:
+            is_known = last is not None and last.model == model
+            made = _figures(model, layout, kept, last.space if last and is_known else None)
+        elif last.kept != kept:
+            reachable = creatable_if_dissolved(model, kept.specs, space=last.space)
+            made = replace(last, kept=kept, reachable=reachable)
+        else:
             return last
-        made = _figures(model, layout, kept)
         self._last[gpu.uuid] = made
         return made
 
 
-def _figures(model: GpuModel, layout: Layout, kept: Layout) -> Fit:
-    """Ask the planner's tables, built once for all questions."""
-    space = make_space(model)
+def _figures(model: GpuModel, layout: Layout, kept: Layout, space: Space | None) -> Fit:
+    """Ask the planner's tables, built once per model and GPU for all questions."""
+    space = space or make_space(model)
     return Fit(
         model=model,
+        space=space,
         layout=layout,
         kept=kept,
         creatable=fits(model, layout, space=space),

@@ -97,10 +97,10 @@ def node_of_eight() -> tuple[GpuState, ...]:
         gpu_state(H100, "4g@0 1gx@4 1g@6", {"4g@0": P, "1g@6": U}, index=6, gpm=True),
         gpu_state(H100, "1g@0 1g+me@2 2g@4", {"1g@0": PinReason.HELD}, index=7, gpm=True),
     )
-    return tuple(_dressed(gpu) for gpu in gpus)
+    return tuple(dressed(gpu) for gpu in gpus)
 
 
-def _dressed(gpu: GpuState) -> GpuState:
+def dressed(gpu: GpuState) -> GpuState:
     """Add the figures that a real GPU has beside its layout."""
     reading = gpu.reading
     if reading.mig_enabled:

@@ -1,6 +1,8 @@
 """Listening: addresses that are taken, sockets that are left over, clients that stay silent."""
 
+import http.client
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,24 @@ def test_file_of_another_kind_is_not_removed(tmp_path: Path) -> None:
         server(None, path).start()
 
     assert path.read_text() == "mine"
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgments() -> None:
+    """Regression: head and body are two writes, and Nagle's algorithm held the second for 40 ms."""
+    web = server("127.0.0.1:0")
+    web.start()
+    assert web.address is not None
+    connection = http.client.HTTPConnection(*web.address)
+    times = []
+    for _ in range(9):
+        begin = time.perf_counter()
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        times.append(time.perf_counter() - begin)
+    connection.close()
+    web.stop()
+
+    assert min(times[1:]) < 0.03
 
 
 def test_stopped_server_frees_its_port() -> None:
