@@ -145,7 +145,7 @@ def _checked(document: Document) -> tuple[Config | None, list[Finding]]:
 
 
 def _without_nulls(value: object, path: YamlPath) -> object:
-    """Return the values without known keys that have none: `rules:` alone is what comments leave."""
+    """Return the values without known keys that are null: `rules:` alone is what comments leave."""
     if isinstance(value, tuple):
         return tuple(_without_nulls(item, (*path, number)) for number, item in enumerate(value))
     if not isinstance(value, Mapping):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from migscaler.app.config.load import load_text
 from migscaler.app.config.yaml_text import path_text, read_yaml
-from migscaler.errors import ConfigError
+from migscaler.errors import ConfigError, Finding
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_plain_scalar_has_one_reading(text: str, value: object) -> None:
     document = read_yaml(f"key: {text}\n")
 
     assert document.value == {"key": value}
-    assert type(document.value["key"]) is type(value)  # type: ignore[index]  # just compared
+    assert type(document.value["key"]) is type(value)
     assert document.findings == ()
 
 
@@ -79,7 +79,7 @@ def test_aliases_that_multiply_are_refused_quickly() -> None:
     assert [f.problem for f in findings] == ["the file unfolds into too many values"]
 
 
-@pytest.mark.parametrize("text", ["a: &x [*x]\n", "[" * 5_000, "{a: " * 3_000])
+@pytest.mark.parametrize("text", ["a: &x [*x]\n", "[" * 1_500, "{a: " * 1_500])
 def test_endless_or_deep_text_is_a_finding(text: str) -> None:
     assert read_yaml(text).findings
 
@@ -89,19 +89,32 @@ def test_path_is_written_as_people_do() -> None:
     assert path_text(()) == "(file)"
 
 
-@given(st.text(alphabet=string.printable, max_size=200))
-def test_any_text_is_read_or_refused_with_findings(text: str) -> None:
+def findings_of(text: str) -> tuple[Finding, ...] | None:
+    """Return what is wrong with a text, None if it loads."""
     try:
         load_text(text, "x")
     except ConfigError as error:
-        assert error.findings
+        return error.findings
+    return None
 
 
-_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-_keys = st.sampled_from(
-    ["mode", "gpus", "rules", "name", "size", "from", "sources", "type", "veto", "at_least", "when"]
-    + ["idle", "after", "evidence", "pace", "web", "listen", "min", "max", "url", "queue", "source"]
+@given(st.text(alphabet=string.printable, max_size=200))
+def test_any_text_is_read_or_refused_with_findings(text: str) -> None:
+    assert findings_of(text) != ()
+
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
 )
+_KEYS = (
+    "mode gpus rules name size from sources type veto at_least when idle after evidence pace web "
+    "listen min max url queue source count prometheus hooks after_change"
+)
+_keys = st.sampled_from(_KEYS.split())
 _values = st.recursive(
     _scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=4),
@@ -113,10 +126,7 @@ _values = st.recursive(
 def test_any_nesting_of_known_keys_is_read_or_refused_with_findings(
     value: dict[str, object],
 ) -> None:
-    try:
-        load_text(json.dumps(value, allow_nan=False, default=str), "x")
-    except ConfigError as error:
-        assert error.findings
-        assert all(f.problem and f.remedy and f.where for f in error.findings)
-    except ValueError as error:
-        assert "not JSON compliant" in str(error)
+    findings = findings_of(json.dumps(value))
+
+    assert findings != ()
+    assert all(f.problem and f.remedy and f.where and f.line for f in findings or ())
