@@ -90,7 +90,8 @@ def foreign_owner(roots: HostRoots) -> str | None:
     for group in ("system.slice", "systemd/system.slice"):
         if (roots.cgroup / group / MIG_MANAGER_UNIT).is_dir():
             return f"{MIG_MANAGER_UNIT} is running; {remedy}"
-    if any(os.path.lexists(link) for link in roots.units.glob(f"*.wants/{MIG_MANAGER_UNIT}")):
+    # A link of an enabled unit may lead to where only the host's root sees a file.
+    if any(os.path.lexists(wants / MIG_MANAGER_UNIT) for wants in roots.units.glob("*.wants")):
         return f"{MIG_MANAGER_UNIT} is enabled and reshapes the GPUs at boot; {remedy}"
     return None
 
