@@ -246,7 +246,7 @@ class _Run:
             return self._left_open(back.stop or stop)
         layout = back.reading.layout
         self._tell(layout)
-        if back.lost:
+        if not back.whole:
             return _End(
                 kind=OutcomeKind.FAILED,
                 reason=OutcomeReason.ROLLBACK_INCOMPLETE,
@@ -391,7 +391,8 @@ def _abandoned(reason: OutcomeReason, explanation: str, layout: Layout) -> _End:
 
 
 def lost_text(back: PutBack) -> str:
-    """Say what is missing against promise (b), and what stood in the way."""
-    lost = ", ".join(f"{count} x {profile}" for profile, count in back.lost)
-    kept = f", {', '.join(map(str, back.kept))} stays in use" if back.kept else ""
-    return f"could not be put back whole: {lost} missing{kept}"
+    """Say what is missing, and what stood in the way."""
+    lost = [f"{count} x {profile} fewer than promised" for profile, count in back.lost]
+    unmade = [f"{spec} could not be made again" for spec in back.unmade]
+    kept = [f"{spec} stays in use" for spec in back.kept]
+    return f"could not be put back whole: {', '.join((*lost, *unmade, *kept))}"

@@ -66,12 +66,22 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutBack:
-    """How it ended: the GPU as read last, what promise (b) misses, what stayed in use."""
+    """How it ended.
+
+    `reading` is the GPU as read last, `lost` what promise (b) misses, `kept` what the plan made
+    and could not take away, `unmade` what could not be made again although there is room.
+    """
 
     reading: GpuReading | None
     lost: tuple[tuple[str, int], ...] = ()
     kept: tuple[InstanceSpec, ...] = ()
+    unmade: tuple[InstanceSpec, ...] = ()
     stop: Stop | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Say whether nothing is missing but what instances in use stand in the way of."""
+        return not self.lost and not self.unmade
 
 
 def put_back(runner: StepRunner, record: PlanRecord) -> PutBack:
@@ -116,7 +126,13 @@ class _PuttingBack:
         after = self._blind or self._runner.look()
         if isinstance(after, Stop):
             return PutBack(reading=None, kept=tuple(sorted(self._kept)), stop=after)
-        return PutBack(reading=after, lost=self._lost(after), kept=tuple(sorted(self._kept)))
+        there = after.layout or Layout()
+        return PutBack(
+            reading=after,
+            lost=self._lost(after),
+            kept=tuple(sorted(self._kept)),
+            unmade=tuple(sorted(s for s in self._impossible if s not in there)),
+        )
 
     def _ledger(self) -> Ledger:
         """Add up the journal."""

@@ -126,7 +126,7 @@ def _after(back: PutBack, record: PlanRecord, clock: Clock, runner: StepRunner) 
     layout = back.reading.layout
     outcome = _outcome(record, clock, f"found open; put back {layout}")
     outcome = replace(outcome, layout=layout, steps=timings, rolled_back=bool(timings))
-    if not back.lost:
+    if back.whole:
         return outcome
     return replace(
         outcome,
@@ -172,8 +172,9 @@ def restore(
 ) -> tuple[Outcome, ...]:
     """Give GPUs that lost all instances the layout last wanted; one outcome per such GPU, by index.
 
-    `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in `act_on` are
-    changed, the others reported. A GPU with any instance is left alone. Call after `settle`.
+    `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in
+    `act_on` are changed, the others reported. A GPU with any instance is left alone. Call after
+    `settle`.
 
     Raises:
         HardwareError: NVML does not answer.

@@ -1,4 +1,4 @@
-"""Make the layout last wanted again on one GPU that has no instance, its MIG mode first where told."""
+"""Make the layout last wanted again on one GPU without instances, MIG mode first if told."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta

@@ -208,7 +208,7 @@ class Shape:
 class Desk:
     """One node with one GPU, a store on disk, and a process that may die and come back."""
 
-    def __init__(self, shape: Shape, path: Path | None, *, boot: str | None = None) -> None:
+    def __init__(self, shape: Shape, path: Path | None) -> None:
         self.shape = shape
         self.clock = FixedClock()
         self.node: SimNode = build_node(
@@ -234,6 +234,8 @@ class Desk:
         self.writer = DyingWriter(NvmlWriter(self.reader), self.death)
         self.scheduler = DeskScheduler(self.death)
         self.store = DyingStore(open_database(self.path, self.clock), self.clock)
+        # The process dies here, never the power: syncing would only make the matrix slow.
+        self.store._db.rows("PRAGMA synchronous = OFF")
         self.store.death = self.death
         self.boot_id = self.node.boot_id
 
@@ -358,11 +360,13 @@ class Desk:
 
     def wrongs(self, births: dict[int, int] | None = None) -> list[str]:
         """Return every promise that the node breaks now, by its own books."""
-        gpu, found = self.node.state.gpus[0], []
+        gpu, found = self.node.state.gpus[0], list[str]()
         log = self.node.call_log()[self.setup_calls :]
-        for call in log:
-            if call.in_use and call.code == 0 and "Destroy" in call.function:
-                found.append(f"destroyed in use: {call.spec}")
+        found += [
+            f"destroyed in use: {call.spec}"
+            for call in log
+            if call.in_use and call.code == 0 and "Destroy" in call.function
+        ]
         if births is not None and births.items() - self.births().items():
             found.append("an instance in use is not the one it was")
         violation = self.model.violation(self.layout())

@@ -40,8 +40,8 @@ def test_plan_cut_at_every_point_is_settled(shape: Shape, tmp_path: Path) -> Non
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 def test_settling_cut_short_is_finished_by_the_next_start(shape: Shape, tmp_path: Path) -> None:
     cuts = 0
-    for point in range(6, 90, 11):
-        for settle_point in range(1, 60, 4):
+    for point in range(6, 90, 13):
+        for settle_point in range(1, 60, 5):
             with desk(shape, tmp_path / f"{point}-{settle_point}.db") as made:
                 births = made.births()
                 made.restart(die_at=point)

@@ -1,0 +1,182 @@
+"""Restoring at start: which GPUs get their layout back, and which are left alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from migscaler.control.recovery import restore
+from migscaler.model.decision import GpuHistory
+from migscaler.model.ids import PlanId
+from migscaler.model.plan import Outcome, OutcomeKind, OutcomeReason
+from migscaler.model.policy import Policy
+from migscaler.sim.codes import Code
+from migscaler.sim.faults import fails
+from migscaler.store.records import GenerationRecord
+from tests.builders import NOW
+from tests.simulation.acting import SHAPES, Crash, Desk, Shape, desk
+
+AMPERE = Shape(name="a100", board="A100-SXM4-40GB", before="7g@0", after="3g@0 2g@4 1g@6")
+HOPPER = Shape(name="h100", board="H100-80GB", before="7g@0", after="4g@0 3g@4")
+
+
+def restored(made: Desk, layout: str = "restore", *, mode: bool = True) -> tuple[Outcome, ...]:
+    return restore(
+        store=made.store,
+        reader=made.reader,
+        writer=made.writer,
+        scheduler=made.scheduler,
+        clock=made.clock,
+        boot_id=made.boot_id,
+        layout=layout,
+        mig_mode=mode,
+        act_on=frozenset({made.uuid}),
+    )
+
+
+def rebooted(made: Desk) -> None:
+    """Carry the plan out, reboot the node, start again."""
+    assert made.execute().kind is OutcomeKind.DONE
+    made.node.reboot()
+    made.restart()
+
+
+def test_layout_comes_back_after_a_reboot(tmp_path: Path) -> None:
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        (outcome,) = restored(made)
+        assert (outcome.kind, outcome.layout) == (OutcomeKind.DONE, made.after)
+        assert made.layout() == made.after
+        assert made.wrongs() == []
+        assert restored(made) == ()
+        assert [one.boot_id for one in made.store.wanted()] == [made.boot_id]
+
+
+def test_mode_comes_first_where_a_reboot_loses_it(tmp_path: Path) -> None:
+    with desk(HOPPER, tmp_path / "s.db") as made:
+        rebooted(made)
+        assert made.reader.read_gpu(made.uuid).mig_enabled is False
+        (left,) = restored(made, mode=False)
+        assert (left.kind, made.layout().specs) == (OutcomeKind.ABANDONED, ())
+        (outcome,) = restored(made)
+        assert outcome.kind is OutcomeKind.DONE
+        assert made.layout() == made.after
+
+
+def test_mode_that_an_operator_switched_off_stays_off(tmp_path: Path) -> None:
+    with desk(HOPPER, tmp_path / "s.db") as made:
+        rebooted(made)
+        known = made.store.generation(made.uuid)
+        assert known is not None
+        made.store.write_generation(replace(known, mig_mode_wanted=False))
+        (outcome,) = restored(made)
+        assert outcome.kind is OutcomeKind.ABANDONED
+        assert "MIG mode is off" in outcome.explanation
+
+
+def test_mode_that_stays_pending_is_reported() -> None:
+    shape = replace(AMPERE, after="3g@0 3g@4")
+    with desk(shape) as made:
+        made.execute()
+        for text in ("3g@0", "3g@4"):
+            made.node.foreign_destroy(0, made.gi_of(text))
+        made.node.hold_gpu(0, "nv-hostengine")
+        with made.node.changing() as state:
+            state.gpus[0].mig_current = state.gpus[0].mig_pending = 0
+        (outcome,) = restored(made)
+        assert outcome.kind is OutcomeKind.ABANDONED
+        assert "pending on" in outcome.explanation
+        assert made.layout().specs == ()
+
+
+@pytest.mark.parametrize(("layout", "kept"), [("adopt", 0), ("report", 1)])
+def test_what_is_not_to_be_restored_is_adopted_or_reported(
+    layout: str, kept: int, tmp_path: Path
+) -> None:
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        (outcome,) = restored(made, layout)
+        assert outcome.kind is OutcomeKind.ABANDONED
+        assert made.layout().specs == ()
+        assert len(made.store.wanted()) == kept
+
+
+def test_gpu_that_has_any_instance_is_left_alone() -> None:
+    with desk(AMPERE) as made:
+        made.execute()
+        made.node.foreign_destroy(0, made.gi_of("3g@0"))
+        calls = made.calls()
+        assert restored(made) == ()
+        assert made.calls() == calls
+
+
+def test_layout_that_was_given_up_is_not_restored(tmp_path: Path) -> None:
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        made.store.write_gpu_history(GpuHistory(gpu_uuid=made.uuid, wanted=None))
+        assert restored(made) == ()
+
+
+def test_gpu_of_another_model_is_left_alone(tmp_path: Path) -> None:
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        made.store.write_generation(
+            GenerationRecord(
+                gpu_uuid=made.uuid,
+                generation=5,
+                layout=None,
+                boot_id="earlier",
+                changed_at=NOW,
+                model_name="NVIDIA A30",
+            )
+        )
+        (outcome,) = restored(made)
+        assert outcome.reason is OutcomeReason.CHANGED_UNDERNEATH
+        assert made.layout().specs == ()
+
+
+def test_part_that_fits_is_restored_and_the_rest_reported(tmp_path: Path) -> None:
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        made.node.add_fault(
+            fails("nvmlDeviceCreateGpuInstanceWithPlacement", Code.INSUFFICIENT_RESOURCES, nth=2)
+        )
+        (outcome,) = restored(made)
+        assert (outcome.kind, outcome.counts_as_failure) == (OutcomeKind.FAILED, True)
+        assert str(outcome.layout) == str(made.layout()) == "3g.20gb@0 1g.5gb@6"
+        assert "2g.10gb@4" in outcome.explanation
+        assert made.store.open_plans() == ()
+
+
+def test_restoring_cut_at_every_point_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    point = 0
+    while True:
+        point += 1
+        with desk(AMPERE, tmp_path / f"{point}.db") as made:
+            made.execute()
+            made.node.reboot()
+            made.restart(die_at=point)
+            try:
+                restored(made)
+            except Crash:
+                pass
+            else:
+                break
+            made.restart()
+            made.settle()
+            restored(made)
+            assert made.layout() == made.after, f"died at point {point}"
+            assert made.wrongs() == [], f"died at point {point}"
+    assert point > 20
+
+
+def test_plan_whose_gpu_is_not_to_be_acted_on_is_reported(tmp_path: Path) -> None:
+    with desk(SHAPES[0], tmp_path / "s.db") as made:
+        state = made.state()
+        made.restart(die_at=20)
+        with pytest.raises(Crash):
+            made.executor().execute(PlanId("p1"), made.plan(), state, Policy())
+        made.restart()
+        made.writer.before_call = lambda name, gi_id: pytest.fail("nothing may be called")
+        (outcome,) = made.settle(act=False)
+        assert outcome.reason is OutcomeReason.PAUSED
