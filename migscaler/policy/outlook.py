@@ -186,7 +186,7 @@ def unmet_causes(
     Capacity: the rest.
     """
     now, then = found.free_in(after), found.free_in(wanted)
-    freed = then if unhindered is None else found.free_in(unhindered)
+    freed = then if unhindered is None else found.free_in(unhindered, only_use_blocks=True)
     lines = []
     for one in targets:
         name, need = one.rule.name, one.open_needs.wanted

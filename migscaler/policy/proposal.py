@@ -103,14 +103,7 @@ def _freed(asked: PlanGpu, gpu: ManagedGpu) -> PlanGpu:
     """Return a GPU on which only what is in use is pinned."""
     in_use = tuple(one.spec for one in gpu.instances if one.pin in IN_USE_REASONS)
     others = tuple(one.spec for one in gpu.instances if one.pin not in IN_USE_REASONS)
-    serving = {one.spec for one in gpu.instances if gpu.supplies(one)}
-    return replace(
-        asked,
-        pinned=in_use,
-        idle=others,
-        supply_pinned=(),
-        idle_not_supply=frozenset(others) - serving,
-    )
+    return replace(asked, pinned=in_use, idle=others, supply_pinned=())
 
 
 def _baselines(

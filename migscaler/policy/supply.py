@@ -110,11 +110,20 @@ class Survey:
                 return gpu
         raise KeyError(uuid)
 
-    def free_in(self, layouts: Mapping[GpuUuid, Layout]) -> Counter[str]:
-        """Return the free instances per rule once these layouts are there; other GPUs stay."""
+    def free_in(
+        self, layouts: Mapping[GpuUuid, Layout], *, only_use_blocks: bool = False
+    ) -> Counter[str]:
+        """Return the free instances per rule once these layouts are there; other GPUs stay.
+
+        `only_use_blocks`: count everything that isn't in use, whatever else pins it.
+        """
         found: Counter[str] = Counter()
         for gpu in self.plannable:
-            blocked = {one.spec for one in gpu.instances if not gpu.supplies(one)}
+            blocked = {
+                one.spec
+                for one in gpu.instances
+                if (is_in_use(one) if only_use_blocks else not gpu.supplies(one))
+            }
             for spec in layouts.get(gpu.uuid, gpu.layout).specs:
                 rule = gpu.rule_of(spec.profile)
                 if rule is not None and spec not in blocked:

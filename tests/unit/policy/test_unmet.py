@@ -44,6 +44,10 @@ def test_unmet_behind_what_nobody_uses_is_held() -> None:
         assert causes(deciding({"3g@0": pin})) == {UnmetCause.HELD: 1}
 
 
+def test_unmet_beside_instances_of_the_size_that_may_be_free_is_held() -> None:
+    assert causes(deciding({"7g@0": PinReason.UNKNOWN}, text="7g@0")) == {UnmetCause.HELD: 1}
+
+
 def test_unmet_beyond_the_node_is_capacity() -> None:
     assert causes(deciding({}, want=3)) == {UnmetCause.CAPACITY: 2}
 

@@ -1,0 +1,87 @@
+"""Explanations: what is wanted, there, decided, and who is in the way."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from migscaler.model.decision import DecisionInput, GpuHistory
+from migscaler.model.gpu import PinReason
+from migscaler.policy.decide import decide
+from migscaler.policy.explain import explain
+from tests.builders import (
+    A100,
+    NOW,
+    decision_input,
+    gpu_state,
+    policy,
+    rule,
+    snapshot,
+    source_status,
+    uuid,
+)
+
+
+def told(inp: DecisionInput) -> dict[str, tuple[str, ...]]:
+    """Return the paragraphs by title."""
+    return {part.title: part.lines for part in explain(inp, decide(inp))}
+
+
+def waiting(*states: object, wants: int = 1) -> DecisionInput:
+    """Return a node on which 7g jobs wait."""
+    return decision_input(
+        snapshot(*states),  # type: ignore[arg-type]  # test shorthand
+        policy(rule("training", "7g", "queue")),
+        source_status("queue", {"7g": wants}),
+    )
+
+
+def test_explanation_of_a_plan_shows_its_steps() -> None:
+    parts = told(waiting(gpu_state(A100, "3g@0 3g@4")))
+    assert parts["Decision"] == ("Reshape GPU 0 from 3g+3g to 7g: training waits for 1 x 7g",)
+    assert (
+        "now: GPU 0 from 3g+3g to 7g (destroy 3g.20gb@0, destroy 3g.20gb@4 and create 7g.40gb@0)"
+    ) in parts["GPU 0 (enforce)"]
+
+
+def test_explanation_of_a_hold_shows_what_would_be_done_with_open_gates() -> None:
+    inp = waiting(gpu_state(A100, "-"))
+    rest = GpuHistory(gpu_uuid=uuid(0), rest_until=NOW + timedelta(minutes=2))
+    parts = told(replace(inp, history=replace(inp.history, gpus=(rest,))))
+    assert parts["Decision"] == (
+        "Hold: GPU 0 rests (until 12:02 UTC)",
+        "with every gate open: GPU 0 from nothing to 7g (create 7g.40gb@0)",
+    )
+    assert parts["GPU 0 (enforce)"] == (
+        "there: nothing",
+        "wanted: from nothing to 7g; GPU 0 rests (until 12:02 UTC)",
+    )
+    assert "1 stay unmet: gate" in parts["Rule training (7g)"]
+
+
+def test_explanation_names_who_is_in_the_way() -> None:
+    state = gpu_state(A100, "3g@0 3g@4", {"3g@0": PinReason.PROCESS, "3g@4": PinReason.HELD})
+    lines = told(waiting(state))["Rule training (7g)"]
+    assert lines == (
+        "wanted 1 x 7g; there: 0 in use and 0 free; 1 missing",
+        "queue says 1",
+        "unmet for 0 s",
+        "gate not_idle blocks: training lacks 1 x 7g; 2 pinned instance(s) in the way",
+        "1 stay unmet: capacity",
+        "in the way: GPU 0 3g.20gb@4 pinned (held)",
+        "in the way: GPU 0 3g.20gb@0 pinned (process)",
+    )
+
+
+def test_explanation_counts_the_many_in_the_way() -> None:
+    pins = {f"1g@{n}": PinReason.PROCESS for n in range(7)}
+    text = " ".join(pins)
+    states = [gpu_state(A100, text, pins, index=n) for n in range(2)]
+    lines = told(waiting(*states))["Rule training (7g)"]
+    assert lines[-1] == "in the way: 6 more"
+
+
+def test_explanation_of_a_silent_source_says_what_is_kept() -> None:
+    inp = waiting(gpu_state(A100, "7g@0"))
+    inp = replace(inp, demand=(source_status("queue", {"7g": 1}, known=False),))
+    assert told(inp)["Rule training (7g)"][0] == (
+        "wanted 0 x 7g; there: 0 in use and 1 free; unknown: queue: no answer, so 1 idle are kept"
+    )
