@@ -127,7 +127,11 @@ def metrics_of(samples: Samples) -> list[Metric]:
 
 
 def number_text(value: float) -> str:
-    """Return a number as both text formats write it."""
+    """Return a number as both text formats write it; most are 0 or 1."""
+    if value == 0:
+        return "0.0"
+    if value == 1:
+        return "1.0"
     text: str = floatToGoString(value)  # type: ignore[no-untyped-call] # the library has no types there
     return text
 

@@ -43,7 +43,7 @@ DECISION: tuple[Family, ...] = (
         example="topk(3, increase(migscaler_hold_ticks_total[1h]))"),
     row("idle_verdicts_total", "verdicts", "Instances found idle, by what a plan did or would have done with them.", Many.NODE, "verdict", origin="regret book"),
     row("idle_regrets_total", "regrets", "Verdicts after which the instance got a process or allocation within the window.", Many.NODE, "verdict", "window_seconds", origin="regret book",
-        example='increase(migscaler_idle_regrets_total{verdict="destroy"}[7d]) / on (verdict) group_left increase(migscaler_idle_verdicts_total[7d])'),
+        example='increase(migscaler_idle_regrets_total{verdict="destroy"}[7d]) / on (instance, verdict) group_left increase(migscaler_idle_verdicts_total[7d])'),
 )
 
 DECISION_GPU: tuple[Family, ...] = (

@@ -12,7 +12,6 @@ from migscaler.metrics.family import Family, Kind
 from migscaler.metrics.samples import LabelValues, Samples
 
 END = b"# EOF\n"
-_LabelKey = tuple[tuple[str, ...], LabelValues]
 
 
 class Writer:
@@ -22,44 +21,52 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._texts: dict[_LabelKey, str] = {}
-        self._used: dict[_LabelKey, str] = {}
+        # By family: name and quoted labels of each series, up to its value.
+        self._texts: dict[str, dict[LabelValues, str]] = {}
 
     def write(self, samples: Samples, *, openmetrics: bool) -> bytes:
         """Return the text format 0.0.4, or OpenMetrics 1.0 without its last line."""
-        self._used = {}
         lines: list[str] = []
+        used: dict[str, dict[LabelValues, str]] = {}
         present = samples.present()
         for family in FAMILIES:
             if family.short in present:
                 lines.append(_head(family, openmetrics=openmetrics))
-                lines.extend(self._series(family, samples))
-                lines.extend(self._histograms(family, samples))
+                used[family.short] = self._add_series(family, samples, lines)
+                lines.extend(_histogram_lines(family, samples))
         # Labels of instances that are gone must not pile up.
-        self._texts = self._used
+        self._texts = used
         return "".join(lines).encode()
 
-    def _series(self, family: Family, samples: Samples) -> Iterator[str]:
+    def kept(self) -> int:
+        """Return how many label texts are kept for the next write."""
+        return sum(map(len, self._texts.values()))
+
+    def _add_series(
+        self, family: Family, samples: Samples, lines: list[str]
+    ) -> dict[LabelValues, str]:
+        """Append the lines of a family; return the label texts used."""
         name, labels = family.name, family.labels
+        known = self._texts.get(family.short, {})
+        used: dict[LabelValues, str] = {}
         for values, value in samples.series.get(family.short, {}).items():
-            yield f"{name}{self._label_text(labels, values)} {number_text(value)}\n"
+            text = known.get(values)
+            if text is None:
+                text = f"{name}{_quoted(labels, values)} "
+            used[values] = text
+            lines.append(f"{text}{number_text(value)}\n")
+        return used
 
-    def _histograms(self, family: Family, samples: Samples) -> Iterator[str]:
-        for values, histogram in samples.histograms.get(family.short, {}).items():
-            for suffix, bound, value in histogram_rows(histogram):
-                names, all_values = family.labels, values
-                if bound is not None:
-                    names, all_values = (*names, "le"), (*values, bound)
-                text = self._label_text(names, all_values)
-                yield f"{family.name}{suffix}{text} {number_text(value)}\n"
 
-    def _label_text(self, names: tuple[str, ...], values: LabelValues) -> str:
-        key = (names, values)
-        text = self._used.get(key)
-        if text is None:
-            text = self._texts.get(key)
-            self._used[key] = text = _quoted(names, values) if text is None else text
-        return text
+def _histogram_lines(family: Family, samples: Samples) -> Iterator[str]:
+    """Yield the lines of a family's histograms; there are few."""
+    for values, histogram in samples.histograms.get(family.short, {}).items():
+        for suffix, bound, value in histogram_rows(histogram):
+            names, all_values = family.labels, values
+            if bound is not None:
+                names, all_values = (*names, "le"), (*values, bound)
+            text = _quoted(names, all_values)
+            yield f"{family.name}{suffix}{text} {number_text(value)}\n"
 
 
 def _head(family: Family, *, openmetrics: bool) -> str:
