@@ -1,0 +1,211 @@
+"""Real processes for end-to-end tests: the daemon on a simulated node, Prometheus, a queue
+exporter.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+
+from migscaler.sim.node import SimNode, open_node
+
+_BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(what: str, holds: Callable[[], object], seconds: float = 30.0) -> float:
+    """Wait until something holds and return how long it took; fail with its name if it never
+    does.
+    """
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        with contextlib.suppress(httpx.HTTPError, OSError):
+            if holds():
+                return time.monotonic() - began
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process for one block; it is killed at the end if it still lives."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """A daemon under test and the node below it."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    directory: Path
+    log: Path
+
+    @property
+    def node(self) -> SimNode:
+        """Return the simulated node as it is now."""
+        return open_node(self.directory / "node")
+
+    def metrics(self) -> str:
+        """Return what a scraper gets."""
+        return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+
+    def cli(self, *arguments: str) -> dict[str, object]:
+        """Run a command of the command line against the daemon and return its JSON."""
+        done = subprocess.run(
+            [str(_BIN / "migscaler"), "--state-dir", str(self.directory / "state"), *arguments],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode in (0, 3), done.stderr.decode()
+        answer = json.loads(done.stdout or b"{}")
+        assert isinstance(answer, dict)
+        return answer
+
+
+@contextlib.contextmanager
+def daemon(directory: Path, gpus: str, config: str) -> Iterator[Daemon]:
+    """Run `migscaler sim run` on a new simulated node until the block ends."""
+    migscaler = str(_BIN / "migscaler")
+    node, port, log = directory / "node", free_port(), directory / "daemon.log"
+    subprocess.run(
+        [migscaler, "sim", "build", "--directory", str(node), gpus], check=True, timeout=60
+    )
+    file = directory / "migscaler.yaml"
+    file.write_text(config)
+    command = [
+        migscaler,
+        "--config",
+        str(file),
+        "--state-dir",
+        str(directory / "state"),
+        "sim",
+        "run",
+        "--directory",
+        str(node),
+        "--listen",
+        f"127.0.0.1:{port}",
+    ]
+    with running(command, log) as process:
+        url = f"http://127.0.0.1:{port}/-/ready"
+        wait_until("the daemon is ready", lambda: httpx.get(url).is_success)
+        yield Daemon(process=process, port=port, directory=directory, log=log)
+
+
+@dataclass(slots=True)
+class Queue:
+    """A queue of jobs as its exporter shows it: waiting jobs by profile."""
+
+    port: int
+    waiting: dict[str, int] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return the exposition."""
+        lines = ["# TYPE jobs_waiting gauge"]
+        lines += [f'jobs_waiting{{profile="{p}"}} {n}' for p, n in sorted(self.waiting.items())]
+        return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def queue_exporter(**waiting: int) -> Iterator[Queue]:
+    """Serve a queue's numbers; change `waiting` to change them."""
+    queue = Queue(port=free_port(), waiting={f"{k[1:]}": v for k, v in waiting.items()})
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = queue.text().encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Keep the test's output quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", queue.port), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prometheus:
+    """A real Prometheus server."""
+
+    url: str
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of every series of an instant query."""
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        assert answer["status"] == "success", answer
+        return [(row["metric"], float(row["value"][1])) for row in answer["data"]["result"]]
+
+    def value(self, expression: str) -> float | None:
+        """Return the one value of a query, None if there is none."""
+        rows = self.query(expression)
+        return rows[0][1] if rows else None
+
+
+@contextlib.contextmanager
+def prometheus(directory: Path, targets: dict[str, int], port: int) -> Iterator[Prometheus]:
+    """Run Prometheus on a port, scraping these jobs (name to port) every second."""
+    directory.mkdir(exist_ok=True)
+    jobs = "".join(
+        f'  - job_name: {name}\n    static_configs: [{{targets: ["127.0.0.1:{target}"]}}]\n'
+        for name, target in targets.items()
+    )
+    file = directory / "prometheus.yml"
+    file.write_text(f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}")
+    command = [
+        "prometheus",
+        f"--config.file={file}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with running(command, directory / "prometheus.log"):
+        url = f"http://127.0.0.1:{port}"
+        wait_until("Prometheus is ready", lambda: httpx.get(f"{url}/-/ready").is_success)
+        yield Prometheus(url=url)
