@@ -8,6 +8,8 @@ from migscaler.model.plan import Direction, OutcomeReason
 from migscaler.model.status import Counters, Status
 
 VERDICTS = ("kept", "destroy")
+# The NVML calls that change a GPU, as the journal names them.
+STEP_KINDS = ("destroy_ci", "destroy_gi", "create_gi", "create_ci")
 REGRET_WINDOWS = ("300", "1800")
 _DIRECTIONS = tuple(direction.value for direction in Direction)
 _FAILURE_REASONS = tuple(
@@ -66,8 +68,7 @@ def add_acting(status: Status, out: Samples) -> None:
     out.add_closed("plans_total", _DIRECTIONS, _floats(counters.plans))
     out.add_closed("gpu_plans_total", _DIRECTIONS, _floats(counters.gpu_plans))
     out.add_closed("gpu_plan_failures_total", _FAILURE_REASONS, _floats(counters.gpu_plan_failures))
-    for kind, count in counters.steps:
-        out.add("steps_total", count, kind)
+    out.add_closed("steps_total", STEP_KINDS, _floats(counters.steps))
     for kind, reason, count in counters.step_failures:
         out.add("step_failures_total", count, kind, reason)
     out.add_closed("idle_verdicts_total", VERDICTS, _floats(status.regret.verdicts))

@@ -13,6 +13,7 @@ from migscaler.model.gpu import Gap, GpuState, PinReason
 from migscaler.model.ids import PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.status import Counters, Running, Status
+from migscaler.store.records import NvmlAction
 from tests.builders import A100, H100, NOW, gpu_state, layout, snapshot, uuid
 from tests.unit.metrics.statuses import GAUGES, full_status, histogram
 
@@ -232,6 +233,7 @@ def test_holds_of_persons_count_and_leases_do_not() -> None:
 def test_closed_sets_start_at_zero_before_anything_happened() -> None:
     status = showing(gpu_state(A100, "-"))
 
+    assert set(values(status, "steps_total")) == {(one.value,) for one in NvmlAction}
     assert values(status, "plans_total") == {("finer",): 0, ("coarser",): 0}
     assert values(status, "idle_regrets_total") == {
         ("kept", "300"): 0,
