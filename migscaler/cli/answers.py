@@ -46,3 +46,23 @@ def real(answer: Mapping[str, object], key: str) -> float | None:
     """Return a number, None when it is absent."""
     found = answer.get(key)
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def moment(answer: Mapping[str, object], key: str) -> str:
+    """Return a time to the second, in UTC as it was answered; `-` when it is absent."""
+    found = text(answer, key)
+    return found if found == "-" else found[:19].replace("T", " ") + "Z"
+
+
+def short_uuid(uuid: str) -> str:
+    """Return the beginning of a GPU's UUID, which is enough to tell a node's GPUs apart."""
+    return uuid[:12]
+
+
+def sizes(layout: str) -> str:
+    """Return a layout's profiles without their places: `3g.20gb + 4 x 1g.5gb`."""
+    counts: dict[str, int] = {}
+    for word in layout.split():
+        name = word.split("@")[0]
+        counts[name] = counts.get(name, 0) + 1
+    return " + ".join(name if n == 1 else f"{n} x {name}" for name, n in counts.items()) or "-"

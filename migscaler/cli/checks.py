@@ -1,7 +1,7 @@
 """What the doctor looks at: each check says what is the case and, if it is wrong, the way out."""
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,17 @@ def gpu_checks(gpu: GpuState) -> Iterator[Check]:
         yield warning(subject, "MIG mode is off", f"migscaler mig-mode on --gpu {reading.index}")
     else:
         yield fine(subject, f"{reading.name}: idleness rests on {evidence(gpu)}")
+
+
+def together(found: Iterable[Check]) -> Iterator[Check]:
+    """Yield the checks of GPUs, those that say the same as one: `GPU 0, 1, 2`."""
+    alike: dict[tuple[Verdict, str, str], list[str]] = {}
+    for check in found:
+        key = (check.verdict, check.found, check.remedy)
+        alike.setdefault(key, []).append(check.subject.removeprefix("GPU "))
+    for (verdict, what, remedy), indexes in alike.items():
+        subject = f"GPU {', '.join(indexes)}"
+        yield Check(subject=subject, verdict=verdict, found=what, remedy=remedy)
 
 
 def _gap(subject: str, what: str, why: str) -> Check:

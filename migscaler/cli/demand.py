@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migscaler.cli.answers import Answer, part, rows, text
+from migscaler.cli.answers import Answer, moment, part, rows, text
 from migscaler.cli.output import note, output_option, show, show_json, table
 from migscaler.cli.params import DURATION, WANT
 from migscaler.cli.session import Session, pass_session
@@ -126,4 +126,4 @@ def _source_row(row: Answer) -> tuple[str, ...]:
     """Return one source as a row of the table."""
     state = "known" if row.get("known") else f"unknown: {text(row, 'problem', 'no answer yet')}"
     wants = wants_line(row) if row.get("true_at") else "-"
-    return text(row, "source"), state, text(row, "counts"), wants, text(row, "true_at")
+    return text(row, "source"), state, text(row, "counts"), wants, moment(row, "true_at")

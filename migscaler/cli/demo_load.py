@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from migscaler.cli.answers import Answer, rows, text
+from migscaler.cli.answers import Answer, rows, sizes, text
 from migscaler.cli.local import daemon_at
 from migscaler.cli.output import show
 from migscaler.cli.session import Node, Options
@@ -10,13 +10,13 @@ from migscaler.errors import MigscalerError
 from migscaler.sim.node import SimNode
 from migscaler.sim.workload import NIGHT, OFFICE, JobKind, Workload
 
-# Concurrent jobs are rate times length: around 24 x 1g and 6 x 2g by day, 4 x 3g and 4 x 7g by
+# Concurrent jobs are rate times length: around 24 x 1g and 6 x 2g by day, 5 x 3g and 2 x 7g by
 # night. Each is most of 8 GPUs, so that neither shape would serve the other half of the day.
 _KINDS = (
-    JobKind(size="1g", per_hour=14, mean_minutes=50, curve=OFFICE),
+    JobKind(size="1g", per_hour=20, mean_minutes=35, curve=OFFICE),
     JobKind(size="2g", per_hour=2.5, mean_minutes=70, curve=OFFICE),
     JobKind(size="3g", per_hour=1.5, mean_minutes=100, curve=NIGHT),
-    JobKind(size="7g", per_hour=1.0, mean_minutes=150, curve=NIGHT),
+    JobKind(size="7g", per_hour=0.6, mean_minutes=100, curve=NIGHT),
 )
 _PUSH_SECONDS = 1.0
 _PUSH_TTL_SECONDS = 10.0
@@ -30,8 +30,15 @@ class Load:
     ) -> None:
         """Draw the day; the daemon's state is in `root`/state."""
         self.workload = Workload(
-            node=node, seed=seed, kinds=_KINDS, speed=speed, start_hour=start_hour
+            node=node,
+            seed=seed,
+            kinds=_KINDS,
+            speed=speed,
+            start_hour=start_hour,
+            may_use=self._may_use,
         )
+        self._node = node
+        self._leased: set[tuple[str, str]] = set()
         self.changes = 0
         self._options = Options(state_dir=root / "state")
         self._indexes = {gpu.uuid: gpu.index for gpu in node.state.gpus}
@@ -51,11 +58,20 @@ class Load:
         self._pushed_at = now
         try:
             self._push(self._daemon)
+            leases = rows(self._daemon.execute("leases", {}), "leases")
+            self._leased = {(text(one, "gpu_uuid"), text(one, "spec")) for one in leases}
             self._tell(self._daemon)
         except MigscalerError:
             # It restarts or is busy; what was pushed holds for some seconds.
             return False
         return True
+
+    def _may_use(self, gpu_uuid: str, gi_id: int) -> bool:
+        """Keep the day's jobs off instances that somebody leased by hand."""
+        if not self._leased:
+            return True
+        gi = self._node.gpu_of(self._node.state, gpu_uuid).instances.get(gi_id)
+        return gi is None or (gpu_uuid, f"{gi.profile}@{gi.start}") not in self._leased
 
     def _push(self, daemon: Node) -> None:
         """Tell the daemon how many jobs wait, by size."""
@@ -93,12 +109,3 @@ class Load:
         gpu = self._indexes.get(text(plan, "gpu_uuid"), "?")
         queue = f"  waiting: {', '.join(waiting)}" if waiting else ""
         return f"{minutes // 60:02}:{minutes % 60:02}  GPU {gpu}: {change}{ended}{queue}"
-
-
-def sizes(layout: str) -> str:
-    """Return a layout's profiles without their places: `3g.20gb + 4 x 1g.5gb`."""
-    counts: dict[str, int] = {}
-    for word in layout.split():
-        name = word.split("@")[0]
-        counts[name] = counts.get(name, 0) + 1
-    return " + ".join(name if n == 1 else f"{n} x {name}" for name, n in counts.items()) or "-"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migscaler.cli import checks
-from migscaler.cli.answers import rows, text
+from migscaler.cli.answers import part, rows, text
 from migscaler.cli.checks import Check, Verdict, fine, problem, warning
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.records import snapshot_of
@@ -46,21 +46,30 @@ def examine(session: Session, proc: Path, dev: Path) -> Iterator[Check]:
     from migscaler.app.clients import known_services
 
     snapshot: NodeSnapshot | None = None
+    in_force: Path | None = None
     try:
         with session.node() as node:
             snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+            in_force = _file_of(node)
             yield from checks.node_checks(snapshot)
-            for gpu in snapshot.gpus:
-                yield from checks.gpu_checks(gpu)
+            yield from checks.together(
+                check for gpu in snapshot.gpus for check in checks.gpu_checks(gpu)
+            )
             yield checks.capability_nodes(dev, snapshot)
             yield from _sources(node)
     except (HardwareError, CommandRefused) as error:
-        yield checks.driver_missing(str(error))
+        yield checks.driver_missing(str(error).removesuffix(" (see `migscaler doctor`)"))
     except MigscalerError as error:
         yield problem("node", str(error), "see the log of the daemon")
     yield checks.permission(os.geteuid(), proc, dev)
     yield checks.held_by(known_services(proc))
-    yield from _configuration(session, snapshot)
+    yield from _configuration(session, snapshot, in_force)
+
+
+def _file_of(node: Node) -> Path | None:
+    """Return the configuration file in force, None if there is none."""
+    path = text(part(node.execute("status", {}), "config"), "path", "")
+    return Path(path) if path else None
 
 
 def _sources(node: Node) -> Iterator[Check]:
@@ -79,13 +88,15 @@ def _sources(node: Node) -> Iterator[Check]:
             yield fine(f"source {name}", "answers")
 
 
-def _configuration(session: Session, snapshot: "NodeSnapshot | None") -> Iterator[Check]:
+def _configuration(
+    session: Session, snapshot: "NodeSnapshot | None", in_force: Path | None
+) -> Iterator[Check]:
     """Check the configuration file, whether it fits the node, and the state directory."""
     from migscaler.app.config.load import find_file, load_file
     from migscaler.app.config.settings import state_directory
     from migscaler.cli.config import misfits_of
 
-    path = find_file(session.options.config, os.environ)
+    path = in_force or find_file(session.options.config, os.environ)
     directory = session.options.state_dir
     if path is None:
         yield warning("configuration", "none found: everything is observed, nothing managed")

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from migscaler.cli.answers import part, rows, text
+from migscaler.cli.answers import Answer, moment, part, rows, short_uuid, sizes, text
 from migscaler.cli.output import note, output_option, show, show_json, table
 from migscaler.cli.plan import decide_from, print_plan
 from migscaler.cli.session import Session, pass_session
@@ -31,24 +31,31 @@ def history(session: Session, decision_id: int | None, limit: int, output: str) 
     if not found:
         note("nothing was decided yet")
         return
-    fields = ("id", "at", "sentence")
     show(
         table(
             ("id", "at", "decided"),
-            ([text(row, field) for field in fields] for row in found),
+            ((text(row, "id"), moment(row, "at"), text(row, "sentence")) for row in found),
             right=["id"],
         )
     )
     plans = rows(answer, "gpu_plans")
     if plans:
-        shown = ("begun_at", "gpu_uuid", "before", "after", "outcome", "explanation")
-        show(
-            "",
-            table(
-                ("begun", "GPU", "from", "to", "ended", "in words"),
-                ([text(row, field) for field in shown] for row in plans),
-            ),
-        )
+        headers = ("begun", "GPU", "from", "to", "ended")
+        show("", table(headers, (_plan_row(row) for row in plans)))
+
+
+def _plan_row(row: Answer) -> tuple[str, ...]:
+    """Return one GPU plan; how it ended in words only where there is something to say."""
+    ended = text(row, "outcome")
+    if ended != "done":
+        ended = f"{ended}: {text(row, 'explanation', text(row, 'reason'))}"
+    return (
+        moment(row, "begun_at"),
+        short_uuid(text(row, "gpu_uuid")),
+        sizes(text(row, "before")),
+        sizes(text(row, "after")),
+        ended,
+    )
 
 
 def _one(session: Session, decision_id: int, output: str) -> None:
@@ -58,6 +65,6 @@ def _one(session: Session, decision_id: int, output: str) -> None:
         show_json(part(answer, "input"))
         return
     again = decide_from(json.dumps(part(answer, "input")))
-    show(f"decision {decision_id}, made {text(part(answer, 'input'), 'now')}", "")
+    show(f"decision {decision_id}, made {moment(part(answer, 'input'), 'now')}", "")
     print_plan(again, output, nvidia_smi=False)
     show("", f"its complete input: migscaler history {decision_id} --output json")

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from migscaler.cli.answers import Answer, rows, text
+from migscaler.cli.answers import Answer, moment, rows, short_uuid, text
 from migscaler.cli.output import note, output_option, show, show_json, table
 from migscaler.cli.params import DURATION, GPU
 from migscaler.cli.session import Session, pass_session
@@ -68,11 +68,21 @@ def holds(session: Session, output: str) -> None:
     if not found:
         note("nothing is held")
         return
-    fields = ("hold_id", "kind", "gpu", "spec", "owner", "reason", "expires_at")
     show(
         table(
             ("id", "kind", "GPU", "instance", "owner", "reason", "until"),
-            ([text(row, field) for field in fields] for row in found),
+            (
+                (
+                    text(row, "hold_id"),
+                    text(row, "kind"),
+                    short_uuid(text(row, "gpu_uuid")),
+                    text(row, "spec", "all"),
+                    text(row, "owner"),
+                    text(row, "reason"),
+                    moment(row, "expires_at"),
+                )
+                for row in found
+            ),
             right=["id"],
         )
     )

@@ -38,7 +38,7 @@ _NOT_STARTED = 127
 Child = subprocess.Popen[bytes]
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command()
 @click.argument("size")
 @click.option(
     "--ttl",
@@ -68,6 +68,7 @@ def lease(
     The exit code is the command's. The instance is given back however the command ends.
     """
     if not command:
+        # Options of ours may stand after SIZE, so the command's own need the dashes before them.
         raise click.UsageError("name the command to run, after --")
     asked: Answer = {
         "size": size,

@@ -5,59 +5,55 @@ import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migscaler.cli.answers import Answer
-from migscaler.cli.daemon_client import DaemonClient
 from migscaler.cli.session import Node, Options
-from migscaler.errors import CommandRefused, ConfigError
+from migscaler.errors import CommandRefused
 from migscaler.web.ports import Actor, Commands
 
-_SYSTEM_SOCKET = Path("/var/lib/migscaler/migscaler.sock")
+if TYPE_CHECKING:
+    from migscaler.app.runtime import Runtime
+
+_SYSTEM_STATE = Path("/var/lib/migscaler")
+# Commands that say nothing, or nothing true, while the GPUs can't be read.
+_NEED_HARDWARE = frozenset({"status", "snapshot", "plan", "explain", "apply", "mig_mode", "hold"})
 
 
 def daemon_at(options: Options) -> Node | None:
-    """Return the daemon that answers on the node's socket, None if there is none."""
-    for path in _sockets(options):
-        client = DaemonClient(path)
-        if client.answers():
-            return client
-    return None
+    """Return the daemon that answers on the node's socket, None if there is none.
 
+    Raises:
+        CommandRefused: a daemon is there, but this account may not use its socket.
+    """
+    from migscaler.app.client import connect
 
-def _sockets(options: Options) -> Iterator[Path]:
-    """Yield where the socket may be; the configuration is read only if it is not in a usual place."""
-    if options.socket is not None:
-        yield options.socket
-        return
-    if options.state_dir is not None:
-        yield options.state_dir / "migscaler.sock"
-    elif options.config is None:
-        yield _SYSTEM_SOCKET
-    from migscaler.app.config.load import find_file, load_file
-    from migscaler.app.config.settings import socket_path, state_directory
+    likely = options.socket or (options.state_dir or _SYSTEM_STATE) / "migscaler.sock"
+    found = connect(likely)
+    if found is None and options.socket is None:
+        # Reading the configuration, which may name another place, costs half a second.
+        from migscaler.app.local import usual_socket
 
-    path = find_file(options.config, os.environ)
-    if path is None:
-        return
-    try:
-        settings = load_file(path).settings
-    except ConfigError:
-        return
-    directory = options.state_dir or state_directory(settings, os.environ, os.geteuid())
-    yield socket_path(settings, directory)
+        usual = usual_socket(options.config, options.state_dir)
+        found = None if usual == likely else connect(usual)
+    return None if found is None else AsAccount(found)
 
 
 @contextmanager
 def in_process(options: Options) -> Iterator[Node]:
-    """Give the node to commands of this process.
+    """Give the node to commands of this process, which reads the hardware once.
 
     Raises:
-        CommandRefused: the hardware can't be read.
+        NodeLocked: a daemon or another command holds the node.
     """
-    raise CommandRefused("no daemon answers here; start one with `migscaler run`")
+    from migscaler.app.local import LocalOptions, open_local
+
+    local = LocalOptions(config=options.config, state_dir=options.state_dir)
+    with open_local(local) as runtime:
+        yield OnHardware(runtime)
 
 
-class _As:
+class AsAccount:
     """Gives commands in the name of the account that runs this process."""
 
     def __init__(self, commands: Commands) -> None:
@@ -68,6 +64,28 @@ class _As:
     def execute(self, name: str, arguments: Answer) -> Answer:
         """Carry out one command."""
         return self._commands.execute(name, arguments, self._actor)
+
+
+class OnHardware(AsAccount):
+    """The same without a daemon."""
+
+    def __init__(self, runtime: "Runtime") -> None:
+        """Take the node as opened for this command."""
+        super().__init__(runtime.commands)
+        self._runtime = runtime
+
+    def execute(self, name: str, arguments: Answer) -> Answer:
+        """Carry out one command.
+
+        Raises:
+            CommandRefused: also where the GPUs can't be read; the message says why.
+        """
+        status = self._runtime.loop.status()
+        if name in _NEED_HARDWARE and status.snapshot is None:
+            whys = [one.problem for one in status.collectors if one.name == "nvml" and one.problem]
+            why = whys[0] if whys else "no answer"
+            raise CommandRefused(f"the GPUs can't be read: {why} (see `migscaler doctor`)")
+        return super().execute(name, arguments)
 
 
 def _account() -> str:

@@ -17,8 +17,8 @@ USAGE = 2
 DIFFERS = 3
 """A dry run or a plan would change something, or two things that should agree differ."""
 
-# A pipe has no width; nothing may be cut there, but a table must not be padded without end either.
-_PIPE_COLUMNS = 160
+# A pipe has no width: one row, one line, as long as anything we say. COLUMNS sets another.
+_PIPE_COLUMNS = 1000
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -54,11 +54,14 @@ def show(*parts: "RenderableType") -> None:
         for one in parts:
             out.print(one)
         return
-    with out.capture() as captured:
-        for one in parts:
+    for one in parts:
+        if isinstance(one, str):
+            click.echo(one)
+            continue
+        with out.capture() as captured:
             out.print(one)
-    # Tables pad their last column, which only a terminal needs.
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+        # Tables pad their last column, which only a terminal needs.
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def show_json(value: object) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from migscaler.cli.answers import Answer, lines, rows, text
+from migscaler.cli.answers import Answer, lines, moment, rows, text
 from migscaler.cli.demand import rule_table
 from migscaler.cli.output import DIFFERS, leave, note, output_option, show, show_json, table
 from migscaler.cli.records import read_input, schema_of_input
@@ -121,7 +121,7 @@ def gate_table(gates: list[Answer]) -> "RenderableType":
     return table(
         ("closed gate", "where", "why", "opens at"),
         (
-            (text(g, "reason"), _where(g), text(g, "explanation"), text(g, "opens_at"))
+            (text(g, "reason"), _where(g), text(g, "explanation"), moment(g, "opens_at"))
             for g in gates
         ),
     )

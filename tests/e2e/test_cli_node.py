@@ -1,0 +1,263 @@
+"""The real commands against the real daemon on a simulated node of two A100."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from migscaler.sim.node import SimNode, build_node
+
+pytestmark = pytest.mark.xdist_group("cli-node")
+
+Json = dict[str, object]
+CONFIG = """
+mode: enforce
+sampling: {interval: 1s}
+tick: 1s
+gpus: [{model: "NVIDIA A100*"}]
+idle: {after: 10s}
+sources: {queue: {type: push, counts: waiting, max_age: 1m}}
+rules:
+  - {name: notebooks, size: 1g, from: [queue, scheduler], raise_after: 0s}
+  - {name: small, size: 2g, from: [scheduler], raise_after: 0s}
+pace: {rest: 0s}
+web: {listen: "127.0.0.1:0"}
+"""
+
+
+class Machine:
+    """A simulated node with its daemon, and the command line to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.node: SimNode = build_node("2xA100-SXM4-40GB", directory=root / "node")
+        self.config = root / "migscaler.yaml"
+        self.config.write_text(CONFIG)
+
+    def command(self, *words: str) -> list[str]:
+        options = ["--config", str(self.config), "--state-dir", str(self.root / "state")]
+        return [sys.executable, "-m", "migscaler.cli.main", *options, *words]
+
+    def run(self, *words: str, code: int = 0, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            self.command(*words), capture_output=True, text=True, timeout=60, input=stdin
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def succeeds(self, *words: str, code: int = 0) -> bool:
+        return subprocess.run(self.command(*words), capture_output=True).returncode == code
+
+    def ask(self, *words: str, code: int = 0) -> Json:
+        answer = json.loads(self.run(*words, "--output", "json", code=code))
+        assert isinstance(answer, dict)
+        return answer
+
+    def specs(self, gpu: int) -> list[str]:
+        instances = self.node.state.gpus[gpu].instances.values()
+        return sorted(f"{gi.profile}@{gi.start}" for gi in instances)
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    found = Machine(tmp_path_factory.mktemp("cli"))
+    log = found.root / "daemon.log"
+    with log.open("wb") as out:
+        daemon = subprocess.Popen(
+            found.command("sim", "run", "--directory", str(found.root / "node")),
+            stdout=out,
+            stderr=out,
+        )
+    socket = found.root / "state" / "migscaler.sock"
+    try:
+        until(lambda: socket.exists() or daemon.poll() is not None)
+        yield found
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(20) == 0, log.read_text()
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert not socket.exists()
+
+
+def test_pushed_demand_becomes_instances_and_a_reproducible_decision(machine: Machine) -> None:
+    machine.run("demand", "push", "queue", "1g=2", "--ttl", "10m")
+
+    until(lambda: len(machine.specs(0) + machine.specs(1)) == 2)
+
+    gpus = machine.ask("status")["gpus"]
+    assert isinstance(gpus, list)
+    assert [gpu["name"] for gpu in gpus] == ["NVIDIA A100-SXM4-40GB"] * 2
+    decided = machine.ask("history", "--limit", "50")["decisions"]
+    assert isinstance(decided, list)
+    reshaped = next(row for row in decided if row["sentence"].startswith("Reshape"))
+    recorded = machine.run("history", str(reshaped["id"]), "--output", "json")
+    again = machine.run("plan", "--input", "-", "--output", "json", stdin=recorded, code=3)
+    assert json.loads(again)["sentence"] == reshaped["sentence"]
+
+
+def test_hold_keeps_a_gpu_until_released(machine: Machine) -> None:
+    number = machine.ask("hold", "1", "--reason", "measuring")["hold_id"]
+
+    assert "measuring" in machine.run("holds")
+    machine.run("release", str(number))
+
+    assert machine.ask("holds") == {"holds": []}
+    machine.run("release", str(number), code=1)
+
+
+def test_pause_is_shown_and_ends(machine: Machine) -> None:
+    machine.run("pause", "--why", "upgrade", "--for", "1h")
+
+    assert "upgrade" in machine.run("status")
+    machine.run("resume")
+
+    assert machine.ask("status")["pause"] is None
+
+
+def test_lease_runs_the_command_on_a_real_instance(machine: Machine) -> None:
+    script = "import os; print(os.environ['CUDA_VISIBLE_DEVICES']); raise SystemExit(7)"
+
+    seen = machine.run("lease", "1g", "--wait", "--", sys.executable, "-c", script, code=7).strip()
+
+    found = machine.node.find_mig(seen)
+    assert found is not None
+    assert found[1].profile == "1g.5gb"
+    assert machine.ask("holds") == {"holds": []}
+
+
+def test_waiting_for_a_lease_is_demand_and_ctrl_c_gives_back(machine: Machine) -> None:
+    leased = subprocess.Popen(
+        machine.command("lease", "2g", "--wait", "--", "sleep", "60"), stderr=subprocess.PIPE
+    )
+    try:
+        until(lambda: "lease" in machine.run("holds"))
+        assert any(s.startswith("2g.10gb") for s in machine.specs(0) + machine.specs(1))
+        leased.send_signal(signal.SIGINT)
+        assert leased.wait(10) == 130
+    finally:
+        leased.kill()
+        leased.wait()
+        assert leased.stderr is not None
+        leased.stderr.close()
+    assert machine.ask("holds") == {"holds": []}
+
+
+def test_apply_gives_a_gpu_a_layout_after_a_dry_run(machine: Machine) -> None:
+    machine.run("demand", "push", "queue", "1g=0", "--ttl", "10m")
+    free = next(gpu for gpu in (0, 1) if not machine.specs(gpu))
+    words = ("apply", "--gpu", str(free), "--layout", "3g 3g")
+
+    shown = machine.run(*words, "--nvidia-smi", code=3)
+    assert shown.splitlines() == [
+        f"nvidia-smi mig -i {free} -cgi 9:0 -C",
+        f"nvidia-smi mig -i {free} -cgi 9:4 -C",
+    ]
+    machine.run(*words, "--dry-run", code=3)
+    assert machine.specs(free) == []
+    machine.run(*words)
+    assert machine.specs(free) == ["3g.20gb@0", "3g.20gb@4"]
+
+
+def test_explain_plan_demand_and_layouts_answer(machine: Machine) -> None:
+    assert "Decision" in machine.run("explain")
+    assert "notebooks" in machine.run("plan")
+    assert "scheduler" in machine.run("demand", "show")
+    assert machine.ask("source", "test", "queue")["problem"] is None
+    assert "A100-SXM4-40GB" in machine.run("layouts")
+
+
+def test_doctor_finds_nothing_that_stops_this_node(machine: Machine) -> None:
+    checks = machine.ask("doctor")["checks"]
+
+    assert isinstance(checks, list)
+    found = {check["subject"]: check["verdict"] for check in checks}
+    assert found["driver"] == "fine"
+    assert found["configuration"] == "fine"
+    assert "problem" not in found.values()
+
+
+def test_config_is_checked_against_this_node(machine: Machine, tmp_path: Path) -> None:
+    picture = tmp_path / "snapshot.json"
+    picture.write_text(machine.run("status", "--snapshot"))
+    other = tmp_path / "other.yaml"
+    other.write_text(CONFIG.replace("A100", "H100"))
+
+    machine.run("config", "check", str(machine.config), "--against", str(picture))
+    differs = machine.run("config", "check", str(other), "--against", str(picture), code=3)
+    other.write_text("mode: off\n")
+    wrong = machine.run("config", "check", str(other), code=1)
+
+    assert "NVIDIA H100*" in differs
+    assert f"{other}:1: error: mode" in wrong
+    assert "tick: 1s" in machine.run("config", "show")
+    assert json.loads(machine.run("config", "schema"))["title"] == "migscaler configuration"
+
+
+def test_second_daemon_is_refused_in_one_line(machine: Machine) -> None:
+    done = subprocess.run(
+        machine.command("sim", "run", "--directory", str(machine.root / "node")),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("migscaler: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_jobs_of_the_simulation_are_seen_by_the_daemon(machine: Machine) -> None:
+    machine.run("demand", "push", "queue", "1g=1", "--ttl", "10m")
+    until(lambda: "1g.5gb" in str(machine.specs(0) + machine.specs(1)))
+    gpu = next(g for g in (0, 1) if "1g.5gb" in str(machine.specs(g)))
+    instance = next(s for s in machine.specs(gpu) if s.startswith("1g.5gb"))
+    directory = ("--directory", str(machine.root / "node"))
+
+    pid = machine.ask("sim", "job", "start", *directory, str(gpu), instance)["pid"]
+    until(lambda: "in use" in machine.run("status", "--instances"))
+    machine.run("sim", "job", "end", *directory, str(pid))
+
+    assert "*" not in machine.run("sim", "show", *directory).splitlines()[gpu + 1]
+
+
+def test_commands_without_daemon_read_the_hardware_themselves(tmp_path: Path) -> None:
+    build_node("A30", directory=tmp_path / "node").foreign_create(0, "2g@0")
+    environ = {**os.environ, "MIGSCALER_STATE_DIR": str(tmp_path / "state")}
+    words = [sys.executable, "-m", "migscaler.cli.main", "sim", "exec"]
+    words += ["--directory", str(tmp_path / "node"), "--"]
+    words += [sys.executable, "-m", "migscaler.cli.main", "layouts", "--output", "json"]
+
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environ)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["gpus"][0]["layout"] == "2g.12gb@0"
+
+
+def test_mig_mode_says_that_a_reset_is_pending(machine: Machine) -> None:
+    machine.run("demand", "push", "queue", "1g=0", "--ttl", "10m")
+    machine.run("pause", "--why", "mode change")
+    free = next(gpu for gpu in (0, 1) if machine.specs(gpu) == ["3g.20gb@0", "3g.20gb@4"])
+
+    words = ("mig-mode", "off", "--gpu", str(free))
+    until(lambda: machine.succeeds(*words, "--dry-run", code=3))
+    assert machine.specs(free) == ["3g.20gb@0", "3g.20gb@4"]
+
+    said = machine.run(*words, "--yes", code=1)
+
+    assert f"nvidia-smi -i {free} --gpu-reset" in said
+    gpu = machine.node.state.gpus[free]
+    assert (gpu.mig_current, gpu.mig_pending) == (1, 0)

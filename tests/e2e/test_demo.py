@@ -1,0 +1,62 @@
+"""`migscaler demo` shows a real daemon at work, and leaves nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("demo")
+
+DEMO = [sys.executable, "-m", "migscaler.cli.main", "demo"]
+
+
+def environment(runtime: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "PYTHONUNBUFFERED": "1"}
+
+
+def test_demo_reshapes_the_node_and_ends_by_itself(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*DEMO, "--for", "20", "--day", "2m"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(tmp_path),
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    changes = re.findall(r"^\d\d:\d\d  GPU \d: 7g\.[48]0gb -> .*1g\.", done.stdout, re.MULTILINE)
+    assert changes, done.stdout
+    counted = re.search(r"The demo ended: (\d+) GPU plans done", done.stdout)
+    assert counted is not None
+    assert int(counted[1]) >= 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_serves_its_page_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+    demo = subprocess.Popen(DEMO, stdout=subprocess.PIPE, text=True, env=environment(tmp_path))
+    assert demo.stdout is not None
+    try:
+        page = ""
+        while not page:
+            line = demo.stdout.readline()
+            assert line, "the demo ended before it said where its page is"
+            page = line.split()[1] if line.strip().startswith("page") else ""
+        with urllib.request.urlopen(f"{page}metrics", timeout=10) as answer:
+            metrics = answer.read().decode()
+        demo.send_signal(signal.SIGINT)
+        said = demo.stdout.read()
+        assert demo.wait(20) == 0
+    finally:
+        demo.kill()
+        demo.wait()
+        demo.stdout.close()
+
+    assert metrics.count("migscaler_gpu_info{") == 8
+    assert "The demo ended" in said
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,155 @@
+"""Each check of the doctor names what is wrong and the way out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from migscaler.cli.checks import (
+    Check,
+    Verdict,
+    capability_nodes,
+    gpu_checks,
+    held_by,
+    node_checks,
+    permission,
+    together,
+)
+from migscaler.errors import CommandRefused
+from migscaler.store.codec import encode
+from tests.builders import A100, gpu_state, snapshot
+from tests.unit.cli.conftest import Terminal
+
+
+def verdicts(checks: list[Check]) -> dict[str, Verdict]:
+    return {check.subject: check.verdict for check in checks}
+
+
+def test_healthy_node_is_fine() -> None:
+    found = list(node_checks(snapshot(gpu_state(A100, "7g@0"))))
+
+    assert {check.verdict for check in found} == {Verdict.FINE}
+
+
+def test_each_thing_missing_is_a_problem_with_a_remedy() -> None:
+    node = snapshot(
+        processes_visible=False, allocations_known=False, foreign_owner="nvidia-mig-manager"
+    )
+
+    found = list(node_checks(node))
+
+    assert verdicts(found) == {
+        "driver": Verdict.PROBLEM,
+        "processes": Verdict.PROBLEM,
+        "layout owner": Verdict.PROBLEM,
+        "allocations": Verdict.PROBLEM,
+    }
+    assert all(check.remedy for check in found)
+
+
+@pytest.mark.parametrize(
+    ("gpm", "words"),
+    [(False, "no activity per instance on this GPU without DCGM"), (True, "activity (GPM)")],
+)
+def test_gpu_says_what_idleness_rests_on(gpm: bool, words: str) -> None:
+    (check,) = gpu_checks(gpu_state(A100, "7g@0", gpm=gpm))
+
+    assert words in check.found
+
+
+def test_pending_mode_names_the_reset() -> None:
+    (check,) = gpu_checks(gpu_state(A100, "-", index=3, mig=False, pending=True))
+
+    assert check.verdict is Verdict.WARNING
+    assert check.found == "MIG mode on is pending"
+    assert check.remedy.endswith("nvidia-smi -i 3 --gpu-reset")
+
+
+def test_mode_off_names_the_command() -> None:
+    (check,) = gpu_checks(gpu_state(A100, "-", mig=False))
+
+    assert check.remedy == "migscaler mig-mode on --gpu 0"
+
+
+def test_excluded_gpu_is_a_problem() -> None:
+    (check,) = gpu_checks(gpu_state(A100, "7g@0", excluded="GPU is lost"))
+
+    assert check.verdict is Verdict.PROBLEM
+
+
+def test_gpus_that_say_the_same_are_told_together() -> None:
+    found = together(c for i in (0, 1, 2) for c in gpu_checks(gpu_state(A100, "7g@0", index=i)))
+
+    assert [check.subject for check in found] == ["GPU 0, 1, 2"]
+
+
+def test_permission_is_root_or_the_capability(tmp_path: Path) -> None:
+    proc, dev = tmp_path / "proc", tmp_path / "dev"
+    listing = proc / "driver/nvidia/capabilities/mig/config"
+    listing.parent.mkdir(parents=True)
+    (dev / "nvidia-caps").mkdir(parents=True)
+
+    assert permission(0, proc, dev).verdict is Verdict.FINE
+    assert permission(1000, proc, dev).verdict is Verdict.PROBLEM
+    listing.write_text("DeviceFileMinor: 1\nDeviceFileMode: 256\n")
+    refused = permission(1000, proc, dev)
+    assert refused.verdict is Verdict.PROBLEM
+    assert f"chown root:GROUP {dev}/nvidia-caps/nvidia-cap1" in refused.remedy
+    (dev / "nvidia-caps/nvidia-cap1").touch()
+    assert permission(1000, proc, dev).verdict is Verdict.FINE
+
+
+def test_capability_nodes_are_needed_where_mig_is_on(tmp_path: Path) -> None:
+    on, off = snapshot(gpu_state(A100, "7g@0")), snapshot(gpu_state(A100, "-", mig=False))
+
+    assert capability_nodes(tmp_path, on).verdict is Verdict.WARNING
+    assert capability_nodes(tmp_path, off).verdict is Verdict.FINE
+    (tmp_path / "nvidia-caps").mkdir()
+    (tmp_path / "nvidia-caps/nvidia-cap1").touch()
+    assert capability_nodes(tmp_path, on).verdict is Verdict.FINE
+
+
+def test_services_that_hold_handles_are_named() -> None:
+    assert held_by(()).verdict is Verdict.FINE
+    assert "DCGM (nvidia-dcgm.service)" in held_by(("DCGM (nvidia-dcgm.service)",)).found
+
+
+def empty_roots(tmp_path: Path) -> tuple[str, ...]:
+    for name in ("proc", "dev"):
+        (tmp_path / name).mkdir()
+    return "--proc", str(tmp_path / "proc"), "--dev", str(tmp_path / "dev")
+
+
+def test_doctor_without_driver_says_how_to_get_one(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.replies(
+        snapshot=CommandRefused("the GPUs can't be read: no driver (see `migscaler doctor`)")
+    )
+
+    result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
+
+    first = json.loads(result.stdout)["checks"][0]
+    assert result.exit_code == 1
+    assert (first["subject"], first["found"]) == ("driver", "the GPUs can't be read: no driver")
+    assert "libnvidia-ml.so.1" in first["remedy"]
+
+
+def test_doctor_warns_of_a_silent_source_and_names_dcgm(terminal: Terminal, tmp_path: Path) -> None:
+    roots = empty_roots(tmp_path)
+    (tmp_path / "proc/77").mkdir()
+    (tmp_path / "proc/77/comm").write_text("nv-hostengine\n")
+    config = tmp_path / "migscaler.yaml"
+    config.write_text('gpus: [{model: "NVIDIA H100*"}]\n')
+    terminal.replies(
+        snapshot={"snapshot": encode(snapshot(gpu_state(A100, "7g@0")))},
+        status={"config": {"path": str(config)}},
+        demand={"sources": [{"source": "queue"}]},
+        source_test={"problem": "http://127.0.0.1:9090: connection refused"},
+    )
+
+    result = terminal.run("doctor", *roots, "--output", "json")
+
+    found = {c["subject"]: c for c in json.loads(result.stdout)["checks"] if c["verdict"] != "fine"}
+    assert found["source queue"]["found"] == "http://127.0.0.1:9090: connection refused"
+    assert found["source queue"]["remedy"].endswith("migscaler source test queue")
+    assert found["handles"]["found"].startswith("DCGM (nvidia-dcgm.service)")
+    assert "NVIDIA H100*" in found["configuration"]["found"]

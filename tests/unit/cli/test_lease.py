@@ -1,0 +1,129 @@
+"""`lease` runs a command on an instance and gives it back whatever happens."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Json, Terminal
+
+GRANTED: Json = {
+    "granted": True,
+    "lease_id": 5,
+    "gpu_uuid": "GPU-1",
+    "spec": "2g.10gb@0",
+    "mig_uuid": "MIG-0000-01",
+}
+RELEASED = ("lease_release", {"lease_id": 5})
+
+
+def signal_this_thread(number: signal.Signals) -> None:
+    """To the thread that holds signals back; any other thread would let it end the tests."""
+    signal.pthread_kill(threading.get_ident(), number)
+
+
+@pytest.fixture
+def leasing(terminal: Terminal) -> Terminal:
+    terminal.replies(lease_take=GRANTED, lease_release={}, lease_renew={}, lease_cancel={})
+    return terminal
+
+
+def test_lease_shows_the_instance_to_the_command(leasing: Terminal, tmp_path: Path) -> None:
+    target = tmp_path / "seen"
+    script = f"open({str(target)!r}, 'w').write(__import__('os').environ['CUDA_VISIBLE_DEVICES'])"
+
+    result = leasing.run("lease", "2g", "--ttl", "8h", "--", sys.executable, "-c", script)
+
+    assert result.exit_code == 0
+    assert target.read_text() == "MIG-0000-01"
+    name, asked = leasing.node.asked[0]
+    assert (name, asked["size"], asked["ttl_seconds"]) == ("lease_take", "2g", 28800.0)
+    assert (asked["pid"], asked["wait"]) == (os.getpid(), False)
+    assert leasing.node.asked[-1] == RELEASED
+    assert result.stderr == "migscaler: lease 5: 2g.10gb@0 on MIG-0000-01\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -TERM $$"), 143),
+        (("no-such-command-here",), 127),
+    ],
+)
+def test_lease_returns_the_commands_exit_code(
+    leasing: Terminal, words: tuple[str, ...], code: int
+) -> None:
+    assert leasing.run("lease", "2g", "--", *words).exit_code == code
+    assert leasing.node.asked[-1] == RELEASED
+
+
+def test_lease_forwards_a_signal_and_gives_back(leasing: Terminal) -> None:
+    def take(_arguments: Json) -> Json:
+        signal_this_thread(signal.SIGTERM)
+        return GRANTED
+
+    leasing.node.replies["lease_take"] = take
+
+    result = leasing.run("lease", "2g", "--", "sleep", "60")
+
+    assert result.exit_code == 143
+    assert leasing.node.asked[-1] == RELEASED
+
+
+def test_lease_renews_while_the_command_runs(leasing: Terminal) -> None:
+    leasing.run("lease", "2g", "--ttl", "0.2s", "--", "sleep", "0.12")
+
+    renewals = [asked for asked in leasing.node.asked if asked[0] == "lease_renew"]
+    assert renewals[0] == ("lease_renew", {"lease_id": 5, "ttl_seconds": 0.2})
+    assert 1 <= len(renewals) <= 3
+
+
+def test_lease_without_wait_says_how_to_wait(leasing: Terminal) -> None:
+    leasing.node.replies["lease_take"] = {"granted": False, "message": "no free 2g"}
+
+    result = leasing.run("lease", "2g", "--", "true")
+
+    assert result.exit_code == 1
+    assert result.stderr == "migscaler: no free 2g; add --wait to wait for one\n"
+    assert [name for name, _ in leasing.node.asked] == ["lease_take"]
+
+
+def test_waiting_ends_with_a_signal_and_leaves_the_queue(leasing: Terminal) -> None:
+    def take(_arguments: Json) -> Json:
+        signal_this_thread(signal.SIGINT)
+        return {"granted": False, "wait_id": 9, "message": "waiting for a 2g"}
+
+    leasing.node.replies["lease_take"] = take
+
+    result = leasing.run("lease", "2g", "--wait", "--", "true")
+
+    assert result.exit_code == 130
+    assert leasing.node.asked[-1] == ("lease_cancel", {"wait_id": 9})
+
+
+def test_waiting_polls_until_granted(leasing: Terminal) -> None:
+    leasing.node.replies["lease_take"] = {"granted": False, "wait_id": 9, "message": "waiting"}
+    leasing.node.replies["lease_poll"] = GRANTED
+
+    result = leasing.run("lease", "2g", "--wait", "--output", "json", "--", "true")
+
+    assert result.exit_code == 0
+    assert ("lease_poll", {"wait_id": 9, "ttl_seconds": 28800.0}) in leasing.node.asked
+    assert json.loads(result.stderr.splitlines()[-1]) == GRANTED
+
+
+def test_lease_without_command_is_wrong_usage(leasing: Terminal) -> None:
+    assert leasing.run("lease", "2g").exit_code == 2
+
+
+def test_lease_leaves_the_signal_mask_as_it_was(leasing: Terminal) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    leasing.run("lease", "2g", "--", "true")
+
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
