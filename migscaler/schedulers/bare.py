@@ -22,7 +22,7 @@ from migscaler.model.profile import InstanceSpec
 from migscaler.schedulers.evidence import EvidenceScan, Holder
 from migscaler.schedulers.owners import HostRoots, job_runtime
 from migscaler.schedulers.ports import LeaseBook
-from migscaler.schedulers.proc import family, processes
+from migscaler.schedulers.proc import family, processes, without_kernel_threads
 
 LEASE = "lease"
 """The kind of a hold that is an allocation."""
@@ -131,7 +131,7 @@ class BareScheduler:
         except OSError as error:
             return (), f"processes can't be listed: {error.strerror}"
         ours = family(table, self._host.own_pid)
-        others = tuple(process for process in table if process.pid not in ours)
+        others = tuple(p for p in without_kernel_threads(table) if p.pid not in ours)
         evidence = self._scan.look(reading, others)
         runtime = job_runtime(others, roots.run)
         if runtime is not None:

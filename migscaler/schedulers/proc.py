@@ -44,6 +44,17 @@ def family(table: Iterable[Process], ancestor: int) -> frozenset[int]:
     return frozenset(found)
 
 
+def without_kernel_threads(table: Iterable[Process]) -> tuple[Process, ...]:
+    """Return the processes that can have files: kernel threads are half of a large host's table.
+
+    They are children of kthreadd, process 2 of the host. In a PID namespace process 2 is anybody.
+    """
+    known = tuple(table)
+    if not any(process.pid == 2 and process.name == "kthreadd" for process in known):
+        return known
+    return tuple(process for process in known if process.parent != 2 and process.pid != 2)
+
+
 def open_files(root: Path, pid: int) -> tuple[str, ...] | None:
     """Return the targets of a process's open files; None if they may not be read.
 

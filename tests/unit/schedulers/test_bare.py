@@ -240,6 +240,16 @@ def test_daemon_and_its_children_are_no_holders(host: HostFiles) -> None:
     assert claimed(host) == []
 
 
+@pytest.mark.parametrize(("second", "claims"), [("kthreadd", 0), ("sh", 1)])
+def test_children_of_process_2_are_passed_over_only_if_it_is_the_kernels(
+    host: HostFiles, second: str, claims: int
+) -> None:
+    host.process(2, second, parent=0)
+    host.process(50, "python3", parent=2, files=("/dev/nvidia-caps/nvidia-cap30",))
+
+    assert len(claimed(host)) == claims
+
+
 def test_node_that_is_not_in_the_map_makes_allocations_unknown(host: HostFiles) -> None:
     host.process(50, "python3", files=("/dev/nvidia-caps/nvidia-cap999",))
 
