@@ -100,7 +100,7 @@ def _announce(root: Path, port: int, day: timedelta) -> None:
         "",
         f"  page      http://{_HOST}:{port}/",
         f"  metrics   http://{_HOST}:{port}/metrics",
-        f"  commands  migscaler --state-dir {root / 'state'} status",
+        f"  commands  {_own_name()} --state-dir {root / 'state'} status",
         "            (or explain, plan, history, layouts, hold, pause, lease, ...)",
         "",
         f"A day lasts {day.total_seconds():g} s and starts at 06:30: many small jobs by day, few "
@@ -109,6 +109,12 @@ def _announce(root: Path, port: int, day: timedelta) -> None:
         "Ctrl-C ends it.",
         "",
     )
+
+
+def _own_name() -> str:
+    """Return how this program was called, so that the commands shown can be copied."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "migscaler" else "migscaler"
 
 
 def _summarize(load: "Load") -> None:

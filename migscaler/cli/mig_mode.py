@@ -45,12 +45,15 @@ def mig_mode(
             _print(foreseen, "human", error=True)
             click.confirm(f"Switch MIG {switch} on {len(gpus)} GPU(s)?", abort=True, err=True)
         results: list[Answer] = []
-        for gpu in gpus:
-            answer = node.execute("mig_mode", {**asked, "gpus": [gpu], "dry_run": False})
-            results.extend(rows(answer, "results"))
-            if not _is_fine(results[-1]):
-                break
-    _print(results, output)
+        try:
+            for gpu in gpus:
+                answer = node.execute("mig_mode", {**asked, "gpus": [gpu], "dry_run": False})
+                results.extend(rows(answer, "results"))
+                if not all(map(_is_fine, results)):
+                    break
+        finally:
+            # Also when a later GPU is refused: what was switched must be known.
+            _print(results, output)
     if len(results) < len(gpus) or not all(map(_is_fine, results)):
         leave(FAILED)
 
@@ -61,18 +64,12 @@ def _is_fine(row: Answer) -> bool:
 
 
 def _print(results: list[Answer], output: str, *, error: bool = False) -> None:
-    """Say for each GPU what happened, what is pending, and which clients to stop."""
+    """Say for each GPU what happened or is pending on what, and which clients to stop."""
     if output == "json":
         show_json({"results": results})
         return
     for row in results:
         said = [f"GPU {text(row, 'gpu')}: {text(row, 'message')}"]
-        if row.get("pending_on") == "reset":
-            said.append(
-                f"  pending: the GPU must be reset: nvidia-smi -i {text(row, 'gpu')} --gpu-reset"
-            )
-        elif row.get("pending_on"):
-            said.append(f"  pending on {text(row, 'pending_on')}")
         said += [f"  stop first: {client}" for client in lines(row, "clients")]
         for line in said:
             if error:

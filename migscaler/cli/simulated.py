@@ -48,10 +48,11 @@ def _boot_id(directory: Path) -> str:
 def _install(directory: Path) -> None:
     """Install the library in this process."""
     from migscaler.hardware.nvml_calls import install_library
+    from migscaler.sim.hook import timed
     from migscaler.sim.node import open_node
     from migscaler.sim.nvml_library import NvmlLibrary
 
-    install_library(NvmlLibrary(open_node(directory)))
+    install_library(timed(NvmlLibrary(open_node(directory))))
 
 
 class SimulatedHost:

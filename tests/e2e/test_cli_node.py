@@ -249,7 +249,6 @@ def test_commands_without_daemon_read_the_hardware_themselves(tmp_path: Path) ->
 
 def test_mig_mode_says_that_a_reset_is_pending(machine: Machine) -> None:
     machine.run("demand", "push", "queue", "1g=0", "--ttl", "10m")
-    machine.run("pause", "--why", "mode change")
     free = next(gpu for gpu in (0, 1) if machine.specs(gpu) == ["3g.20gb@0", "3g.20gb@4"])
 
     words = ("mig-mode", "off", "--gpu", str(free))
@@ -258,6 +257,7 @@ def test_mig_mode_says_that_a_reset_is_pending(machine: Machine) -> None:
 
     said = machine.run(*words, "--yes", code=1)
 
-    assert f"nvidia-smi -i {free} --gpu-reset" in said
+    assert "MIG off is pending until the GPU is reset" in said
+    assert f"nvidia-smi --gpu-reset -i {free}" in said
     gpu = machine.node.state.gpus[free]
     assert (gpu.mig_current, gpu.mig_pending) == (1, 0)

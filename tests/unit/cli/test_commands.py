@@ -6,7 +6,7 @@ import pytest
 
 from migscaler.cli.main import cli
 from migscaler.errors import CommandRefused, ConfigError, Finding, NotFound, ParseError
-from tests.unit.cli.conftest import Terminal
+from tests.unit.cli.conftest import Json, Terminal
 
 
 def test_hold_asks_for_an_instance_with_expiry(terminal: Terminal) -> None:
@@ -94,7 +94,7 @@ def test_breaker_reset_takes_a_uuid(terminal: Terminal) -> None:
     assert terminal.node.asked == [("breaker_reset", {"gpu": "GPU-5c89852c"})]
 
 
-PLAN = {
+PLAN: Json = {
     "sentence": "GPU 0: 7g.40gb@0 to 3g.20gb@0 3g.20gb@4",
     "gpu_plans": [{"gpu": 0}],
     "nvidia_smi": ["nvidia-smi mig -i 0 -dci -ci 0 -gi 0", "nvidia-smi mig -i 0 -dgi -gi 0"],
@@ -178,7 +178,7 @@ def test_debug_lets_the_error_through(terminal: Terminal) -> None:
 )  # fmt: skip
 def test_output_json_is_the_answer_itself(terminal: Terminal, words: tuple[str, ...]) -> None:
     command = {"demand": "demand", "breaker": "breaker_reset", "apply": "settle"}
-    answer = {"lines": [], "wanted": []}
+    answer: Json = {"lines": [], "wanted": []}
     terminal.replies(**{command.get(words[0], words[0]): answer})
 
     result = terminal.run(*words, "--output", "json")

@@ -1,0 +1,80 @@
+"""`mig-mode` asks, goes one GPU at a time, and stops at the first that is not switched."""
+
+import json
+
+from migscaler.errors import CommandRefused
+from tests.unit.cli.conftest import Json, Terminal
+
+
+def result(gpu: int, *, active: bool, pending_on: str | None = None) -> Json:
+    return {
+        "gpu": gpu,
+        "active": active,
+        "pending_on": pending_on,
+        "clients": ["DCGM (nvidia-dcgm.service)"],
+        "message": "MIG is on" if active else "MIG on is pending until the GPU is reset",
+    }
+
+
+def switching(arguments: Json) -> Json:
+    gpus = arguments["gpus"]
+    assert isinstance(gpus, list)
+    return {"results": [result(gpu, active=True) for gpu in gpus]}
+
+
+def test_mig_mode_names_clients_and_asks_before_it_switches(terminal: Terminal) -> None:
+    terminal.replies(mig_mode=switching)
+
+    refused = terminal.run("mig-mode", "on", "--gpu", "0,1", stdin="n\n")
+
+    assert refused.exit_code == 1
+    assert "stop first: DCGM (nvidia-dcgm.service)" in refused.stderr
+    assert terminal.node.asked == [("mig_mode", {"gpus": [0, 1], "enabled": True, "dry_run": True})]
+
+
+def test_mig_mode_switches_one_gpu_at_a_time(terminal: Terminal) -> None:
+    terminal.replies(mig_mode=switching)
+
+    done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--layout", "7g", "--yes")
+
+    assert done.exit_code == 0
+    assert terminal.node.asked == [
+        ("mig_mode", {"gpus": [0], "enabled": True, "dry_run": False, "layout": "7g"}),
+        ("mig_mode", {"gpus": [1], "enabled": True, "dry_run": False, "layout": "7g"}),
+    ]
+
+
+def test_mig_mode_stops_at_a_pending_reset(terminal: Terminal) -> None:
+    pending: Json = {"results": [result(0, active=False, pending_on="reset")]}
+    terminal.replies(mig_mode=pending)
+
+    done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--yes", "--output", "json")
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == pending
+    assert len(terminal.node.asked) == 1
+
+
+def test_mig_mode_refused_on_a_busy_gpu_tells_what_was_done_before(terminal: Terminal) -> None:
+    def second_is_busy(arguments: Json) -> Json:
+        if arguments["gpus"] == [1]:
+            raise CommandRefused("GPU 1 is in use by python3 (pid 7); stop it first")
+        return switching(arguments)
+
+    terminal.replies(mig_mode=second_is_busy)
+
+    done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--yes")
+
+    assert done.exit_code == 1
+    assert "GPU 0: MIG is on" in done.stdout
+    assert "GPU 1 is in use by python3 (pid 7); stop it first" in done.stderr
+
+
+def test_mig_mode_dry_run_asks_nothing_and_exits_3(terminal: Terminal) -> None:
+    terminal.replies(mig_mode=switching)
+
+    assert terminal.run("mig-mode", "off", "--gpu", "0", "--dry-run").exit_code == 3
+
+
+def test_mig_mode_layout_goes_with_on(terminal: Terminal) -> None:
+    assert terminal.run("mig-mode", "off", "--gpu", "0", "--layout", "7g").exit_code == 2
