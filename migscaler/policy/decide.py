@@ -12,7 +12,7 @@ from migscaler.errors import PlanningFailed
 from migscaler.model.decision import Decision, DecisionInput
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import Layout
-from migscaler.model.plan import GateReason, Hold, Plan, Unmet
+from migscaler.model.plan import Gate, GateReason, Hold, Plan, Unmet
 from migscaler.planner.cache import OptionCache
 from migscaler.planner.layouts import fragmentation
 from migscaler.policy.gates import summary
@@ -25,14 +25,17 @@ from migscaler.policy.targets import RuleTarget, targets_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Picture:
-    """Everything worked out on the way to one decision."""
+    """Everything worked out on the way to one decision.
+
+    `freed`: the layouts if only what is in use were pinned, None where they make no difference.
+    """
 
     inp: DecisionInput
     found: Survey
     targets: tuple[RuleTarget, ...]
     wanted: Proposal
     outlook: Outlook
-    cache: OptionCache
+    freed: Mapping[GpuUuid, Layout] | None
 
     @property
     def present(self) -> Mapping[GpuUuid, Layout]:
@@ -45,26 +48,34 @@ def decide(inp: DecisionInput, cache: OptionCache | None = None) -> Decision:
 
     The order of GPUs, sources, windows, holds and histories in the input does not matter; the order
     of rules and `gpus:` lines does. Given the same `cache` again, work already done is not
-    repeated; it never changes an answer.
+    repeated; it never changes an answer. A fault of the solver ends in a hold.
+    """
+    try:
+        return _decided(inp, cache if cache is not None else OptionCache())
+    except PlanningFailed as error:
+        return _failed(inp, error)
+
+
+def _decided(inp: DecisionInput, cache: OptionCache) -> Decision:
+    """Return the decision.
 
     Raises:
-        PlanningFailed: a fault of the solver. Hold.
+        PlanningFailed: the solver could not finish.
     """
     found = survey(inp)
     targets = targets_of(inp, found)
-    cache = cache if cache is not None else OptionCache()
     wanted = propose(found, targets, Limits(), cache)
+    then = found.free_in(wanted.layouts)
+    is_short = any(one.open_needs.wanted > then[one.rule.name] for one in targets)
     picture = _Picture(
         inp=inp,
         found=found,
         targets=targets,
         wanted=wanted,
         outlook=look_out(inp, found, targets, wanted),
-        cache=cache,
+        freed=unhindered(found, targets, cache) if is_short and has_held(found) else None,
     )
-    permitted = _permitted(picture)
-    outcome, after = _outcome(picture, permitted)
-    sentence = _sentence(picture, outcome)
+    outcome, after = _outcome(picture, _permitted(picture, cache))
     return Decision(
         outcome=outcome,
         wanted=_wanted_plan(picture),
@@ -72,19 +83,19 @@ def decide(inp: DecisionInput, cache: OptionCache | None = None) -> Decision:
         rules=tuple(rule_decision(one, inp) for one in targets),
         gpus=gpu_decisions(inp, found, wanted, picture.outlook),
         rule_histories=tuple(sorted((one.history for one in targets), key=lambda h: h.rule)),
-        sentence=sentence,
+        sentence=_sentence(picture, outcome),
         fragmentation_ratio=_fragmentation(found, cache),
         unmet=_unmet(picture, after),
     )
 
 
-def held(inp: DecisionInput, error: PlanningFailed) -> Decision:
-    """Return the decision to do nothing because planning failed; histories stay as they were."""
+def _failed(inp: DecisionInput, error: PlanningFailed) -> Decision:
+    """Return the decision to do nothing; histories stay as they were."""
     words = f"planning failed: {error}"
     return Decision(
         outcome=Hold(reason=GateReason.INFEASIBLE, explanation=words),
         wanted=None,
-        gates=(),
+        gates=(Gate(reason=GateReason.INFEASIBLE, explanation=words, blocks=True),),
         rules=(),
         gpus=(),
         rule_histories=inp.history.rules,
@@ -92,9 +103,9 @@ def held(inp: DecisionInput, error: PlanningFailed) -> Decision:
     )
 
 
-def _permitted(picture: _Picture) -> Proposal | None:
+def _permitted(picture: _Picture, cache: OptionCache) -> Proposal | None:
     """Return what may be done now, None when nothing may."""
-    outlook, wanted, inp = picture.outlook, picture.wanted, picture.inp
+    outlook, wanted = picture.outlook, picture.wanted
     limits = outlook.limits
     if not wanted.gpu_plans or outlook.node_closed or limits.budget == 0:
         return None
@@ -106,8 +117,8 @@ def _permitted(picture: _Picture) -> Proposal | None:
     )
     if is_unhindered:
         return wanted
-    found = propose(picture.found, picture.targets, limits, picture.cache)
-    return found if found.gpu_plans and inp.policy.gpus else None
+    found = propose(picture.found, picture.targets, limits, cache)
+    return found if found.gpu_plans else None
 
 
 def _outcome(
@@ -119,9 +130,7 @@ def _outcome(
     plan = Plan(
         gpu_plans=permitted.gpu_plans,
         levels=permitted.solution.levels,
-        unmet=unmet_causes(
-            picture.found, picture.targets, permitted.layouts, picture.wanted.layouts, None
-        ),
+        unmet=_unmet(picture, permitted.layouts),
     )
     return plan, permitted.layouts
 
@@ -158,11 +167,8 @@ def _wanted_plan(picture: _Picture) -> Plan | None:
 
 def _unmet(picture: _Picture, after: Mapping[GpuUuid, Layout]) -> tuple[Unmet, ...]:
     """Return what rules lack after some layouts, by cause."""
-    found, targets, wanted = picture.found, picture.targets, picture.wanted.layouts
-    then = found.free_in(wanted)
-    is_short = any(one.open_needs.wanted > then[one.rule.name] for one in targets)
-    freed = unhindered(found, targets, picture.cache) if is_short and has_held(found) else None
-    return unmet_causes(found, targets, after, wanted, freed)
+    wanted = picture.wanted.layouts
+    return unmet_causes(picture.found, picture.targets, after, wanted, picture.freed)
 
 
 def _sentence(picture: _Picture, outcome: Plan | Hold) -> str:

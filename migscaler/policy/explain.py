@@ -7,7 +7,7 @@ from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState
 from migscaler.model.plan import Gate, GpuPlan, Hold, Plan, Unmet
 from migscaler.policy.gates import gate_text
 from migscaler.policy.outlook import hindering
-from migscaler.policy.supply import Survey, survey
+from migscaler.policy.supply import Survey, overlaps, survey
 from migscaler.policy.targets import RuleTarget, targets_of
 from migscaler.policy.words import gpu_text, layout_text, listed, span_text
 
@@ -95,7 +95,7 @@ def _in_the_way(found: Survey, target: RuleTarget) -> list[str]:
 def _gpu(inp: DecisionInput, found: Survey, decision: Decision, state: GpuState) -> Paragraph:
     """Return one GPU's paragraph."""
     line = next((one for one in decision.gpus if one.gpu_uuid == state.uuid), None)
-    layout = state.layout
+    layout = None if overlaps(state) else state.layout
     present = "unknown" if layout is None else layout_text(state.reading.model, layout)
     lines = [f"there: {present}"]
     if line is not None:

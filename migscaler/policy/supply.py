@@ -217,7 +217,19 @@ def _problem(state: GpuState) -> tuple[str | None, bool]:
     if reading.model is None or state.instances is None or reading.mig_enabled is None:
         why = "; ".join(sorted(gap.why for gap in reading.gaps)) or "no answer"
         return f"its layout could not be read: {why}", False
+    if overlaps(state):
+        return "its instances were read while they changed: they overlap", False
     return None, False
+
+
+def overlaps(state: GpuState) -> bool:
+    """Say whether two instances claim the same slice: a reading that can't be true."""
+    covered = 0
+    for one in state.instances or ():
+        if covered & one.spec.mask:
+            return True
+        covered |= one.spec.mask
+    return False
 
 
 def _supply(rule: RuleName, gpus: tuple[ManagedGpu, ...]) -> RuleSupply:

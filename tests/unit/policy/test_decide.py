@@ -17,12 +17,15 @@ from tests.builders import (
     decision_input,
     gpu_entry,
     gpu_state,
+    instance_reading,
+    instance_state,
     layout,
     policy,
     rule,
     rule_history,
     snapshot,
     source_status,
+    spec,
     uuid,
     window,
 )
@@ -350,3 +353,26 @@ def test_unmet_since_is_kept_while_unmet() -> None:
     assert short.rules[0].unmet_since == earlier
     done = decide(decision_input(busy, ruled, source_status("queue", {}), histories=(past,)))
     assert done.rules[0].unmet_since is None
+
+
+def test_fault_of_the_planner_ends_in_a_hold() -> None:
+    inp = whole_gpus(1, {"1g": 1})
+    twice = replace(inp.snapshot, gpus=inp.snapshot.gpus * 2)
+    decision = decide(replace(inp, snapshot=twice))
+    assert reason(decision) is GateReason.INFEASIBLE
+    assert decision.sentence == (
+        "Hold: planning failed: a GPU appears twice in the planning problem"
+    )
+    assert decision.wanted is None
+
+
+def test_overlapping_instances_are_a_fault_of_the_reading() -> None:
+    torn = [instance_reading(spec(A100, text), gi_id=n) for n, text in enumerate(("7g@0", "1g@0"))]
+    state = gpu_state(A100)
+    state = replace(
+        state,
+        instances=tuple(instance_state(one) for one in torn),
+        reading=replace(state.reading, instances=tuple(torn)),
+    )
+    inp = replace(whole_gpus(1, {"1g": 1}), snapshot=snapshot(state))
+    assert reason(decide(inp)) is GateReason.DRIVER_FAULT

@@ -7,7 +7,7 @@ import pytest
 
 from migscaler.model.decision import Conditions, DecisionInput, GpuHistory, PauseRecord
 from migscaler.model.gpu import PinReason
-from migscaler.model.plan import Direction, Gate, GateReason, Hold
+from migscaler.model.plan import Direction, Gate, GateReason, Hold, Plan
 from migscaler.model.policy import Freeze, Mode
 from migscaler.policy.decide import decide
 from tests.builders import (
@@ -198,13 +198,20 @@ def test_closed_gate_without_a_wanted_change_does_not_block() -> None:
 
 
 def test_freeze_of_one_direction_lets_the_other_through() -> None:
-    inp = wanting()
-    coarser = (Freeze(window="mon", only=Direction.COARSER),)
-    opened = (window("mon", is_open=True),)
-    frozen = replace(inp, policy=replace(inp.policy, freezes=coarser), windows=opened)
-    assert not isinstance(decide(frozen).outcome, Hold), (
-        "7g to 1g only loses: one instance stays one"
+    inp = replace(wanting(), windows=(window("mon", is_open=True),))
+    inp = replace(inp, demand=(source_status("queue", {"1g": 2}),))
+    merging, splitting = (
+        replace(inp, policy=replace(inp.policy, freezes=(Freeze(window="mon", only=only),)))
+        for only in (Direction.COARSER, Direction.FINER)
     )
+    assert not isinstance(decide(merging).outcome, Hold)
+    assert [(gate.reason, gate.blocks) for gate in decide(merging).gates] == [
+        (GateReason.FROZEN, False)
+    ]
+    assert isinstance(decide(splitting).wanted, Plan)
+    [gate] = decide(splitting).gates
+    assert (gate.reason, gate.blocks) == (GateReason.FROZEN, True)
+    assert gate.explanation == "finer layouts are frozen: mon"
 
 
 def test_freeze_whose_window_is_unknown_stands() -> None:
