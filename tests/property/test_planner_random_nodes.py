@@ -110,3 +110,12 @@ def _applied(problem: Problem, solution: Solution) -> Problem:
         )
 
     return replace(problem, gpus=tuple(moved(gpu) for gpu in problem.gpus))
+
+
+@pytest.mark.parametrize("seed", [14_214, 16_064, 16_318])
+def test_node_whose_rounded_relaxation_is_not_best_is_searched(seed: int) -> None:
+    """Of 10,000 nodes these three are where neither bound nor rounding gives the optimum."""
+    problem = random_problem(seed, limits=seed % 2 == 1)
+    solution = solve(problem)
+    _check_rules(problem, solution, seed)
+    _check_optimum(problem, solution, seed)
