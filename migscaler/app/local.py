@@ -16,6 +16,7 @@ from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.model.ports import HostProcesses
 from migscaler.model.status import Status
 from migscaler.schedulers.owners import HostRoots
+from migscaler.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,35 +53,8 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
     state = open_state(directory, clock)
     in_force = load_in_force(options.config, os.environ, state.store, clock)
     in_force = with_state_problem(in_force, state.problem)
-    if options.prepare is not None:
-        options.prepare()
-    host = options.make_host()
-    reader = NvmlReader(clock, host)
-    writer = NvmlWriter(reader)
-    assembly = Assembly(
-        Ground(
-            clock=clock,
-            reader=reader,
-            writer=writer,
-            host=host,
-            store=state.store,
-            boot_id=options.boot_id(),
-            roots=options.roots,
-        )
-    )
-    runtime = Runtime(
-        assembly,
-        in_force,
-        Outside(
-            publish=_show_nobody,
-            call_stats=reader.call_stats,
-            job_stats=tuple,
-            real_host=ProcHost(),
-            release_driver=_nothing,
-            resume_driver=_nothing,
-            config_changed=_nothing,
-        ),
-    )
+    reader, assembly = _assemble(options, clock, state.store)
+    runtime = Runtime(assembly, in_force, _alone(reader))
     try:
         runtime.loop.sample()
         yield runtime
@@ -90,6 +64,37 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
         state.store.close()
         if state.lock is not None:
             state.lock.close()
+
+
+def _assemble(options: LocalOptions, clock: RealClock, store: Store) -> tuple[NvmlReader, Assembly]:
+    """Put the node together with NVML in this process."""
+    if options.prepare is not None:
+        options.prepare()
+    host = options.make_host()
+    reader = NvmlReader(clock, host)
+    ground = Ground(
+        clock=clock,
+        reader=reader,
+        writer=NvmlWriter(reader),
+        host=host,
+        store=store,
+        boot_id=options.boot_id(),
+        roots=options.roots,
+    )
+    return reader, Assembly(ground)
+
+
+def _alone(reader: NvmlReader) -> Outside:
+    """Return what surrounds a node that lives for one command."""
+    return Outside(
+        publish=_show_nobody,
+        call_stats=reader.call_stats,
+        job_stats=tuple,
+        real_host=ProcHost(),
+        release_driver=_nothing,
+        resume_driver=_nothing,
+        config_changed=_nothing,
+    )
 
 
 def _show_nobody(_status: Status) -> None:

@@ -86,7 +86,7 @@ class Gatherer:
                 self._in_use.popleft()
 
     def gather(self, name: SourceName) -> Fetched:
-        """Ask one source; a silent one keeps its last reading until that expires."""
+        """Ask one source; an error makes it unknown at once, its last reading is kept."""
         fetched = self._sources[name].fetch()
         now = self._clock.now()
         with self._lock:
@@ -102,7 +102,13 @@ class Gatherer:
                     in_use_at_reading=self._use_at(fetched.reading.true_at),
                 )
             else:
-                memory.status = replace(old, problem=fetched.problem, asked_at=now)
+                memory.status = replace(
+                    old,
+                    known=False,
+                    problem=fetched.problem,
+                    asked_at=now,
+                    unknown_since=old.unknown_since or now,
+                )
         return fetched
 
     def gather_veto(self, name: str) -> VetoStatus:
@@ -146,10 +152,11 @@ class Gatherer:
 
 def _aged(status: SourceStatus, now: datetime) -> SourceStatus:
     """Return the status as of now."""
-    if status.reading is None:
+    if not status.known or status.reading is None or now < status.reading.expires_at:
         return status
-    if now < status.reading.expires_at:
-        return replace(status, known=True, unknown_since=None)
-    problem = status.problem or f"last answer expired at {status.reading.expires_at:%H:%M:%S}"
-    since = status.unknown_since or status.reading.expires_at
-    return replace(status, known=False, problem=problem, unknown_since=since)
+    return replace(
+        status,
+        known=False,
+        problem=f"its last answer expired at {status.reading.expires_at:%H:%M:%S} UTC",
+        unknown_since=status.reading.expires_at,
+    )

@@ -11,7 +11,7 @@ from migscaler.control.counters import Tally
 from migscaler.control.enforce import Enforcer
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
-from migscaler.errors import HardwareError, PlanningFailed, StoreError
+from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
     Conditions,
     Decision,
@@ -30,7 +30,7 @@ from migscaler.model.ports import Clock
 from migscaler.model.stats import CallStats, JobStats
 from migscaler.model.status import CollectorStatus, ConfigStatus, Status
 from migscaler.planner.cache import OptionCache
-from migscaler.policy.decide import decide, held
+from migscaler.policy.decide import decide
 from migscaler.policy.regret import RegretBook
 from migscaler.policy.regret import observe as observe_regret
 from migscaler.store.store import Store
@@ -263,14 +263,10 @@ class Loop:
             self._tally.duration(histogram, (), outcome.duration.total_seconds())
 
     def _decide(self, inp: DecisionInput) -> Decision:
-        """Decide; a planner that fails ends the tick in a hold that says so."""
+        """Decide, and count it; a planner that fails is a hold of its own."""
         clock = self._parts.clock
         began = clock.monotonic()
-        try:
-            decision = decide(inp, self._cache)
-        except PlanningFailed as error:
-            _log.error("planning_failed error=%s", error)
-            decision = held(inp, error)
+        decision = decide(inp, self._cache)
         self._regret, _counts = observe_regret(
             self._regret, inp.snapshot, decision, inp.now_monotonic
         )
@@ -285,7 +281,7 @@ class Loop:
         fingerprint = _fingerprint(decision)
         if fingerprint == self._recorded:
             return None
-        _log.info("decided %s", decision.sentence)
+        _log.info('decided sentence="%s"', decision.sentence)
         try:
             number = self._parts.store.record_decision(inp, decision)
         except StoreError as error:
