@@ -14,7 +14,7 @@ from migscaler.model.status import Status
 from migscaler.web import views
 from migscaler.web.access import identify
 from migscaler.web.command_route import CommandRoute, problem
-from migscaler.web.headers import SecurityHeaders
+from migscaler.web.headers import HeadLimit, SecurityHeaders
 from migscaler.web.page import page
 from migscaler.web.ports import Commands, Render, WebOptions
 
@@ -45,7 +45,7 @@ def create_app(
         *(Route(f"/api/v1/{name}", site.api(view)) for name, view in _VIEWS.items()),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders)])
+    return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(HeadLimit)])
 
 
 class _Site:

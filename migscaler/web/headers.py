@@ -1,6 +1,7 @@
-"""Adds the security headers to every response."""
+"""Middleware for every request: security headers, and a bound on the size of its head."""
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # No inline script or style, no frame, no form and no outside origin: the page needs none.
@@ -35,3 +36,23 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class HeadLimit:
+    """ASGI middleware that refuses requests with too much head.
+
+    The parser bounds only what is still incomplete: a longer head that arrives at once would pass.
+    """
+
+    def __init__(self, app: ASGIApp, head_bytes: int = 16_384) -> None:
+        self._app = app
+        self._head_bytes = head_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request if its head is of a sane size."""
+        size = sum(len(name) + len(value) for name, value in scope.get("headers", ()))
+        size += len(scope.get("path", "")) + len(scope.get("query_string", b""))
+        if size > self._head_bytes:
+            await PlainTextResponse("request head too large\n", 431)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)

@@ -74,5 +74,5 @@ class WebOptions:
     health: Callable[[], str | None] = _healthy
     body_bytes: int = 65_536
     body_seconds: float = 10.0
-    commands_at_once: int = 8
+    commands_at_once: int = 16
     command_seconds: float = 120.0

@@ -237,7 +237,10 @@ def test_body_without_length_is_bounded_too(open_site: Site) -> None:
 
 
 def test_head_that_is_too_long_is_refused(site: Site) -> None:
-    assert site.tcp.get("/-/healthy", headers={"x-long": "x" * 100_000}).status_code == 400
+    answer = site.tcp.get("/-/healthy", headers={"x-long": "x" * 20_000})
+
+    # 431 if it arrived at once, 400 from the parser if in pieces.
+    assert answer.status_code in (400, 431)
 
 
 def test_commands_at_once_are_bounded_and_reads_go_on(open_site: Site) -> None:
