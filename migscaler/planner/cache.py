@@ -7,10 +7,13 @@ from migscaler.model.layout import GpuModel
 from migscaler.planner.space import Space, make_space
 
 if TYPE_CHECKING:
-    from migscaler.planner.options import OptionMaker
+    from migscaler.planner.options import OptionMaker, Table
 
 # GPU states kept for later calls before the cache is emptied (about 2 kB each).
 MOST_STATES = 20_000
+# Demands (each with its options) and tables of layouts (0.3 MB) kept.
+MOST_SCOPES = 64
+MOST_TABLES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class OptionCache:
 
     spaces: dict[GpuModel, Space] = field(default_factory=dict)
     makers: "dict[tuple[GpuModel, Scope], OptionMaker]" = field(default_factory=dict)
+    tables: "dict[GpuModel, dict[int, Table]]" = field(default_factory=dict)
 
     def space(self, model: GpuModel) -> Space:
         """Return the tables of a model."""
@@ -50,10 +54,16 @@ class OptionCache:
 
         found = self.makers.get((model, scope))
         if found is None:
-            found = self.makers[model, scope] = OptionMaker(self.space(model), scope)
+            found = self.makers[model, scope] = OptionMaker(
+                self.space(model), scope, self.tables.setdefault(model, {})
+            )
         return found
 
     def trim(self) -> None:
-        """Forget all options once too many are kept; called at the start of a problem."""
-        if sum(maker.size for maker in self.makers.values()) > MOST_STATES:
+        """Forget what is too much to keep; called at the start of a problem."""
+        states = sum(maker.size for maker in self.makers.values())
+        if states > MOST_STATES or len(self.makers) > MOST_SCOPES:
             self.makers.clear()
+        if sum(map(len, self.tables.values())) > MOST_TABLES:
+            self.makers.clear()
+            self.tables.clear()

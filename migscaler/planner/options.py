@@ -60,12 +60,16 @@ class State(NamedTuple):
     fixed: bool
 
 
-class _Table(NamedTuple):
-    """All legal layouts of some placements: bits (rising), memory masks and states of limits."""
+class Table(NamedTuple):
+    """All legal layouts of some placements: bits (rising), memory masks and states of limits.
+
+    `wasted`: their fragmentation by weights per profile.
+    """
 
     bits: Ints
     masks: tuple[int, ...]
     uses: tuple[int, ...]
+    wasted: dict[tuple[int, ...], Ints]
 
 
 class _Ground(NamedTuple):
@@ -84,8 +88,8 @@ class _Ground(NamedTuple):
 class OptionMaker:
     """Works out the options of GPUs of one model in one scope, and remembers them."""
 
-    def __init__(self, space: Space, scope: Scope) -> None:
-        """Prepare for a model.
+    def __init__(self, space: Space, scope: Scope, tables: dict[int, Table]) -> None:
+        """Prepare for a model, whose `tables` (by their placements) all its makers share.
 
         Raises:
             PlanningFailed: the model has more placements than a layout has bits.
@@ -95,8 +99,7 @@ class OptionMaker:
         self.space = space
         self._scope = scope
         self._known: dict[State, Options | None] = {}
-        self._tables: dict[int, _Table] = {}
-        self._fragmentation: dict[tuple[int, tuple[int, ...]], Ints] = {}
+        self._tables = tables
         self._grounds: dict[tuple[object, ...], _Ground] = {}
         self._items: dict[tuple[tuple[str, str], ...], dict[str, int]] = {}
         self._expected = 0
@@ -220,30 +223,29 @@ class OptionMaker:
             gains=gains[new],
         )
 
-    def _table(self, universe: int) -> _Table:
+    def _table(self, universe: int) -> Table:
         """Return all legal layouts of some placements."""
         for known, table in self._tables.items():
             if universe & ~known == 0:
                 return table
         rows = sorted(self.space.grow(0, universe))
         bits, masks, uses = zip(*rows, strict=True)
-        table = self._tables[universe] = _Table(np.array(bits, dtype=np.int64), masks, uses)
+        table = self._tables[universe] = Table(np.array(bits, dtype=np.int64), masks, uses, {})
         return table
 
-    def _fragmentation_of(self, table: _Table, keys: tuple[tuple[str, str], ...]) -> Ints:
+    def _fragmentation_of(self, table: Table, keys: tuple[tuple[str, str], ...]) -> Ints:
         """Return the weighted free slices that could not be used beside each layout of a table."""
         weight_of, key_of = dict(self._scope.weights), dict(keys)
         profiles = self.space.model.profiles
         weights = tuple(
             weight_of.get(key_of[p.name], 1) if p.name in key_of else 0 for p in profiles
         )
-        memo_key = (id(table), weights)
-        found = self._fragmentation.get(memo_key)
+        found = table.wasted.get(weights)
         if found is None:
             sizes = [w * p.memory_slices for w, p in zip(weights, profiles, strict=True)]
             slices, whole = self.space.model.memory_slices, sum(weights)
             rows = zip(table.bits.tolist(), table.masks, table.uses, strict=True)
-            found = self._fragmentation[memo_key] = np.array(
+            found = table.wasted[weights] = np.array(
                 [
                     (slices - mask.bit_count()) * whole
                     - sum(map(int.__mul__, sizes, self.space.how_many(mask, use, bits)))

@@ -260,3 +260,13 @@ def test_plans_are_only_for_gpus_that_change() -> None:
     plans = order_gpu_plans(problem, solve(problem))
     assert [plan.gpu_uuid for plan in plans] == ["GPU-1"]
     assert plans[0].direction is Direction.FINER
+
+
+def test_cache_stays_small_while_demand_wanders() -> None:
+    cache = OptionCache()
+    gpus = (_gpu(0, pinned="1g@0"), _gpu(1, pinned="4g@0"))
+    for count in range(4, 74):
+        solution = solve(Problem(gpus=gpus, tiers=_tiers({"1g": count})), cache)
+        assert solution.levels[0].value == max(0, count - 9)
+    assert len(cache.makers) <= 65
+    assert sum(map(len, cache.tables.values())) <= 17
