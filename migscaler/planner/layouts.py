@@ -72,8 +72,8 @@ def fragmentation(
     """Return (free capacity that could not be used, free capacity) in weighted memory slices.
 
     For each profile p of weight w_p (by name; 1 each by default): free slices that instances of p
-    alone would leave over. Add both over GPUs before dividing. Source: docs/decisions on planning,
-    after Fragmentation Gradient Descent (USENIX ATC 2023), applied to placements.
+    alone would leave over. Add both over GPUs before dividing. Source: Fragmentation Gradient
+    Descent (USENIX ATC 2023), its idea applied to placements.
     """
     if weights is None:
         weights = dict.fromkeys((profile.name for profile in model.profiles), 1)

@@ -6,6 +6,7 @@ from functools import cache
 
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.profile import InstanceSpec
 from migscaler.planner.layouts import all_layouts
 from migscaler.planner.problem import PlanGpu, Problem, Tier, Want
 from tests.builders import A30, H100, model
@@ -63,7 +64,7 @@ def _gpu(
     rng: random.Random, number: int, of: GpuModel, keys: tuple[str, ...], world: World
 ) -> PlanGpu:
     """Return one GPU with its past."""
-    specs: list = []  # type: ignore[type-arg] # narrowed just below
+    specs: list[InstanceSpec] = []
     if world.history == "hand-configured":
         specs = list(rng.choice(fixed_configurations(of)).specs)
     elif world.history == "organic":
