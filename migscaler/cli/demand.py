@@ -110,9 +110,9 @@ def rule_table(rules: list[Answer]) -> "RenderableType":
     """Return what each rule wants, has and lacks."""
     fields = ("rule", "size", "in_use", "supply", "wanted", "target", "unmet")
     return table(
-        ("rule", "size", "in use", "there", "wanted", "target", "unmet"),
+        ("rule", "size", "in use", "free", "wanted", "target", "unmet"),
         ([text(row, field) for field in fields] for row in rules),
-        right=("in use", "there", "wanted", "target", "unmet"),
+        right=("in use", "free", "wanted", "target", "unmet"),
     )
 
 

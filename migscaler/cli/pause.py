@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from migscaler.cli.answers import Answer, text
+from migscaler.cli.answers import Answer, moment
 from migscaler.cli.output import output_option, show, show_json
 from migscaler.cli.params import DURATION, GPU
 from migscaler.cli.session import Session, pass_session
@@ -36,7 +36,9 @@ def pause(
     if output == "json":
         show_json(answer)
         return
-    until = f"until {text(answer, 'until')}" if answer.get("until") else "until `migscaler resume`"
+    until = (
+        f"until {moment(answer, 'until')}" if answer.get("until") else "until `migscaler resume`"
+    )
     show(f"paused {until}" + ("; the driver is released" if release_driver else ""))
 
 

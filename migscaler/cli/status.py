@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migscaler.cli.answers import Answer, lines, part, rows, text, whole
+from migscaler.cli.answers import Answer, lines, moment, part, rows, text, whole
 from migscaler.cli.demand import rule_table
 from migscaler.cli.output import output_option, show, show_json, table
 from migscaler.cli.session import Session, pass_session
@@ -58,7 +58,7 @@ def headline(answer: Answer) -> list[str]:
     said = [text(part(answer, "decision"), "sentence", "nothing was decided yet")]
     pause = part(answer, "pause")
     if pause:
-        until = text(pause, "until", "resumed")
+        until = moment(pause, "until") if pause.get("until") else "resumed"
         said.append(
             f"paused by {text(pause, 'who', 'somebody')}: {text(pause, 'why')}; until {until}"
         )
