@@ -2,6 +2,7 @@
 
 import pytest
 
+from migscaler.model.gpu import Claim
 from migscaler.model.plan import OutcomeKind, OutcomeReason
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails, loses_answer
@@ -200,4 +201,52 @@ def test_foreign_change_on_the_way_ends_the_plan_and_is_left_alone() -> None:
             OutcomeReason.CHANGED_UNDERNEATH,
         )
         assert str(made.layout()) == "3g.20gb@0 1g.5gb@4 1g.5gb@6"
+        assert made.wrongs() == []
+
+
+def test_claim_that_comes_after_the_first_call_keeps_its_instance() -> None:
+    with desk(SHAPES[1]) as made:
+
+        def claim(name: str, gi_id: int | None) -> None:
+            uuid = made.mig_uuid("1g@2")
+            made.scheduler.claims = (Claim(gpu_uuid=made.uuid, mig_uuid=uuid, owner="job 9"),)
+            made.writer.before_call = lambda name, gi_id: None
+
+        made.writer.before_call = claim
+        outcome = made.execute()
+        assert (outcome.kind, outcome.reason) == (
+            OutcomeKind.ABANDONED,
+            OutcomeReason.NO_LONGER_IDLE,
+        )
+        assert "allocated to job 9" in outcome.explanation
+        assert not any("1g.5gb@2" in call for call in made.calls())
+        assert made.layout() == made.before
+        assert made.wrongs() == []
+
+
+def test_process_on_an_instance_further_on_is_seen_before_the_first_call() -> None:
+    with desk(SHAPES[1]) as made:
+
+        def come() -> None:
+            made.start_job("1g@3")
+
+        made.scheduler.on_fence = come
+        assert made.execute().reason is OutcomeReason.NO_LONGER_IDLE
+        assert made.calls() == []
+
+
+def test_new_instance_that_was_allocated_meanwhile_is_not_undone() -> None:
+    with desk(SHAPES[0]) as made:
+
+        def allocate(name: str, gi_id: int | None) -> None:
+            if name == "create_gi" and "create_ci 1g.5gb@0" in made.calls():
+                uuid = made.mig_uuid("1g@0")
+                made.scheduler.claims = (Claim(gpu_uuid=made.uuid, mig_uuid=uuid, owner="job 9"),)
+                made.node.add_fault(fails(CREATE_GI, Code.INSUFFICIENT_RESOURCES))
+                made.writer.before_call = lambda name, gi_id: None
+
+        made.writer.before_call = allocate
+        outcome = made.execute()
+        assert outcome.rolled_back is True
+        assert str(made.layout()) == "1g.5gb@0 3g.20gb@4"
         assert made.wrongs() == []
