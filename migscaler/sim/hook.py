@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from migscaler.sim.node import open_node
 from migscaler.sim.nvml_library import NvmlLibrary
+from migscaler.sim.timing import TIMES_VARIABLE, TimedLibrary
 
 DIRECTORY_VARIABLE = "MIGSCALER_SIM_DIRECTORY"
 ROOT_VARIABLE = "MIGSCALER_SIM_ROOT"
@@ -52,6 +53,12 @@ def install(directory: str) -> bool:
         return False
     name = Path(sys.argv[0]).name if getattr(sys, "argv", None) else "python"
     library = NvmlLibrary(open_node(Path(directory)), f"{name}/{os.getpid()}")
-    vars(pynvml)["nvmlLib"] = library
+    vars(pynvml)["nvmlLib"] = timed(library)
     pynvml._nvmlGetFunctionPointer_cache.clear()
     return True
+
+
+def timed(library: NvmlLibrary) -> object:
+    """Return the library, measured if the environment asks for it (benchmarks)."""
+    directory = os.environ.get(TIMES_VARIABLE)
+    return TimedLibrary(library, Path(directory) / str(os.getpid())) if directory else library
