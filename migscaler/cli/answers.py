@@ -42,12 +42,6 @@ def whole(answer: Mapping[str, object], key: str) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
-def real(answer: Mapping[str, object], key: str) -> float | None:
-    """Return a number, None when it is absent."""
-    found = answer.get(key)
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
-
-
 def moment(answer: Mapping[str, object], key: str) -> str:
     """Return a time to the second, in UTC as it was answered; `-` when it is absent."""
     found = text(answer, key)

@@ -112,7 +112,8 @@ def _configuration(
         else:
             yield fine("configuration", str(path))
             directory = directory or state_directory(loaded.settings, os.environ, os.geteuid())
-            for finding in () if snapshot is None else misfits_of(loaded, snapshot):
+            misfits = () if snapshot is None else misfits_of(loaded, snapshot)
+            for finding in (*loaded.warnings, *misfits):
                 yield warning(
                     "configuration", f"{finding.where}: {finding.problem}", finding.remedy
                 )

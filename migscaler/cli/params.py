@@ -110,18 +110,3 @@ SECONDS = SecondsType()
 GPUS = GpusType()
 GPU = GpuType()
 WANT = WantType()
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration as people say it, two units at most: `2h 5m`, `45s`, `now`."""
-    left = round(seconds)
-    if left <= 0:
-        return "now"
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count}{unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2])

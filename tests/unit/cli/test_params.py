@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 import pytest
 
-from migscaler.cli.params import DURATION, GPU, GPUS, WANT, in_words
+from migscaler.cli.params import DURATION, GPU, GPUS, SECONDS, WANT
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,11 @@ def test_duration_refuses_the_rest(text: str) -> None:
         DURATION.convert(text, None, None)
 
 
+def test_seconds_may_be_a_plain_number() -> None:
+    assert SECONDS.convert("20", None, None) == timedelta(seconds=20)
+    assert SECONDS.convert("4m", None, None) == timedelta(minutes=4)
+
+
 def test_gpus_are_indices_or_uuids() -> None:
     assert GPUS.convert("0, 3,GPU-5c89852c-d268", None, None) == (0, 3, "GPU-5c89852c-d268")
 
@@ -50,11 +55,3 @@ def test_want_is_size_and_count() -> None:
     for text in ("1g", "=3", "1g=x", "1g=-1"):
         with pytest.raises(click.BadParameter):
             WANT.convert(text, None, None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "now"), (45.2, "45s"), (3600, "1h"), (7500, "2h 5m"), (90061, "1d 1h"), (3605, "1h")],
-)
-def test_in_words_says_two_units_at_most(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
