@@ -18,6 +18,7 @@ from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid, PlanId
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Outcome, Step, StepAction
 from migscaler.model.policy import Policy
+from migscaler.model.ports import Clock
 from migscaler.model.profile import InstanceSpec
 from migscaler.sim.node import SimNode, build_node
 from migscaler.sim.nvml_library import NvmlLibrary
@@ -208,9 +209,9 @@ class Shape:
 class Desk:
     """One node with one GPU, a store on disk, and a process that may die and come back."""
 
-    def __init__(self, shape: Shape, path: Path | None) -> None:
+    def __init__(self, shape: Shape, path: Path | None, clock: Clock | None = None) -> None:
         self.shape = shape
-        self.clock = FixedClock()
+        self.clock = clock or FixedClock()
         self.node: SimNode = build_node(
             shape.board, shape.driver, variant=shape.variant, clock=self.clock.monotonic
         )
@@ -386,9 +387,9 @@ class Desk:
 
 
 @contextmanager
-def desk(shape: Shape, path: Path | None = None) -> Iterator[Desk]:
+def desk(shape: Shape, path: Path | None = None, clock: Clock | None = None) -> Iterator[Desk]:
     """Give a desk; afterwards the process is ended and nothing simulated stays installed."""
-    made = Desk(shape, path)
+    made = Desk(shape, path, clock)
     try:
         yield made
     finally:
