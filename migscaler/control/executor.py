@@ -154,6 +154,7 @@ class _Run:
         self._started = site.clock.monotonic()
         self._runner = StepRunner(site, 0, plan.gpu_uuid)
         self._notes: list[str] = []
+        self._deadline = self._started
 
     def execute(self) -> Outcome:
         """Journal the layout before, act under the fence, close the plan."""
@@ -226,12 +227,12 @@ class _Run:
         """Stop the scheduler from handing out what goes, within `fence_max`."""
         plan, site = self._plan, self._site
         going = tuple(step.spec for step in plan.steps if step.action is StepAction.DESTROY)
-        deadline = site.clock.monotonic() + self._policy.pace.fence_max.total_seconds()
+        self._deadline = site.clock.monotonic() + self._policy.pace.fence_max.total_seconds()
         while True:
             problem = site.scheduler.fence(plan.gpu_uuid, going)
             if problem is None:
                 return None
-            if site.clock.monotonic() >= deadline:
+            if site.clock.monotonic() >= self._deadline:
                 return Stop(reason=OutcomeReason.FENCE_TIMEOUT, explanation=problem)
             site.clock.sleep(_FENCE_PAUSE_SECONDS)
 
@@ -305,17 +306,16 @@ class _Run:
         )
 
     def _tell(self, layout: Layout | None) -> None:
-        """Run the hooks, and wait within `fence_max` until the scheduler advertises the layout."""
+        """Run the hooks; wait until the scheduler advertises the layout or `fence_max` is over."""
         if layout is None:
             return
         self._notes += self._executor.tell_node(self._plan.gpu_uuid, layout)
         clock = self._site.clock
-        deadline = clock.monotonic() + self._policy.pace.fence_max.total_seconds()
         while True:
             problem = self._site.scheduler.refresh(self._plan.gpu_uuid, layout)
             if problem is None:
                 return
-            if clock.monotonic() >= deadline:
+            if clock.monotonic() >= self._deadline:
                 self._notes.append(f"not advertised: {problem}")
                 return
             clock.sleep(_FENCE_PAUSE_SECONDS)

@@ -7,9 +7,9 @@ what the plan destroyed (or, where an instance now in use stands in the way, wha
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from migscaler.control.fit_back import best_addition, fits
 from migscaler.control.last_look import Identities, still_free
 from migscaler.control.steps_run import (
     StepRunner,
@@ -21,7 +21,7 @@ from migscaler.control.steps_run import (
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GiId
-from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.layout import Layout
 from migscaler.model.plan import OutcomeReason
 from migscaler.model.profile import InstanceSpec
 from migscaler.store.records import (
@@ -219,7 +219,7 @@ class _PuttingBack:
         ledger = self._ledger()
         first = [s for s in self._record.before.specs if s in ledger.destroyed and s not in there]
         first = [s for s in first if s not in self._impossible]
-        if not self._impossible and _fits(reading.model, there, first):
+        if not self._impossible and fits(reading.model, there, first):
             return tuple(first)
         second = [
             s
@@ -227,7 +227,7 @@ class _PuttingBack:
             if s not in there and s not in first and s not in self._impossible
         ]
         short = _required(self._record, ledger, reading) - there.profiles()
-        return _best(reading.model, there, first, second, short)
+        return best_addition(reading.model, there, first, second, short)
 
     def _create(self, spec: InstanceSpec) -> bool:
         """Make one whole instance, with patience; what stays half made is taken away again."""
@@ -334,47 +334,6 @@ class _Shape:
         if found is None or found.instance.compute_instances:
             return _in_the_way(self.spec)
         return None
-
-
-def _fits(model: GpuModel | None, there: Layout, more: Iterable[InstanceSpec]) -> bool:
-    """Say whether instances can be added; without a model only overlaps are known."""
-    together = there.mask
-    added = tuple(more)
-    for spec in added:
-        if together & spec.mask:
-            return False
-        together |= spec.mask
-    return model is None or model.violation(there.with_specs(added)) is None
-
-
-def _best(
-    model: GpuModel | None,
-    there: Layout,
-    first: list[InstanceSpec],
-    second: list[InstanceSpec],
-    short: Counter[str],
-) -> tuple[InstanceSpec, ...]:
-    """Return what to add beside what stays: least short of promise (b), then most of before.
-
-    Cost: every combination that does not overlap, at most a few hundred; ties go to the first in
-    order.
-    """
-    best: tuple[InstanceSpec, ...] = ()
-    best_score = (-short.total(), 0, 0)
-
-    def extend(chosen: tuple[InstanceSpec, ...], rest: list[InstanceSpec]) -> None:
-        nonlocal best, best_score
-        missing = short - Counter(spec.profile for spec in chosen)
-        ours = sum(spec in first for spec in chosen)
-        score = (-missing.total(), ours, -len(chosen))
-        if score > best_score and _fits(model, there, chosen):
-            best, best_score = chosen, score
-        for number, spec in enumerate(rest):
-            if not any(spec.mask & one.mask for one in (*there.specs, *chosen)):
-                extend((*chosen, spec), rest[number + 1 :])
-
-    extend((), [*first, *second])
-    return tuple(sorted(best))
 
 
 def _required(record: PlanRecord, ledger: Ledger, reading: GpuReading) -> Counter[str]:

@@ -182,11 +182,14 @@ class Journal(Concern):
     def changes_since(self, moment: datetime) -> int:
         """Return how many GPU plans since then changed something; those put back count too.
 
+        Restoring a layout after a reboot is no change of it and does not count.
+
         Raises:
             StoreError: the file can't be read.
         """
         rows = self._db.rows(
-            "SELECT count(*) FROM plans WHERE begun_at >= ? AND EXISTS"
+            "SELECT count(*) FROM plans WHERE begun_at >= ? AND plan_id NOT LIKE 'restore-%'"
+            " AND EXISTS"
             " (SELECT 1 FROM steps WHERE plan_seq = plans.seq AND steps.state <> 'void')",
             (time_text(moment),),
         )

@@ -314,3 +314,16 @@ def test_journal_lost_on_the_way_stops_and_is_settled_later(calls: int, tmp_path
         made.settle()
         assert made.wrongs() == []
         assert made.layout() == made.before
+
+
+def test_fence_is_lifted_in_time_also_when_the_layout_is_never_advertised() -> None:
+    with desk(SHAPE) as made:
+        made.scheduler.refresh_problems = 10_000
+        pace = Pace(fence_max=timedelta(seconds=20))
+        outcome = made.executor().execute(
+            PlanId("p1"), made.plan(), made.state(), Policy(pace=pace)
+        )
+        assert outcome.kind is OutcomeKind.DONE
+        assert outcome.duration <= timedelta(seconds=22)
+        assert "not advertised: not yet" in outcome.explanation
+        assert made.scheduler.log[-1] == "unfence"

@@ -50,6 +50,7 @@ def test_layout_comes_back_after_a_reboot(tmp_path: Path) -> None:
         assert made.wrongs() == []
         assert restored(made) == ()
         assert [one.boot_id for one in made.store.wanted()] == [made.boot_id]
+        assert made.store.changes_since(NOW) == 1
 
 
 def test_mode_comes_first_where_a_reboot_loses_it(tmp_path: Path) -> None:
