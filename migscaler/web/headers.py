@@ -1,4 +1,6 @@
-"""Middleware for every request: security headers, and a bound on the size of its head."""
+"""Middleware for every request: security headers, its date, and a bound on the size of its head."""
+
+from email.utils import formatdate
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -31,6 +33,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                headers.setdefault("date", formatdate(usegmt=True))
                 for name, value in (*HEADERS, ("cache-control", "no-store")):
                     headers.setdefault(name, value)
             await send(message)

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
@@ -60,6 +61,7 @@ def test_every_answer_carries_the_security_headers(site: Site, path: str) -> Non
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert "server" not in headers
+    assert abs(parsedate_to_datetime(headers["date"]).timestamp() - time.time()) < 10
 
 
 def test_status_shows_gpus_rules_gates_and_outcomes(site: Site) -> None:

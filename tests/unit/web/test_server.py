@@ -86,6 +86,16 @@ def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgments() -> None:
     assert min(times[1:]) < 0.03
 
 
+def test_idle_server_sleeps_and_stops_at_once() -> None:
+    """Regression: Uvicorn's own loop woke ten times a second to see whether it was to stop."""
+    web = server("127.0.0.1:0")
+    web.start()
+    begin = time.perf_counter()
+    web.stop()
+
+    assert time.perf_counter() - begin < 2.0
+
+
 def test_stopped_server_frees_its_port() -> None:
     first = server("127.0.0.1:0")
     first.start()
