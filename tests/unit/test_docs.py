@@ -92,7 +92,7 @@ def test_command_lines_are_found_at_all() -> None:
 
 def test_changelog_names_exactly_the_commands_there_are() -> None:
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    line = text[text.index("**Command line**") :].split(". `--output")[0]
+    line = re.split(r"\.\s+`--output", text[text.index("**Command line**") :])[0]
     assert isinstance(cli, click.Group)
 
     assert set(re.findall(r"`([a-z-]+)`", line)) == set(cli.list_commands(click.Context(cli)))
