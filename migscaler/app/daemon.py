@@ -96,6 +96,8 @@ class Daemon:
         self._state: State = open_state(self._directory, self._clock)
         in_force = load_in_force(options.config, os.environ, self._state.store, self._clock)
         in_force = with_state_problem(in_force, self._state.problem)
+        for problem in in_force.status.problems:
+            _log.error("config_rejected file=%s problem=%s", in_force.status.path, problem)
         if in_force.status.forced_observe:
             _log.error("observing_only why=%s", in_force.status.forced_observe)
         self._renderer = Renderer()
@@ -204,9 +206,9 @@ class Daemon:
     def _wait_for_plan(self) -> None:
         """Wait for the GPU plan under way; one that does not end is settled at the next start."""
         end = self._clock.monotonic() + _END_SECONDS
-        while self.runtime.loop.status().running is not None:
+        while (running := self.runtime.loop.status().running) is not None:
             if self._clock.monotonic() > end:
-                _log.error("plan_not_ended; the next start settles it")
+                _log.error("plan_left_open plan=%s", running.plan_id)
                 return
             self._clock.sleep(0.1)
 

@@ -1,14 +1,11 @@
 """Runs the configured commands after a GPU changed; lists of words, never a shell."""
 
-import logging
 import os
 import subprocess
 
 from migscaler.app.config.settings import HookSettings
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import Layout
-
-_log = logging.getLogger("migscaler.hooks")
 
 
 def run_hooks(settings: HookSettings, uuid: GpuUuid, layout: Layout) -> str | None:
@@ -34,6 +31,5 @@ def run_hooks(settings: HookSettings, uuid: GpuUuid, layout: Layout) -> str | No
         except OSError as error:
             problem = error.strerror or str(error)
         if problem is not None:
-            _log.warning("hook_failed command=%s why=%s", command[0], problem)
             problems.append(f"{command[0]}: {problem}")
     return "; ".join(problems) or None

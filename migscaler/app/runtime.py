@@ -108,7 +108,7 @@ class Runtime:
             )
             self._put_in_force(replace(self.in_force, status=status))
             for problem in problems:
-                _log.error("config_rejected file=%s %s", path, problem)
+                _log.error("config_rejected file=%s problem=%s", path, problem)
             return problems
         fixed = fixed_changes(self.loaded, loaded)
         if fixed:
@@ -166,7 +166,7 @@ class Runtime:
         findings = (*self.loaded.warnings, *warnings_against_snapshot(self.loaded, snapshot))
         warnings = tuple(map(finding_text, findings))
         for warning in warnings:
-            _log.warning("config_doubt %s", warning)
+            _log.warning("config_doubt warning=%s", warning)
         status = replace(self.in_force.status, warnings=warnings)
         self._put_in_force(replace(self.in_force, status=status))
 

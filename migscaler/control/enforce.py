@@ -101,8 +101,9 @@ class Enforcer:
         finally:
             self._observer.end_change(plan.gpu_uuid)
         self._settle_books(plan, outcome, policy)
-        _log.info(
-            "gpu_plan_end plan=%s gpu=%s outcome=%s reason=%s seconds=%.3f %s",
+        _log.log(
+            logging.WARNING if outcome.kind is OutcomeKind.FAILED else logging.INFO,
+            "gpu_plan_end plan=%s gpu=%s outcome=%s reason=%s seconds=%.3f explanation=%s",
             plan_id,
             plan.gpu_uuid,
             outcome.kind.value,
@@ -144,7 +145,9 @@ class Enforcer:
         try:
             self._store.write_gpu_history(replace(history, gpu_uuid=plan.gpu_uuid))
         except StoreError as error:
-            _log.error("history_not_written gpu=%s error=%s", plan.gpu_uuid, error)
+            _log.error(
+                "history_not_written plan=%s gpu=%s error=%s", outcome.plan_id, plan.gpu_uuid, error
+            )
         with self._lock:
             if outcome.layout is not None:
                 self._lost[plan.gpu_uuid] = missing(plan.before, plan.after, outcome.layout)

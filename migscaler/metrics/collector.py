@@ -48,7 +48,7 @@ class Collector:
             except Exception:
                 failed.add(name)
                 if name not in self._failing:
-                    logger.exception("part of the metrics could not be built: %s", name)
+                    logger.exception("exposition_part_failed part_name=%s", name)
         self._failing = failed
         for name in PARTS:
             out.add("collector_success", float(name not in failed), f"exposition_{name}")

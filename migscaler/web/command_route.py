@@ -116,5 +116,5 @@ def answered(call: Callable[[], dict[str, object]]) -> JSONResponse:
     except CommandRefused as error:
         return problem(409, "CommandRefused", str(error))
     except MigscalerError as error:
-        logger.exception("a command failed")
+        logger.exception("command_failed")
         return problem(500, type(error).__name__, str(error))
