@@ -6,9 +6,14 @@ from dataclasses import dataclass, field
 from migscaler.model.plan import Outcome, OutcomeKind
 from migscaler.model.stats import Histogram
 from migscaler.model.status import Counters
+from migscaler.store.records import NvmlAction
 
 # Sized for repartitions of seconds to minutes, and for steps and decisions below that.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_HISTOGRAMS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    *((name, ()) for name in ("plan", "gpu_plan", "settle", "restore")),
+    *(("step", (("kind", action.value),)) for action in NvmlAction),
+)
 
 
 @dataclass(slots=True)
@@ -41,7 +46,10 @@ class Tally:
         self._steps: Counter[str] = Counter()
         self._step_failures: Counter[tuple[str, str]] = Counter()
         self._rollbacks = 0
-        self._durations: dict[tuple[str, tuple[tuple[str, str], ...]], _Durations] = {}
+        # All there from the start: a rate over the first event needs the zero before it.
+        self._durations: dict[tuple[str, tuple[tuple[str, str], ...]], _Durations] = {
+            key: _Durations() for key in _HISTOGRAMS
+        }
 
     def tick(self, held_for: str | None, seconds: float) -> None:
         """Count one tick and, where it held, why; `seconds` is how long deciding took."""
@@ -63,14 +71,16 @@ class Tally:
             self._failures[outcome.reason.value] += 1
         if outcome.rolled_back:
             self._rollbacks += 1
+        self.duration("gpu_plan", (), outcome.duration.total_seconds())
+        self.steps(outcome)
+
+    def steps(self, outcome: Outcome) -> None:
+        """Count the calls of a plan, of settling or of restoring, and those that failed."""
         for step in outcome.steps:
             self._steps[step.kind] += 1
             self.duration("step", (("kind", step.kind),), step.seconds)
-        self.duration("gpu_plan", (), outcome.duration.total_seconds())
-
-    def step_failure(self, kind: str, reason: str) -> None:
-        """Count a failed step."""
-        self._step_failures[kind, reason] += 1
+        for failure in outcome.step_failures:
+            self._step_failures[failure.kind, failure.reason.value] += 1
 
     def duration(self, name: str, labels: tuple[tuple[str, str], ...], seconds: float) -> None:
         """Add one duration (seconds) to a histogram."""

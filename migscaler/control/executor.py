@@ -379,6 +379,7 @@ class _Run:
             started_at=self._started_at,
             duration=timedelta(seconds=self._site.clock.monotonic() - self._started),
             steps=tuple(self._runner.timings),
+            step_failures=tuple(self._runner.failures),
             rolled_back=end.rolled_back,
             counts_as_failure=end.counts_as_failure,
             direction=self._plan.direction,

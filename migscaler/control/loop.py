@@ -261,6 +261,7 @@ class Loop:
             self._outcomes = (*outcomes, *self._outcomes)[:_OUTCOMES_KEPT]
         for outcome in outcomes:
             self._tally.duration(histogram, (), outcome.duration.total_seconds())
+            self._tally.steps(outcome)
 
     def _decide(self, inp: DecisionInput) -> Decision:
         """Decide, and count it; a planner that fails is a hold of its own."""
@@ -281,13 +282,20 @@ class Loop:
         fingerprint = _fingerprint(decision)
         if fingerprint == self._recorded:
             return None
-        _log.info('decided sentence="%s"', decision.sentence)
+        number: int | None = None
         try:
             number = self._parts.store.record_decision(inp, decision)
+            self._recorded = fingerprint
         except StoreError as error:
             _log.warning("decision_not_recorded error=%s", error)
-            return None
-        self._recorded = fingerprint
+        held = decision.outcome if isinstance(decision.outcome, Hold) else None
+        _log.info(
+            "decided decision=%s outcome=%s reason=%s sentence=%s",
+            "none" if number is None else number,
+            "plan" if held is None else "hold",
+            "none" if held is None else held.reason.value,
+            decision.sentence,
+        )
         return number
 
     def _conditions(self) -> Conditions:

@@ -17,7 +17,7 @@ from migscaler.errors import (
 )
 from migscaler.model.gpu import GpuReading, InstanceReading
 from migscaler.model.ids import CiId, GiId, GpuUuid
-from migscaler.model.plan import OutcomeReason, StepTiming
+from migscaler.model.plan import OutcomeReason, StepFailure, StepTiming
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
 from migscaler.model.profile import InstanceSpec
 from migscaler.store.records import NvmlAction, StepRequest, StepState
@@ -86,6 +86,7 @@ class StepRunner:
         self.plan_seq = plan_seq
         self.gpu_uuid = gpu_uuid
         self.timings: list[StepTiming] = []
+        self.failures: list[StepFailure] = []
         self.changed = False
         self.called = False
 
@@ -144,9 +145,12 @@ class StepRunner:
         self.called = True
         error = self._call(request)
         after = self.look()
+        if not isinstance(after, Stop):
+            after = self._judge(ticket.step_id, request, after, error)
         if isinstance(after, Stop):
-            return after
-        return self._judge(ticket.step_id, request, after, error)
+            failure = StepFailure(kind=request.action.value, reason=after.reason)
+            self.failures.append(failure)
+        return after
 
     def _call(self, request: StepRequest) -> HardwareError | None:
         """Make the NVML call; its error is a matter of judging, not of control flow."""

@@ -188,6 +188,14 @@ class StepTiming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailure:
+    """An NVML call that was made and changed nothing, or nothing that could be seen."""
+
+    kind: str
+    reason: OutcomeReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one GPU plan ended.
 
@@ -207,3 +215,4 @@ class Outcome:
     rolled_back: bool = False
     counts_as_failure: bool = False
     direction: Direction | None = None
+    step_failures: tuple[StepFailure, ...] = ()

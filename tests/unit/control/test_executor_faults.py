@@ -3,7 +3,7 @@
 import pytest
 
 from migscaler.model.gpu import Claim
-from migscaler.model.plan import OutcomeKind, OutcomeReason
+from migscaler.model.plan import OutcomeKind, OutcomeReason, StepFailure
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails, loses_answer
 from tests.simulation.acting import SHAPES, Desk, Shape, desk
@@ -73,6 +73,9 @@ def test_client_that_holds_a_handle_gets_its_compute_instance_back() -> None:
         )
         assert outcome.counts_as_failure is False
         assert made.calls() == ["destroy_ci 3g.20gb@0", "create_ci 3g.20gb@0"]
+        assert outcome.step_failures == (
+            StepFailure(kind="destroy_gi", reason=OutcomeReason.HELD_BY_CLIENT),
+        )
         assert made.wrongs() == []
 
 
