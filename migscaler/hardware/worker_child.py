@@ -10,11 +10,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from migscaler.errors import HardwareError
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
-from migscaler.hardware.worker_messages import Reply, Request, Setup
+from migscaler.hardware.roll_call import GpuAnswer
+from migscaler.hardware.worker_messages import Reply, Request, SameModel, Setup
+from migscaler.hardware.worker_wire import receive, send
+from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import GpuModel
 
 _GRACE_SECONDS = 1.0
 
@@ -35,30 +40,47 @@ def main(descriptor: int) -> None:
 
 def _serve(connection: Connection) -> None:
     """Set up, say so, and answer requests until the end of the stream."""
-    setup: Setup = connection.recv()
+    setup = receive(connection)
+    if not isinstance(setup, Setup):
+        raise EOFError
     if setup.prepare is not None:
         setup.prepare()
     reader = NvmlReader(setup.clock, setup.make_host())
     operations = _operations(reader, NvmlWriter(reader))
-    connection.send(Reply(stats=reader.take_call_stats()))
+    send(connection, Reply(stats=reader.take_call_stats()))
     try:
-        while True:
-            request: Request = connection.recv()
+        while isinstance(request := receive(connection), Request):
             try:
                 value = operations[request.name](*request.arguments)
             except HardwareError as error:
-                connection.send(Reply(error=error, stats=reader.take_call_stats()))
+                send(connection, Reply(error=error, stats=reader.take_call_stats()))
             else:
-                connection.send(Reply(value=value, stats=reader.take_call_stats()))
+                send(connection, Reply(value=value, stats=reader.take_call_stats()))
     finally:
         reader.close()
+
+
+class _Sampling:
+    """Reads for samples; a GPU's model is a third of a reading and sent once."""
+
+    def __init__(self, reader: NvmlReader) -> None:
+        self._reader = reader
+        self._sent: dict[GpuUuid, GpuModel | None] = {}
+
+    def read_index(self, index: int) -> GpuAnswer | SameModel:
+        answer = self._reader.read_index(index)
+        reading = answer.reading
+        if reading.model is not None and self._sent.get(reading.uuid) is reading.model:
+            return SameModel(answer=replace(answer, reading=replace(reading, model=None)))
+        self._sent[reading.uuid] = reading.model
+        return answer
 
 
 def _operations(reader: NvmlReader, writer: NvmlWriter) -> dict[str, Callable[..., object]]:
     """Return what may be asked, by name."""
     return {
         "begin": reader.begin,
-        "read_index": reader.read_index,
+        "read_index": _Sampling(reader).read_index,
         "read_gpu": reader.read_gpu,
         "destroy_compute_instance": writer.destroy_compute_instance,
         "destroy_gpu_instance": writer.destroy_gpu_instance,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from migscaler.errors import HardwareError
+from migscaler.hardware.roll_call import GpuAnswer
 from migscaler.model.ports import Clock, HostProcesses
 from migscaler.model.stats import CallStats
 
@@ -26,6 +27,13 @@ class Request:
 
     name: str
     arguments: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SameModel:
+    """A GPU's answer without its model, which is the one of this process's last answer."""
+
+    answer: GpuAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

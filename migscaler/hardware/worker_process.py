@@ -4,10 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from migscaler.errors import DeadlineExceeded
-from migscaler.hardware.worker_messages import Reply, Request, Setup
+from migscaler.hardware.roll_call import GpuAnswer
+from migscaler.hardware.worker_messages import Reply, Request, SameModel, Setup
+from migscaler.hardware.worker_wire import receive, send
+from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import GpuModel
 
 _MODULE = "migscaler.hardware.worker_child"
 
@@ -38,6 +43,7 @@ class WorkerProcess:
                     "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
                 },
             )
+        self._models: dict[GpuUuid, GpuModel | None] = {}
         self._connection = Connection(ours.detach())
         try:
             self._exchange(setup, "start", start_seconds)
@@ -57,14 +63,27 @@ class WorkerProcess:
             DeadlineExceeded: none came in time; the worker is of no more use.
             ConnectionError: the process ended; the worker is of no more use.
         """
-        return self._exchange(request, request.name, seconds)
+        reply = self._exchange(request, request.name, seconds)
+        match reply.value:
+            case GpuAnswer(reading=reading):
+                self._models[reading.uuid] = reading.model
+            case SameModel(answer=answer):
+                return replace(reply, value=self._completed(answer))
+            case _:
+                pass
+        return reply
+
+    def _completed(self, answer: GpuAnswer) -> GpuAnswer:
+        """Put the model back that the child has sent before."""
+        model = self._models.get(answer.reading.uuid)
+        return replace(answer, reading=replace(answer.reading, model=model))
 
     def _exchange(self, message: Setup | Request, name: str, seconds: float) -> Reply:
         try:
-            self._connection.send(message)
+            send(self._connection, message)
             if not self._connection.poll(seconds):
                 raise DeadlineExceeded(name, seconds)
-            reply = self._connection.recv()
+            reply = receive(self._connection)
         except (EOFError, OSError) as error:
             raise ConnectionError(f"the NVML worker ended during {name}") from error
         if not isinstance(reply, Reply):
