@@ -54,6 +54,17 @@ class RemoteCommands:
                 raise NotFound(message)
         raise CommandRefused(message)
 
+    def check(self) -> None:
+        """Ask for a sign of life.
+
+        Raises:
+            DaemonSilent: nobody answers there.
+        """
+        try:
+            self._client.get("/-/healthy")
+        except httpx.HTTPError as error:
+            raise DaemonSilent(f"no daemon answers at {self._socket}: {error}") from error
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
@@ -69,7 +80,7 @@ def connect(socket: Path) -> RemoteCommands | None:
         return None
     commands = RemoteCommands(socket)
     try:
-        commands.execute("holds", {})
+        commands.check()
     except DaemonSilent as error:
         commands.close()
         if isinstance(error.__cause__, httpx.ConnectError) and "ermission" in str(error):

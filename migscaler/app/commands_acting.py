@@ -52,8 +52,12 @@ class ActingCommands:
         """Give one GPU a layout; what is in use there stays."""
         gpu = self._node.find_gpu(gpu_name)
         entry = self._node.loop.parts.policy.entry_for(gpu.reading, self._node.clock.now())
-        if entry is not None and entry.mode is Mode.OBSERVE and entry.reason:
-            raise CommandRefused(f"GPU {gpu.reading.index} is protected: {entry.reason}")
+        if entry is None or entry.mode is Mode.OBSERVE:
+            why = (entry.reason if entry else None) or "its mode is observe"
+            raise CommandRefused(
+                f"GPU {gpu.reading.index} is left alone ({why}); name it in gpus: with mode "
+                "recommend or enforce to allow it"
+            )
         gpu_plan = plan_layout(gpu, layout)
         if gpu_plan is None:
             return {
@@ -96,10 +100,13 @@ class ActingCommands:
         if switch is None:
             raise CommandRefused(self._node.why_no_writer)
         gpus = [self._node.find_gpu(named) for named in arguments.gpus("gpus")]
-        results = [
-            asdict(switch.change(gpu, layout, enabled=enabled, dry_run=dry_run)) for gpu in gpus
-        ]
-        return {"results": results, "dry_run": dry_run}
+
+        def change_all() -> list[dict[str, object]]:
+            return [
+                asdict(switch.change(gpu, layout, enabled=enabled, dry_run=dry_run)) for gpu in gpus
+            ]
+
+        return {"results": self._node.loop.between_ticks(change_all), "dry_run": dry_run}
 
     def _breaker_reset(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Close a GPU's breaker and end its rest."""

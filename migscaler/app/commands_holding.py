@@ -185,9 +185,9 @@ class HoldingCommands:
         """Take a free instance, or a place in the queue."""
         request = LeaseRequest(
             size=arguments.text("size"),
-            owner=arguments.optional_text("owner") or actor.name,
+            owner=(actor.trusted and arguments.optional_text("owner")) or actor.name,
             ttl=arguments.duration("ttl_seconds"),
-            pid=arguments.optional_number("pid"),
+            pid=arguments.optional_number("pid") if actor.trusted else actor.pid,
         )
         sizes = sizes_present(self._node.snapshot())
         if not any(
@@ -214,12 +214,16 @@ class HoldingCommands:
             "message": f"waiting for a {request.size}",
         }
 
-    def _lease_poll(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+    def _lease_poll(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
         """Ask again for a place in the queue; asking keeps the place."""
         number = arguments.number("wait_id")
         store, now = self._node.store, self._node.clock.now()
         wait = next((w for w in store.lease_waits(now) if w.wait_id == number), None)
-        if wait is None or not store.renew_lease_wait(number, now + _WAIT_HEARTBEAT):
+        if (
+            wait is None
+            or not _owns(actor, wait.owner)
+            or not store.renew_lease_wait(number, now + _WAIT_HEARTBEAT)
+        ):
             raise NotFound(f"no waiting lease {number}; it lapsed, ask anew")
         request = LeaseRequest(
             size=wait.size,
@@ -268,26 +272,43 @@ class HoldingCommands:
             "message": f"{lease.spec} on {lease.gpu_uuid}",
         }
 
-    def _lease_renew(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+    def _lease_renew(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
         """Move the end of a lease."""
         number = arguments.number("lease_id")
         expires_at = self._after(arguments.duration("ttl_seconds"))
-        if not self._node.store.renew_hold(number, expires_at):
-            raise NotFound(f"no lease {number}; it ended or expired")
+        lease = self._lease_of(actor, number)
+        if lease is None or not self._node.store.renew_hold(number, expires_at):
+            raise NotFound(f"no lease {number} of yours; it ended or expired")
         return {"lease_id": number}
 
-    def _lease_release(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+    def _lease_release(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
         """Give a leased instance back."""
         number = arguments.number("lease_id")
-        released = self._node.store.release_hold(number)
+        lease = self._lease_of(actor, number)
+        released = lease is not None and self._node.store.release_hold(number)
         self._node.loop.publish()
         return {"released": number if released else None}
 
-    def _lease_cancel(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+    def _lease_cancel(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
         """Leave the queue."""
         number = arguments.number("wait_id")
-        self._node.store.remove_lease_wait(number)
-        return {"cancelled": number}
+        waits = self._node.store.lease_waits(self._node.clock.now())
+        mine = any(w.wait_id == number and _owns(actor, w.owner) for w in waits)
+        if mine:
+            self._node.store.remove_lease_wait(number)
+        return {"cancelled": number if mine else None}
+
+    def _lease_of(self, actor: Actor, number: int) -> HoldRecord | None:
+        """Return a lease that the caller may end or renew, None if there is none."""
+        holds = self._node.store.holds(self._node.clock.now())
+        return next(
+            (
+                hold
+                for hold in holds
+                if hold.hold_id == number and hold.kind == "lease" and _owns(actor, hold.owner)
+            ),
+            None,
+        )
 
     def _leases(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Return leases and who waits."""
@@ -305,6 +326,11 @@ class HoldingCommands:
                 for w in waits
             ],
         }
+
+
+def _owns(actor: Actor, owner: str) -> bool:
+    """Say whether a lease is the caller's to end: his own, or anybody's for the trusted."""
+    return actor.trusted or owner == actor.name
 
 
 def override_name(rule: RuleName) -> SourceName:

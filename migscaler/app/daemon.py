@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -42,6 +42,8 @@ _log = logging.getLogger("migscaler.daemon")
 _HEARTBEAT_SECONDS = 1.0
 _HOUSEKEEPING = timedelta(seconds=5)
 _PRUNING = timedelta(hours=1)
+# Beyond what fences may take, a tick with its calls, their deadlines and putting back ends by then.
+_LONGEST_TICK = timedelta(minutes=10)
 # A push is seen at the next turn of this period at the latest; the command itself asks at once.
 _PUSH_PERIOD = timedelta(seconds=5)
 # How long a GPU plan under way may take to end after SIGTERM (its calls have deadlines of their
@@ -128,6 +130,8 @@ class Daemon:
                 config_changed=self._reschedule,
             ),
         )
+        self._begun = threading.Event()
+        self._edge_told: datetime | None = None
         self._server = self._make_server(in_force.loaded.settings)
         self._config_stamp = self._stamp()
 
@@ -162,6 +166,7 @@ class Daemon:
         except MigscalerError:
             _log.exception("start_incomplete")
         self._reschedule()
+        self._begun.set()
         notify("READY=1", f"STATUS=serving {page}")
         if self._options.on_ready is not None:
             self._options.on_ready(page)
@@ -179,6 +184,7 @@ class Daemon:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
             self._jobs.supervise()
             self.runtime.loop.publish_if_stale()
+            self._follow_windows()
             if self._reload.is_set() or self._stamp() != self._config_stamp:
                 self._reload.clear()
                 self._config_stamp = self._stamp()
@@ -187,6 +193,13 @@ class Daemon:
             if watchdog is not None and now - told >= watchdog / 2 and not self._jobs.silent():
                 notify("WATCHDOG=1")
                 told = now
+
+    def _follow_windows(self) -> None:
+        """Decide at once when a calendar window opens or closes, not at the next tick."""
+        edge = self.runtime.loop.window_edge()
+        if edge is not None and edge != self._edge_told and self._clock.now() >= edge:
+            self._edge_told = edge
+            self._jobs.soon("tick")
 
     def _end(self) -> int:
         """Stop acting, let a plan under way end, stop serving."""
@@ -223,7 +236,13 @@ class Daemon:
         policy, loop = loaded.policy, self.runtime.loop
         jobs = [
             Job(name="sample", concern="sampler", every=policy.sampling, run=self._sample),
-            Job(name="tick", concern="policy", every=policy.tick, run=loop.tick),
+            Job(
+                name="tick",
+                concern="policy",
+                every=policy.tick,
+                run=loop.tick,
+                longest=_LONGEST_TICK + 2 * policy.pace.gpus_at_once * policy.pace.fence_max,
+            ),
             Job(
                 name="housekeeping",
                 concern="housekeeping",
@@ -276,6 +295,7 @@ class Daemon:
             writes_over_tcp=web.write_token_file is not None,
             token_file=web.write_token_file,
             health=self._unhealthy,
+            ready=self._unready,
         )
         app = create_app(
             render=self._renderer.render,
@@ -284,10 +304,16 @@ class Daemon:
             options=options,
         )
         listen = self._options.listen or f"{web.host}:{web.port}"
-        socket = socket_path(settings, self._directory)
+        socket = socket_path(settings, self._directory, os.environ)
         return WebServer(app, listen, socket if self._state.lock is not None else None)
 
     def _unhealthy(self) -> str | None:
         """Say which loops have stopped, None if all tick."""
-        silent = self._jobs.silent()
-        return f"not running: {', '.join(silent)}" if silent else None
+        silent, stuck = self._jobs.silent(), self._jobs.stuck()
+        words = [f"not running: {', '.join(silent)}"] if silent else []
+        words += [f"stuck: {', '.join(stuck)}"] if stuck else []
+        return "; ".join(words) or None
+
+    def _unready(self) -> str | None:
+        """Say why the node can't be relied on yet: what a crash or a reboot left is put right."""
+        return None if self._begun.is_set() else "what was left open is being settled"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from migscaler.app.clock import RealClock, read_boot_id
-from migscaler.app.config.settings import socket_path, state_directory
+from migscaler.app.config.settings import SERVICE_SOCKET, socket_path, state_directory
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import load_in_force, open_state, with_state_problem
 from migscaler.app.wiring import Assembly, Ground
@@ -35,7 +35,9 @@ def usual_socket(config: Path | None, state_dir: Path | None) -> Path:
     """Return where a daemon of this configuration listens for commands."""
     settings = load_in_force(config, os.environ, None, RealClock()).loaded.settings
     directory = state_dir or state_directory(settings, os.environ, os.getuid())
-    return socket_path(settings, directory)
+    usual = socket_path(settings, directory, os.environ)
+    named = settings.web.unix_socket is not None or state_dir is not None
+    return SERVICE_SOCKET if not named and SERVICE_SOCKET.exists() else usual
 
 
 @contextmanager

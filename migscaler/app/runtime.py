@@ -26,6 +26,9 @@ from migscaler.model.stats import CallStats, JobStats
 from migscaler.model.status import Status
 from migscaler.web.views import status_view
 
+# A GPU that could not be read when its plan ended is asked again no sooner than this.
+_SETTLE_AGAIN_SECONDS = 30.0
+
 _log = logging.getLogger("migscaler.runtime")
 
 
@@ -54,6 +57,7 @@ class Runtime:
         self._assembly = assembly
         self._outside = outside
         self.in_force = in_force
+        self._settled_at = float("-inf")
         self.loop = Loop(self._parts(in_force))
         self.commands = NodeCommands(self._node())
 
@@ -82,15 +86,17 @@ class Runtime:
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
         """End the plans found open (of `only` these GPUs); only report them unless `act`."""
         ground = self._assembly.ground
-        return settle(
-            store=ground.store,
-            reader=ground.reader,
-            writer=ground.writer,
-            scheduler=self._assembly.scheduler,
-            clock=ground.clock,
-            boot_id=ground.boot_id,
-            act=act,
-            only=only,
+        return self.loop.between_ticks(
+            lambda: settle(
+                store=ground.store,
+                reader=ground.reader,
+                writer=ground.writer,
+                scheduler=self._assembly.scheduler,
+                clock=ground.clock,
+                boot_id=ground.boot_id,
+                act=act,
+                only=only,
+            )
         )
 
     def reload(self) -> tuple[str, ...]:
@@ -130,6 +136,24 @@ class Runtime:
         enforcer = self.loop.parts.enforcer
         if enforcer is not None:
             enforcer.lift_fences()
+        self._settle_left_open()
+
+    def _settle_left_open(self) -> None:
+        """Settle plans that could not be ended when they ran: their GPU may answer again.
+
+        Else the gate `open_plan` would stay closed until a restart. Tried now and then only.
+        """
+        ground = self._assembly.ground
+        now = ground.clock.monotonic()
+        if now - self._settled_at < _SETTLE_AGAIN_SECONDS or self.loop.status().running:
+            return
+        alone = self._acts_alone()
+        if not any(plan.gpu_uuid in alone for plan in ground.store.open_plans()):
+            return
+        self._settled_at = now
+        outcomes = self.settle(True, alone)
+        still_open = {plan.plan_id for plan in ground.store.open_plans()}
+        self.loop.note_outcomes(tuple(o for o in outcomes if o.plan_id not in still_open), "settle")
 
     def prune(self) -> None:
         """Remove what retention gives up."""

@@ -5,9 +5,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from migscaler.control.aftermath import after_foreign_change
 from migscaler.control.counters import Tally
+from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
@@ -43,6 +45,7 @@ _STALE_PERIODS = 3
 # Wall and monotonic time may drift apart this much between two ticks before it counts as a step.
 _STEP_SECONDS = 2.0
 _BUDGET_WINDOW = timedelta(hours=24)
+T = TypeVar("T")
 _OUTCOMES_KEPT = 20
 
 
@@ -90,7 +93,10 @@ class Loop:
         self._clock_step: str | None = None
         self._journal_problem: str | None = None
         self._calls = CallStats()
+        self._plans_begun = 0
         self._cache = OptionCache()
+        self._window_edge: datetime | None = None
+        self._mismatch: bool | None = None
 
     @property
     def parts(self) -> Parts:
@@ -115,10 +121,13 @@ class Loop:
                 snapshot = parts.observer.observe(parts.policy, holds)
             except (HardwareError, StoreError) as error:
                 self._collected("nvml", began, problem=str(error))
+                self._calls = parts.call_stats()
+                self._mismatch = is_mismatch(error)
                 self.publish()
                 return None
             self._collected("nvml", began, problem=None)
             self._calls = parts.call_stats()
+            self._mismatch = has_mismatch(snapshot)
             self._snapshot = snapshot
             parts.gatherer.remember_use(snapshot)
             self._adopt_foreign_changes(snapshot)
@@ -134,7 +143,10 @@ class Loop:
 
     def gather_veto(self, name: str) -> None:
         """Ask one veto condition."""
-        self._parts.gatherer.gather_veto(name)
+        began = self._parts.clock.monotonic()
+        status = self._parts.gatherer.gather_veto(name)
+        problem = status.explanation if status.active is None else None
+        self._collected(f"veto:{name}", began, problem=problem)
 
     def tick(self) -> Decision | None:
         """Decide and, where every gate is open, act; None before the first sample.
@@ -147,6 +159,9 @@ class Loop:
             inp = self.assemble()
             if inp is None:
                 return None
+            self._window_edge = min(
+                (w.next_change for w in inp.windows if w.next_change is not None), default=None
+            )
             decision = self._decide(inp)
             decision_id = self._record(inp, decision)
             self.publish()
@@ -154,16 +169,21 @@ class Loop:
                 self.carry_out(decision.outcome, decision_id)
             return decision
 
+    def window_edge(self) -> datetime | None:
+        """Return when a calendar window next opens or closes, as of the last tick."""
+        return self._window_edge
+
     def carry_out(self, plan: Plan, decision_id: int | None) -> tuple[Outcome, ...]:
-        """Execute a node plan, GPU plan by GPU plan; stops after the first that did not succeed."""
+        """Execute a node plan, GPU plan by GPU plan; each is verified before the next begins."""
         enforcer, snapshot = self._parts.enforcer, self._snapshot
         if enforcer is None or snapshot is None:
             return ()
         self._tally.plan(tuple(p.direction.value for p in plan.gpu_plans))
         now = self._parts.clock.now()
         outcomes: list[Outcome] = []
-        for number, gpu_plan in enumerate(plan.gpu_plans):
-            plan_id = PlanId(f"{now:%Y%m%dT%H%M%S}-{decision_id or 0}-{number}")
+        for gpu_plan in plan.gpu_plans:
+            self._plans_begun += 1
+            plan_id = PlanId(f"{now:%Y%m%dT%H%M%S}-{decision_id or 0}-{self._plans_begun}")
             outcome = enforcer.carry_out(
                 plan_id, gpu_plan, snapshot, self._parts.policy, self.publish
             )
@@ -180,6 +200,11 @@ class Loop:
         """Carry out a plan that a person asked for, between two ticks."""
         with self._deciding:
             return self.carry_out(plan, None)
+
+    def between_ticks(self, work: Callable[[], T]) -> T:
+        """Do something else that changes GPUs, while nothing is decided or carried out."""
+        with self._deciding:
+            return work()
 
     def assemble(self) -> DecisionInput | None:
         """Return everything a decision would depend on now; None before the first sample."""
@@ -238,6 +263,7 @@ class Loop:
             counters=self._tally.freeze(),
             regret=self._regret.counts,
             calls=self._calls,
+            driver_mismatch=self._mismatch,
             jobs=parts.job_stats(),
             collectors=collectors,
             config=parts.config,

@@ -7,6 +7,10 @@ from starlette.requests import HTTPConnection
 from migscaler.web.ports import Actor, WebOptions
 from migscaler.web.protocol import PEER_PREFIX
 
+OPEN_TO_ALL = frozenset(
+    {"lease_take", "lease_poll", "lease_renew", "lease_release", "lease_cancel"}
+)
+"""Commands that every account of this host may give over the Unix socket."""
 ANONYMOUS = Actor(name="anonymous", trusted=False)
 
 
@@ -22,8 +26,14 @@ def identify(connection: HTTPConnection, options: WebOptions) -> Actor:
     return ANONYMOUS
 
 
-def may_command(actor: Actor, options: WebOptions) -> bool:
-    """Say whether the caller may give commands: over TCP only where that is switched on."""
+def may_command(actor: Actor, options: WebOptions, name: str) -> bool:
+    """Say whether the caller may give a command: over TCP only where that is switched on.
+
+    Any account of this host may lease over the Unix socket: that is how a bare host shares its
+    GPUs. What it leases is bound to the calling process.
+    """
+    if actor.uid is not None and name in OPEN_TO_ALL:
+        return True
     return actor.trusted and (actor.uid is not None or options.writes_over_tcp)
 
 

@@ -43,7 +43,7 @@ class CommandRoute:
 
     def _refusal(self, request: Request, actor: Actor) -> JSONResponse | None:
         """Return the answer to a request that is not even read, None for a proper one."""
-        if not may_command(actor, self._options):
+        if not may_command(actor, self._options, request.path_params["name"]):
             if actor.trusted:
                 return problem(403, "Forbidden", "commands over TCP are switched off")
             words = "commands need the Unix socket (root or the daemon's account) or a token"

@@ -88,6 +88,11 @@ class Settings:
     state_dir: Path | None = None
 
 
+SOCKET_NAME = "migscaler.sock"
+SERVICE_SOCKET = Path("/run/migscaler") / SOCKET_NAME
+"""Where the systemd unit's daemon listens, so that every account of the host can reach it."""
+
+
 def state_directory(settings: Settings, environment: Mapping[str, str], uid: int) -> Path:
     """Return where the journal is kept.
 
@@ -105,6 +110,12 @@ def state_directory(settings: Settings, environment: Mapping[str, str], uid: int
     return Path(home) / "migscaler"
 
 
-def socket_path(settings: Settings, state_dir: Path) -> Path:
-    """Return the path of the Unix socket for the command line."""
-    return settings.web.unix_socket or state_dir / "migscaler.sock"
+def socket_path(settings: Settings, state_dir: Path, environment: Mapping[str, str]) -> Path:
+    """Return the path of the Unix socket for the command line.
+
+    The file wins; then $RUNTIME_DIRECTORY, which systemd sets for a unit; then the state directory.
+    """
+    if settings.web.unix_socket is not None:
+        return settings.web.unix_socket
+    from_systemd = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return (Path(from_systemd) if from_systemd else state_dir) / SOCKET_NAME
