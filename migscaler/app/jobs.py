@@ -31,12 +31,16 @@ _SILENT_FLOOR_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One periodic job; `concern` names its thread pool, so that none starves another's."""
+    """One periodic job; `concern` names its thread pool, so that none starves another's.
+
+    A run that takes longer than `longest` counts as stuck.
+    """
 
     name: str
     concern: str
     every: timedelta
     run: Callable[[], object]
+    longest: timedelta = timedelta(minutes=3)
 
 
 @dataclass(slots=True)
@@ -104,6 +108,28 @@ class Jobs:
                 and now - self._beats[job.name].started > _patience(job)
             )
 
+    def stuck(self) -> tuple[str, ...]:
+        """Return the jobs whose run under way takes longer than it ever should."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return tuple(
+                job.name
+                for job in self._jobs
+                if self._beats[job.name].running
+                and now - self._beats[job.name].started > job.longest.total_seconds()
+            )
+
+    def soon(self, name: str) -> None:
+        """Run a job now and count its period from here; not to be called by a job.
+
+        A job that is running already, or that is not there, is left alone.
+        """
+        with self._lock:
+            beat = self._beats.get(name)
+            is_idle = beat is not None and not beat.running
+        if is_idle and self._scheduler is not None:
+            self._scheduler.modify_job(name, next_run_time=self._clock.now())
+
     def supervise(self) -> None:
         """Replace the scheduler if jobs have gone silent; the main thread calls this."""
         silent = self.silent()
@@ -168,9 +194,7 @@ class Jobs:
                     runs=beat.stats.runs + 1,
                     failures=beat.stats.failures + failed,
                     lateness_seconds=late if beat.stats.runs else 0.0,
-                    last_success_monotonic=beat.stats.last_success_monotonic
-                    if failed
-                    else self._clock.monotonic(),
+                    last_success_at=beat.stats.last_success_at if failed else self._clock.now(),
                 )
 
     def _missed(self, event: JobExecutionEvent) -> None:

@@ -119,6 +119,7 @@ class Observer:
             taken_monotonic=reading.taken_monotonic,
             boot_id=self._boot_id,
             driver_version=reading.driver_version,
+            nvml_version=reading.nvml_version,
             gpus=tuple(
                 self._state(gpu, instances, foreign=foreign[gpu.uuid]) for gpu in reading.gpus
             ),

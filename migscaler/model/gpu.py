@@ -276,6 +276,7 @@ class NodeSnapshot:
     taken_monotonic: float
     boot_id: str
     driver_version: str | None = None
+    nvml_version: str | None = None
     gpus: tuple[GpuState, ...] = ()
     allocations_known: bool = True
     allocations_why: str = ""

@@ -1,6 +1,7 @@
 """Plain cumulative numbers that metrics renders."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class JobStats:
     failures: int = 0
     missed: int = 0
     lateness_seconds: float = 0.0
-    last_success_monotonic: float | None = None
+    last_success_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

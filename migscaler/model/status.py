@@ -86,8 +86,9 @@ class Counters:
 class Status:
     """What the daemon knows and did, at one moment.
 
-    `snapshot` is None before the first sample. `fenced` are GPUs whose fence could not be lifted.
-    `usable_lost` lists (profile, count) that a change left below what was there before.
+    `snapshot` is None before the first sample. `driver_mismatch`: NVML's library is of another
+    version than the driver, None if that is not known. `fenced` are GPUs whose fence could not be
+    lifted. `usable_lost` lists (profile, count) that a change left below what was there before.
     """
 
     version: str
@@ -111,6 +112,7 @@ class Status:
     counters: Counters = Counters()
     regret: Regret = Regret()
     calls: CallStats = field(default_factory=CallStats)
+    driver_mismatch: bool | None = None
     jobs: tuple[JobStats, ...] = ()
     collectors: tuple[CollectorStatus, ...] = ()
     config: ConfigStatus = ConfigStatus()

@@ -81,11 +81,12 @@ class _Site:
         return PlainTextResponse(f"{wrong or 'ok'}\n", 503 if wrong else 200)
 
     async def ready(self, _request: Request) -> Response:
-        """Say whether there is something to show."""
+        """Say whether the GPUs were read and what an earlier process left is put right."""
         status = self._status()
         if status is None or status.snapshot is None:
             return PlainTextResponse("the GPUs have not been read yet\n", 503)
-        return PlainTextResponse("ok\n")
+        missing = self._options.ready()
+        return PlainTextResponse(f"{missing or 'ok'}\n", 503 if missing else 200)
 
     def api(self, view: _View) -> Callable[[Request], Awaitable[Response]]:
         """Return a route that shows part of the status as JSON."""

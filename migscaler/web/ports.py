@@ -54,7 +54,7 @@ Render = Callable[[str, str], RenderedBody]
 """Renders the exposition for an Accept and an Accept-Encoding header; quick, called in the loop."""
 
 
-def _healthy() -> str | None:
+def _nothing_wrong() -> str | None:
     return None
 
 
@@ -64,14 +64,15 @@ class WebOptions:
 
     `token_file` is read at each request, so that a token can be replaced without a restart; a file
     that can't be read or is empty lets nobody in. `health` returns what is wrong with the daemon's
-    loops, None if nothing. `command_seconds` bounds how long a caller waits for a command; the
-    command itself goes on.
+    loops, `ready` what is not done yet at the start, both None if nothing. `command_seconds` bounds
+    how long a caller waits for a command; the command itself goes on.
     """
 
     writes_over_tcp: bool = False
     token_file: Path | None = None
     daemon_uid: int = field(default_factory=os.geteuid)
-    health: Callable[[], str | None] = _healthy
+    health: Callable[[], str | None] = _nothing_wrong
+    ready: Callable[[], str | None] = _nothing_wrong
     body_bytes: int = 65_536
     body_seconds: float = 10.0
     commands_at_once: int = 16

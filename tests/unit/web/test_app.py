@@ -305,3 +305,15 @@ def test_status_is_valid_json_for_any_reader(site: Site) -> None:
 
     assert "NaN" not in text
     assert json.loads(text)["version"] == "0.1.0"
+
+
+def test_not_ready_while_the_start_is_not_done(tmp_path: Path) -> None:
+    waits = ["what was left open is being settled"]
+    options = WebOptions(ready=lambda: waits[0] if waits else None)
+    with running(full_status(), tmp_path, options) as made:
+        early = made.tcp.get("/-/ready")
+        waits.clear()
+        later = made.tcp.get("/-/ready")
+
+    assert (early.status_code, early.text) == (503, "what was left open is being settled\n")
+    assert (later.status_code, later.text) == (200, "ok\n")
