@@ -8,7 +8,7 @@ from prometheus_client.utils import floatToGoString
 
 from migscaler.metrics import daemon_part, hardware_part, instance_part, policy_part
 from migscaler.metrics.families import FAMILIES
-from migscaler.metrics.family import Family, Kind
+from migscaler.metrics.family import Family, Kind, Many
 from migscaler.metrics.fits import FitBook
 from migscaler.metrics.samples import Samples
 from migscaler.model.gpu import GpuState
@@ -89,11 +89,14 @@ class Collector:
 
     def _add_supported(self, status: Status, out: Samples) -> None:
         """Say which of the families that not every GPU has are there."""
-        if hardware_part.shown_snapshot(status) is None:
+        snapshot = hardware_part.shown_snapshot(status)
+        if snapshot is None:
             return
         present = out.present()
+        # Where there is no instance, nothing is known of what instances report.
+        has_instances = any(gpu.instances for gpu in snapshot.gpus)
         for family in FAMILIES:
-            if family.optional:
+            if family.optional and (has_instances or family.many is not Many.INSTANCE):
                 out.add("family_supported", float(family.short in present), family.name)
 
 

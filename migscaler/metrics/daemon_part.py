@@ -10,6 +10,18 @@ from migscaler.model.status import Counters, Status
 VERDICTS = ("kept", "destroy")
 # The NVML calls that change a GPU, as the journal names them.
 STEP_KINDS = ("destroy_ci", "destroy_gi", "create_gi", "create_ci")
+# What becomes of a call that did not do what it should (control.steps_run).
+STEP_FAILURES = tuple(
+    reason.value
+    for reason in (
+        OutcomeReason.NO_LONGER_IDLE,
+        OutcomeReason.HELD_BY_CLIENT,
+        OutcomeReason.INSUFFICIENT_RESOURCES,
+        OutcomeReason.NO_PERMISSION,
+        OutcomeReason.NOT_VERIFIED,
+        OutcomeReason.DRIVER_FAULT,
+    )
+)
 REGRET_WINDOWS = ("300", "1800")
 _DIRECTIONS = tuple(direction.value for direction in Direction)
 _FAILURE_REASONS = tuple(
@@ -51,6 +63,7 @@ def add_work(status: Status, out: Samples) -> None:
         out.add("scheduler_job_failures_total", job.failures, job.job)
         out.add("scheduler_job_missed_total", job.missed, job.job)
         out.add("scheduler_job_lateness_seconds", job.lateness_seconds, job.job)
+        out.add_time("scheduler_job_last_success_timestamp_seconds", job.last_success_at, job.job)
     for call in status.calls.functions:
         out.add("nvml_calls_total", call.calls, call.function)
         out.add("nvml_call_seconds_total", call.seconds, call.function)
@@ -69,8 +82,9 @@ def add_acting(status: Status, out: Samples) -> None:
     out.add_closed("gpu_plans_total", _DIRECTIONS, _floats(counters.gpu_plans))
     out.add_closed("gpu_plan_failures_total", _FAILURE_REASONS, _floats(counters.gpu_plan_failures))
     out.add_closed("steps_total", STEP_KINDS, _floats(counters.steps))
-    for kind, reason, count in counters.step_failures:
-        out.add("step_failures_total", count, kind, reason)
+    for kind in STEP_KINDS:
+        failed = {why: float(n) for what, why, n in counters.step_failures if what == kind}
+        out.add_closed("step_failures_total", STEP_FAILURES, failed, kind)
     out.add_closed("idle_verdicts_total", VERDICTS, _floats(status.regret.verdicts))
     for verdict in VERDICTS:
         found = {str(w): float(n) for v, w, n in status.regret.regrets if v == verdict}

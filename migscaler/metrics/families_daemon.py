@@ -27,6 +27,8 @@ DAEMON: tuple[Family, ...] = (
     row("scheduler_job_runs_total", "runs", "Runs of a periodic job.", Many.NODE, "job", origin=_JOB),
     row("scheduler_job_failures_total", "failures", "Runs of a periodic job that raised.", Many.NODE, "job", origin=_JOB),
     row("scheduler_job_missed_total", "runs", "Runs of a periodic job that were missed.", Many.NODE, "job", origin=_JOB),
+    row("scheduler_job_last_success_timestamp_seconds", "seconds", "Time at which the job's last run that worked ended.", Many.NODE, "job", origin=_JOB,
+        example='time() - migscaler_scheduler_job_last_success_timestamp_seconds{job="sample"} > 60'),
     row("scheduler_job_lateness_seconds", "seconds", "How late the job's last run began.", Many.NODE, "job", origin=_JOB),
     row("nvml_calls_total", "calls", "NVML calls, by function.", Many.NODE, "function", origin=_CALLS,
         example="sum (rate(migscaler_nvml_calls_total[5m]))"),

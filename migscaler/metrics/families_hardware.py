@@ -13,6 +13,8 @@ NODE: tuple[Family, ...] = (
     row("snapshot_timestamp_seconds", "seconds", "Time at which the snapshot behind all hardware series was taken.", origin="sampler"),
     row("snapshot_stale", "", "1 if the snapshot is too old to be shown or acted on; hardware series are absent then.", origin="sampler"),
     row("driver_info", "", "NVIDIA driver in use; always 1.", Many.NODE, "driver_version", origin=_NVML),
+    row("driver_mismatch", "", "1 if the NVML library and the driver are of different versions, as after an upgrade; absent if not known.", origin=_NVML,
+        example="migscaler_driver_mismatch == 1"),
     row("gpus", "", "GPUs that the node's snapshot lists.", origin=_NVML),
     row("node_gaps", "", "Things about the node as a whole that could not be read.", origin=_NVML),
     row("processes_visible", "", "1 if all processes of the host can be seen, so that holders can be found.", origin="/proc"),
@@ -22,7 +24,7 @@ NODE: tuple[Family, ...] = (
         example="sum by (reason) (migscaler_pinned_instances)"),
     row("idle_instances", "instances", "Instances proven idle, which a plan may destroy.", origin=_JUDGED),
     row("fragmentation_ratio", "ratio", "Share of the node's free memory slices, averaged over profiles, that no instance of the profile could use.", origin=_FITS),
-    row("family_supported", "", "1 if at least one GPU of this node reports the family.", Many.NODE, "family", origin="snapshot",
+    row("family_supported", "", "1 if at least one GPU of this node reports the family; for families of instances absent while there is no instance.", Many.NODE, "family", origin="snapshot",
         example="migscaler_family_supported == 0"),
 )
 
@@ -46,7 +48,8 @@ GPU: tuple[Family, ...] = (
     row("gpu_memory_clock_hertz", "hertz", "Memory clock.", Many.GPU, origin=_NVML, optional=True),
     row("gpu_ecc_corrected_errors_total", "errors", "Memory errors corrected since the driver was loaded.", Many.GPU, origin=_NVML, optional=True),
     row("gpu_ecc_uncorrected_errors_total", "errors", "Memory errors that could not be corrected since the driver was loaded.", Many.GPU, origin=_NVML, optional=True),
-    row("gpu_xid_last_timestamp_seconds", "seconds", "Time of the last XID error seen, and its number.", Many.GPU, "xid", origin=_NVML, optional=True),
+    row("gpu_xid_last_timestamp_seconds", "seconds", "Time of the last XID error seen, and its number; absent until there was one.", Many.GPU, "xid", origin=_NVML,
+        example="time() - migscaler_gpu_xid_last_timestamp_seconds < 3600"),
     row("gpu_utilization_ratio", "ratio", "Share of time in which the GPU was busy; exists only while MIG is off.", Many.GPU, origin=_NVML, optional=True),
     row("gpu_memory_utilization_ratio", "ratio", "Share of time in which memory was read or written; exists only while MIG is off.", Many.GPU, origin=_NVML, optional=True),
     row("gpu_processes", "", "Processes on a GPU without MIG.", Many.GPU, origin=_NVML, optional=True),

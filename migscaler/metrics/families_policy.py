@@ -21,11 +21,12 @@ DEMAND: tuple[Family, ...] = (
     row("rule_wanted_instances", "instances", "Instances wanted: in use and waiting, within floor and maximum.", Many.NODE, "rule", origin=_POLICY),
     row("rule_target_instances", "instances", "Instances wanted, spare included.", Many.NODE, "rule", origin=_POLICY),
     row("rule_floor_instances", "instances", "Floor of the rule at this moment: min and open windows.", Many.NODE, "rule", origin=_POLICY),
-    row("rule_supply_instances", "instances", "Instances of the size that are there and count.", Many.NODE, "rule", origin=_POLICY,
-        example="migscaler_rule_supply_instances - migscaler_rule_wanted_instances"),
+    row("rule_supply_instances", "instances", "Free supply: instances of the size that are there, count, and are not in use.", Many.NODE, "rule", origin=_POLICY,
+        example="migscaler_rule_in_use_instances + migscaler_rule_supply_instances - migscaler_rule_wanted_instances"),
     row("rule_unmet_instances", "instances", "Instances wanted that are missing now.", Many.NODE, "rule", origin=_POLICY, example="migscaler_rule_unmet_instances > 0"),
     row("rule_unmet_since_timestamp_seconds", "seconds", "Time since which something is missing; absent while nothing is.", Many.NODE, "rule", origin=_POLICY),
-    row("rule_short_after_plan_instances", "instances", "Instances that the wanted plan would still not supply, by cause.", Many.NODE, "rule", "cause", origin=_POLICY),
+    row("rule_unmet_by_cause_instances", "instances", "Instances that stay missing after what was decided, by cause: gate (a closed gate keeps the wanted plan back), held, capacity, configuration.", Many.NODE, "rule", "cause", origin=_POLICY,
+        example='sum by (cause) (migscaler_rule_unmet_by_cause_instances) > 0'),
 )
 
 DECISION: tuple[Family, ...] = (

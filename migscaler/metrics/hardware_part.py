@@ -34,6 +34,7 @@ def gpu_labels(gpu: GpuState) -> tuple[str, str]:
 def add_snapshot(status: Status, out: Samples) -> None:
     """Add the age of what is shown, also when it is too old to be shown."""
     out.add("snapshot_stale", float(status.snapshot_stale))
+    out.add("driver_mismatch", status.driver_mismatch)
     if status.snapshot is not None:
         out.add_time("snapshot_timestamp_seconds", status.snapshot.taken_at)
 

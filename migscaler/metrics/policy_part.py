@@ -52,7 +52,6 @@ def add_rules(status: Status, out: Samples) -> None:
         out.add("rule_info", 1, rule.name, rule.size)
     if decision is None:
         return
-    short = () if decision.wanted is None else decision.wanted.unmet
     for one in decision.rules:
         out.add("rule_in_use_instances", one.in_use, one.rule)
         out.add("rule_wanted_instances", one.wanted, one.rule)
@@ -61,9 +60,8 @@ def add_rules(status: Status, out: Samples) -> None:
         out.add("rule_supply_instances", one.supply, one.rule)
         out.add("rule_unmet_instances", one.unmet, one.rule)
         out.add_time("rule_unmet_since_timestamp_seconds", one.unmet_since, one.rule)
-        if decision.wanted is not None:
-            causes = {u.cause.value: float(u.count) for u in short if u.rule == one.rule}
-            out.add_closed("rule_short_after_plan_instances", _CAUSES, causes, one.rule)
+        causes = {u.cause.value: float(u.count) for u in decision.unmet if u.rule == one.rule}
+        out.add_closed("rule_unmet_by_cause_instances", _CAUSES, causes, one.rule)
 
 
 def add_decision(status: Status, out: Samples) -> None:

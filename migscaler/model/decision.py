@@ -137,7 +137,7 @@ class DecisionInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleDecision:
-    """One rule as decided: instances wanted, there, and missing.
+    """One rule as decided: instances wanted, in use, free (`supply`), and missing.
 
     `wanted` is in use + waiting (or the total) within floor and maximum; `target` adds spare.
     `raised` is the target that may be created for, `kept` the one below which nothing is destroyed.

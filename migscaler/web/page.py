@@ -128,7 +128,7 @@ def _chip(decision: Decision) -> Markup:
 def _rules(status: Status) -> Markup:
     """Return what each rule wants, has and lacks."""
     rules = () if status.decision is None else status.decision.rules
-    head = ("Rule", "Size", "Wanted", "There", "In use", "Missing")
+    head = ("Rule", "Size", "Wanted", "In use", "Free", "Missing")
     lines = [line for rule in rules for line in _rule_lines(rule)]
     table = tag(
         "table",
@@ -147,7 +147,7 @@ def _rule_lines(rule: RuleDecision) -> tuple[Markup, Markup]:
         "tr",
         tag("th", rule.rule, scope="row"),
         tag("td", rule.size),
-        *(tag("td", str(n), class_="n") for n in (rule.wanted, rule.supply, rule.in_use)),
+        *(tag("td", str(n), class_="n") for n in (rule.wanted, rule.in_use, rule.supply)),
         tag("td", str(rule.unmet), class_=f"n {missing or ''}".rstrip()),
     )
     why = tag("td", _pips(rule), tag("span", rule.explanation), colspan=6)
@@ -155,9 +155,8 @@ def _rule_lines(rule: RuleDecision) -> tuple[Markup, Markup]:
 
 
 def _pips(rule: RuleDecision) -> Markup:
-    """Return one square per instance: in use, there, missing."""
-    used = min(rule.in_use, rule.supply)
-    kinds = ["used"] * used + ["idle"] * (rule.supply - used) + ["missing"] * rule.unmet
+    """Return one square per instance: in use, free, missing."""
+    kinds = ["used"] * rule.in_use + ["idle"] * rule.supply + ["missing"] * rule.unmet
     pips = [tag("i", class_=f"pip {kind}") for kind in kinds[:_MOST_PIPS]]
     return tag("span", *pips, class_="pips", aria_hidden="true")
 

@@ -186,6 +186,7 @@ def decision(*, holding: bool = False) -> Decision:
             " it rests until 12:01:15 after its last change."
         ),
         fragmentation_ratio=0.2,
+        unmet=(Unmet(rule=RuleName("notebooks"), count=2, cause=UnmetCause.GATE),),
     )
 
 
@@ -195,7 +196,7 @@ def _notebooks() -> RuleDecision:
         size="1g",
         floor=2,
         in_use=7,
-        supply=9,
+        supply=2,
         wanted=11,
         target=12,
         raised=12,
@@ -213,7 +214,7 @@ def _training() -> RuleDecision:
         size="7g",
         floor=0,
         in_use=1,
-        supply=1,
+        supply=0,
         wanted=1,
         target=1,
         raised=1,
@@ -340,7 +341,17 @@ def full_status(*, holding: bool = True, paused: bool = False) -> Status:
             ),
             worker_restarts=1,
         ),
-        jobs=(JobStats(job="sample", runs=17_280, failures=1, missed=2, lateness_seconds=0.004),),
+        driver_mismatch=False,
+        jobs=(
+            JobStats(
+                job="sample",
+                runs=17_280,
+                failures=1,
+                missed=2,
+                lateness_seconds=0.004,
+                last_success_at=NOW,
+            ),
+        ),
         collectors=(
             CollectorStatus(name="nvml", success=True, duration_seconds=0.041, last_success_at=NOW),
         ),

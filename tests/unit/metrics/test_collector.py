@@ -112,6 +112,30 @@ def test_activity_is_absent_where_the_gpu_has_none() -> None:
     supported = values(status, "family_supported")
     assert supported[("migscaler_instance_sm_activity_ratio",)] == 1
     assert supported[("migscaler_gpu_power_watts",)] == 0
+    assert ("migscaler_gpu_xid_last_timestamp_seconds",) not in supported
+
+
+def test_nothing_is_said_of_what_instances_report_while_there_is_none() -> None:
+    supported = values(showing(gpu_state(H100, "", gpm=True)), "family_supported")
+
+    assert supported[("migscaler_gpu_mig_enabled",)] == 1
+    assert [labels for labels in supported if "_instance_" in labels[0]] == []
+
+
+def test_failed_steps_start_at_zero_for_every_kind_and_reason() -> None:
+    failures = values(full_status(), "step_failures_total")
+
+    assert failures[("destroy_gi", "held_by_client")] == 1
+    assert failures[("create_gi", "insufficient_resources")] == 0
+    assert len(failures) == 4 * 6
+
+
+@pytest.mark.parametrize(("known", "shown"), [(True, 1.0), (False, 0.0)])
+def test_driver_mismatch_is_shown_where_known(known: bool, shown: float) -> None:
+    status = showing(gpu_state(A100, "7g@0"), stale=True)
+
+    assert values(status, "driver_mismatch") == {}
+    assert values(replace(status, driver_mismatch=known), "driver_mismatch") == {(): shown}
 
 
 def test_activity_of_a_gpu_weighs_instances_by_compute_slices() -> None:
@@ -194,10 +218,16 @@ def test_rules_show_wanted_there_and_missing() -> None:
     status = full_status()
 
     assert values(status, "rule_wanted_instances")[("notebooks",)] == 11
-    assert values(status, "rule_supply_instances")[("notebooks",)] == 9
+    assert values(status, "rule_in_use_instances")[("notebooks",)] == 7
+    assert values(status, "rule_supply_instances")[("notebooks",)] == 2
     assert values(status, "rule_unmet_instances")[("notebooks",)] == 2
-    assert values(status, "rule_short_after_plan_instances")[("training", "capacity")] == 1
-    assert values(status, "rule_short_after_plan_instances")[("training", "held")] == 0
+    by_cause = values(status, "rule_unmet_by_cause_instances")
+    assert {labels[1]: count for labels, count in by_cause.items() if labels[0] == "notebooks"} == {
+        "capacity": 0,
+        "held": 0,
+        "gate": 2,
+        "configuration": 0,
+    }
 
 
 def test_reading_that_no_longer_holds_is_absent() -> None:

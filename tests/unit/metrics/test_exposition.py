@@ -138,7 +138,7 @@ def test_label_texts_of_gone_instances_are_forgotten() -> None:
     writer.write(Collector().samples(bare), openmetrics=False)
 
     assert before > 1_000
-    assert writer.kept() < 100
+    assert writer.kept() < 120
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_page_says_what_was_decided_and_why() -> None:
     assert "Waiting to make GPU 2 finer" in text
     assert "on hold: resting 4 s ago" in text
     assert "opens in 1 min 15 s, 12:01:15 UTC" in text
-    assert "notebooks 1g 11 9 7 2" in text
+    assert "notebooks 1g 11 7 2 2" in text
     assert "wanted: 3g.20gb@0 2g.10gb@4 1g.5gb@6" in text
 
 
