@@ -9,6 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+# What files of a process that has ended answer. Anything else (no descriptor left, no memory) does
+# not say that there is nothing to see.
+_ENDED = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
@@ -23,7 +27,7 @@ def processes(root: Path) -> tuple[Process, ...]:
     """Return every process that can be seen, by rising id.
 
     Raises:
-        OSError: the directory itself can't be read.
+        OSError: the directory, or a process that is there, can't be read (no descriptor left).
     """
     pids = sorted(int(name) for name in os.listdir(root) if name.isdigit())
     found = (_process(root, pid) for pid in pids)
@@ -56,7 +60,7 @@ def without_kernel_threads(table: Iterable[Process]) -> tuple[Process, ...]:
 
 
 def open_files(root: Path, pid: int) -> tuple[str, ...] | None:
-    """Return the targets of a process's open files; None if they may not be read.
+    """Return the targets of a process's open files; None if they can't be read.
 
     Cost: about 1 us per open file. A process that has ended has none.
     """
@@ -68,22 +72,22 @@ def open_files(root: Path, pid: int) -> tuple[str, ...] | None:
                 target = _link(entry.path)
                 if target is not None:
                     targets.append(target)
-    except PermissionError:
-        return None
-    except OSError:
+    except _ENDED:
         return ()
+    except OSError:
+        return None
     return tuple(targets)
 
 
 def environment(root: Path, pid: int) -> bytes | None:
-    """Return a process's initial environment, NUL-separated; None if it may not be read."""
+    """Return a process's initial environment, NUL-separated; None if it can't be read."""
     try:
         with open(f"{root}/{pid}/environ", "rb") as file:
             return file.read()
-    except PermissionError:
-        return None
-    except OSError:
+    except _ENDED:
         return b""
+    except OSError:
+        return None
 
 
 def _process(root: Path, pid: int) -> Process | None:
@@ -91,7 +95,7 @@ def _process(root: Path, pid: int) -> Process | None:
     try:
         with open(f"{root}/{pid}/stat", "rb") as file:
             text = file.read().decode("utf-8", "replace")
-    except OSError:
+    except _ENDED:
         return None
     first, last = text.find("("), text.rfind(")")
     fields = text[last + 1 :].split()
