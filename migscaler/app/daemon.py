@@ -20,6 +20,7 @@ from migscaler.app.config.settings import (
     socket_path,
     state_directory,
 )
+from migscaler.app.device_nodes import make_device_nodes
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
 from migscaler.app.runtime import Outside, Runtime
@@ -115,6 +116,7 @@ class Daemon:
                 store=self._state.store,
                 boot_id=options.boot_id(),
                 roots=options.roots,
+                tell_node=(make_device_nodes,) if options.prepare is None else (),
             )
         )
         self.runtime = Runtime(

@@ -17,7 +17,7 @@ from migscaler.app.config.settings import (
 )
 from migscaler.app.hooks import run_hooks
 from migscaler.control.enforce import Enforcer
-from migscaler.control.executor import Executor
+from migscaler.control.executor import AfterChange, Executor
 from migscaler.control.gather import Gatherer
 from migscaler.control.loop import Parts
 from migscaler.control.observe import Observer
@@ -54,6 +54,7 @@ class Ground:
     store: Store
     boot_id: str
     roots: HostRoots = field(default_factory=HostRoots)
+    tell_node: tuple[AfterChange, ...] = ()
 
 
 class Assembly:
@@ -164,7 +165,7 @@ class Assembly:
             scheduler=self.scheduler,
             clock=ground.clock,
             boot_id=ground.boot_id,
-            after_change=(tell_hooks,),
+            after_change=(*ground.tell_node, tell_hooks),
         )
         return Enforcer(
             executor=executor, observer=self.observer, store=ground.store, clock=ground.clock
