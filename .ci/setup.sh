@@ -13,6 +13,7 @@ fail() { say "$*"; exit 1; }
 # Debian package -> the command or file that shows that it is there.
 declare -A NEEDED=(
     [prometheus]=/usr/bin/prometheus
+    [prometheus-alertmanager]=/usr/bin/prometheus-alertmanager
     [chromium]=/usr/bin/chromium
     [fonts-dejavu-core]=/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     [systemd]=/usr/bin/systemd-analyze
