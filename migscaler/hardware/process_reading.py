@@ -34,7 +34,7 @@ def read_instance_processes(
     """Return the processes of each instance, None where not known.
 
     The parent lists all with their instance, to the privileged. Where it does not, each MIG device
-    is asked; an instance without one stays unknown then.
+    is asked; an instance without one stays unknown then. What the parent lists must be found again.
 
     Raises:
         ForeignAnswer: the list makes no sense.
@@ -46,12 +46,31 @@ def read_instance_processes(
     except NvmlError:
         rows = None
     if rows is None or any(row.gi_id is None for row in rows):
-        return {one.instance.gi_id: _of_devices(gpu, host, one, total_bytes) for one in live}
+        found = {one.instance.gi_id: _of_devices(gpu, host, one, total_bytes) for one in live}
+        _check_placed(rows or [], live, found)
+        return found
     known = [one.instance.gi_id for one in live]
     strangers = {row.gi_id for row in rows if row.gi_id is not None}.difference(known)
     if strangers:
         raise ForeignAnswer(f"processes on GPU instances that are not there: {sorted(strangers)}")
     return {gi_id: _named([r for r in rows if r.gi_id == gi_id], host) for gi_id in known}
+
+
+def _check_placed(
+    rows: list[ProcessRow],
+    live: tuple[LiveInstance, ...],
+    found: dict[GiId, Processes | None],
+) -> None:
+    """Refuse lists that lose a process: the GPU shows it, and no instance owns up to it.
+
+    It may be on an instance that did not say; one without MIG device can have none.
+    """
+    if any(one.devices and found[one.instance.gi_id] is None for one in live):
+        return
+    placed = {process.pid for processes in found.values() for process in processes or ()}
+    lost = sorted({row.pid for row in rows} - placed)
+    if lost:
+        raise ForeignAnswer(f"processes on the GPU but on none of its instances: {lost}")
 
 
 def _of_devices(
