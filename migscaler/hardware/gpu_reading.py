@@ -1,6 +1,6 @@
 """Read one GPU: mode, model, instances, and who and what is on them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from migscaler.errors import (
     DriverGone,
@@ -12,7 +12,6 @@ from migscaler.errors import (
 )
 from migscaler.hardware.gpu_facts import GpuIdentity
 from migscaler.hardware.instance_reading import GpuAccess, LiveInstance, read_instances
-from migscaler.hardware.nvml_answers import Device
 from migscaler.hardware.process_reading import (
     Processes,
     read_instance_processes,
@@ -120,33 +119,32 @@ def _read_mig(
         gaps.append(Gap(what="processes", why=str(error)))
     readings = []
     for one in live:
-        reading = InstanceReading(
-            instance=one.instance, processes=processes.get(one.instance.gi_id)
-        )
+        known = processes.get(one.instance.gi_id)
         try:
-            readings.append(_with_figures(gpu, reading, one.devices))
+            readings.append(_with_figures(gpu, one, known))
         except (DriverGone, GpuLost):
             raise
         except NvmlError as error:
             gaps.append(Gap(what="memory", why=f"{one.instance.spec}: {error}"))
-            readings.append(reading)
+            readings.append(InstanceReading(instance=one.instance, processes=known))
     return _Contents(live=live, instances=tuple(readings), gaps=tuple(gaps))
 
 
 def _with_figures(
-    gpu: GpuAccess, reading: InstanceReading, devices: tuple[Device, ...]
+    gpu: GpuAccess, one: LiveInstance, processes: Processes | None
 ) -> InstanceReading:
-    """Add memory and ECC errors of a GPU instance, read through one of its MIG devices.
+    """Read memory and ECC errors of a GPU instance through one of its MIG devices.
 
     Memory belongs to the GPU instance: its compute instances all show the same.
     """
-    if not devices:
-        return reading
-    device = devices[0]
+    if not one.devices:
+        return InstanceReading(instance=one.instance, processes=processes)
+    device = one.devices[0]
     memory = gpu.calls.memory(device)
     ecc = gpu.facts.offered(gpu.uuid, "instance ecc", lambda: gpu.calls.sram_ecc_errors(device))
-    return replace(
-        reading,
+    return InstanceReading(
+        instance=one.instance,
+        processes=processes,
         memory_total_bytes=memory.total_bytes,
         memory_used_bytes=memory.used_bytes,
         ecc_uncorrected=ecc,

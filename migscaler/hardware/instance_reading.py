@@ -32,10 +32,11 @@ class GpuAccess:
 
 
 def read_instances(gpu: GpuAccess, model: GpuModel) -> tuple[LiveInstance, ...]:
-    """Return the instances by rising start: one call per profile, and four per usable instance.
+    """Return the instances by rising start: one call per profile with room, four per usable one.
 
     GPU instances are enumerated by profile id, since a walk over MIG devices misses those without
-    compute instance. What another tool changes between two calls is read again, once.
+    compute instance. A profile is left out once none of its placements is free of those found:
+    instances never overlap. What another tool changes between two calls is read again, once.
 
     Raises:
         NvmlError: they can't be enumerated.
@@ -53,10 +54,15 @@ def read_instances(gpu: GpuAccess, model: GpuModel) -> tuple[LiveInstance, ...]:
 
 def _read_once(gpu: GpuAccess, model: GpuModel) -> tuple[LiveInstance, ...]:
     found: list[LiveInstance] = []
+    covered = 0
     for profile in model.profiles:
+        if not any(_mask(start, profile) & covered == 0 for start in profile.starts):
+            continue
         room = max(profile.max_instances, len(profile.starts))
         there = gpu.calls.gpu_instances(gpu.device, profile.profile_id, room)
-        found += (_read_instance(gpu, gi, profile) for gi in there)
+        for gi in there:
+            found.append(_read_instance(gpu, gi, profile))
+            covered |= found[-1].instance.spec.mask
     try:
         Layout(tuple(live.instance.spec for live in found))
     except ParseError as error:
@@ -64,10 +70,16 @@ def _read_once(gpu: GpuAccess, model: GpuModel) -> tuple[LiveInstance, ...]:
     return tuple(sorted(found, key=lambda live: live.instance.spec))
 
 
+def _mask(start: int, profile: Profile) -> int:
+    """Return the memory slices that an instance of the profile at this start would cover."""
+    return ((1 << profile.memory_slices) - 1) << start
+
+
 def _read_instance(gpu: GpuAccess, gi: GiHandle, profile: Profile) -> LiveInstance:
     info = gpu.calls.gpu_instance_info(gi)
     placement = Placement(info.start, info.size)
-    if info.profile_id != profile.profile_id or placement not in profile.placements():
+    is_legal = info.start in profile.starts and info.size == profile.memory_slices
+    if info.profile_id != profile.profile_id or not is_legal:
         raise ForeignAnswer(
             f"GPU instance {info.gi_id} is profile {info.profile_id} at {placement}, "
             f"which {profile.name} does not allow"
