@@ -68,7 +68,11 @@ class ActivitySource(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """Busy shares of one instance over the last window, 0..1 of the instance's own slices."""
+    """Busy shares of one instance over the last window, 0..1 of the instance's own slices.
+
+    With DCGM `window_seconds` is the age of the figures; `raw` are they as DCGM told them, by field
+    (graphics, sm, tensor, dram), which can lie above 1.
+    """
 
     source: ActivitySource
     window_seconds: float
@@ -76,6 +80,7 @@ class Activity:
     sm_ratio: float | None = None
     tensor_ratio: float | None = None
     dram_ratio: float | None = None
+    raw: tuple[tuple[str, float], ...] = ()
 
     @property
     def busiest(self) -> float | None:
@@ -86,7 +91,10 @@ class Activity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceReading:
-    """One instance as read in one pass. `processes` None: not known (unknown is busy)."""
+    """One instance as read in one pass. `processes` None: not known (unknown is busy).
+
+    `activity_gap` says why activity that is configured is not there.
+    """
 
     instance: GpuInstance
     memory_used_bytes: int | None = None
@@ -94,6 +102,7 @@ class InstanceReading:
     processes: tuple[GpuProcess, ...] | None = None
     activity: Activity | None = None
     ecc_uncorrected: int | None = None
+    activity_gap: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +134,10 @@ class GpuReading:
 
     `model` is None where profiles can't be read (not MIG-capable, or a gap). `instances` is None
     when they could not be enumerated, () when there are none. `mig_enabled`/`mig_pending` are None
-    if the GPU is not MIG-capable. `gpm` says whether activity per instance can exist. `processes`
-    are those of a GPU without MIG, None if not known. A reading with a gap named `gpu` has nothing
-    but identity.
+    if the GPU is not MIG-capable. `gpm` says whether NVML tells activity per instance; `dcgm`, that
+    it is configured to come from DCGM, which may need `dcgm_grace_seconds` to see a new instance.
+    `processes` are those of a GPU without MIG, None if not known. A reading with a gap named `gpu`
+    has nothing but identity.
     """
 
     index: int
@@ -145,6 +155,15 @@ class GpuReading:
     processes: tuple[GpuProcess, ...] | None = None
     gauges: GpuGauges = GpuGauges()
     gaps: tuple[Gap, ...] = ()
+    dcgm: bool = False
+    dcgm_grace_seconds: float = 0.0
+
+    @property
+    def activity_source(self) -> ActivitySource | None:
+        """Return where activity per instance comes from, None where it can't be known."""
+        if self.gpm:
+            return ActivitySource.GPM
+        return ActivitySource.DCGM if self.dcgm else None
 
     @property
     def layout(self) -> Layout | None:

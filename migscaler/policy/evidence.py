@@ -155,7 +155,7 @@ def _activity(reading: InstanceReading, around: Surroundings) -> _Signal:
             return _Signal(name="activity", left_out=True)
         if around.activity_pending:
             return _Signal(name="activity", pending=True)
-        return _unknown("activity", "its activity is configured and not reported")
+        return _unknown("activity", reading.activity_gap or "its activity is not reported")
     if busiest >= around.idle.activity_below:
         note = f"{busiest:.0%} active"
         return _Signal(name="activity", pin=PinReason.ACTIVITY, note=note)

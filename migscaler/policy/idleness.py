@@ -149,6 +149,7 @@ def _judge_instance(
 ) -> tuple[IdleEntry, InstanceState]:
     """Return what to remember of an instance, and its verdict."""
     now = sample.reading.taken_monotonic
+    time_to_appear = max(sample.longest_gap, gpu.dcgm_grace_seconds)
     before = memory.entries.get(identity)
     if before is None:
         # Seen to appear only if this GPU's instances were known a moment ago.
@@ -165,8 +166,8 @@ def _judge_instance(
             idle=sample.policy.idle,
             processes_visible=sample.processes_visible,
             allocations_known=sample.allocations.known,
-            activity_due=gpu.gpm or gpu.uuid in memory.with_activity,
-            activity_pending=before.is_proven and now - before.first_seen <= sample.longest_gap,
+            activity_due=gpu.activity_source is not None or gpu.uuid in memory.with_activity,
+            activity_pending=before.is_proven and now - before.first_seen <= time_to_appear,
         ),
     )
     is_ours = (gpu.uuid, reading.instance.gi_id) in sample.ours
