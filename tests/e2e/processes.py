@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 
-from migscaler.sim.node import SimNode, open_node
+from migscaler.sim.node import DEFAULT_DRIVER, SimNode, build_node, open_node
 
 _BIN = Path(sys.executable).parent
 
@@ -101,13 +101,18 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(directory: Path, gpus: str, config: str) -> Iterator[Daemon]:
+def daemon(
+    directory: Path,
+    gpus: str,
+    config: str,
+    *,
+    driver: str = DEFAULT_DRIVER,
+    mig: bool | Sequence[bool] = True,
+) -> Iterator[Daemon]:
     """Run `migscaler sim run` on a new simulated node until the block ends."""
     migscaler = str(_BIN / "migscaler")
     node, port, log = directory / "node", free_port(), directory / "daemon.log"
-    subprocess.run(
-        [migscaler, "sim", "build", "--directory", str(node), gpus], check=True, timeout=60
-    )
+    build_node(gpus, driver, node, mig=mig)
     file = directory / "migscaler.yaml"
     file.write_text(config)
     command = [
