@@ -30,7 +30,7 @@ from migscaler.model.ports import Clock, GpuReader, GpuWriter, HostProcesses
 from migscaler.model.stats import CallStats, JobStats
 from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.bare import BareHost, BareScheduler
-from migscaler.schedulers.owners import HostRoots, foreign_owner
+from migscaler.schedulers.owners import HostRoots
 from migscaler.sources import calendar
 from migscaler.sources.ports import DemandSource
 from migscaler.sources.prometheus import PrometheusSettings, PrometheusSource, PrometheusVeto
@@ -75,7 +75,7 @@ class Assembly:
             store=ground.store,
             host=ground.host,
             boot_id=ground.boot_id,
-            find_owner=lambda: foreign_owner(ground.roots),
+            find_owner=self.scheduler.foreign_owner,
         )
         self._clients: dict[Connection, httpx.Client] = {}
         self._hooks = HookSettings(after_change=(), timeout=timedelta(seconds=30))

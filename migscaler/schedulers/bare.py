@@ -20,9 +20,9 @@ from migscaler.model.layout import Layout
 from migscaler.model.ports import Clock, HostProcesses
 from migscaler.model.profile import InstanceSpec
 from migscaler.schedulers.evidence import EvidenceScan, Holder
-from migscaler.schedulers.owners import HostRoots, job_runtime
+from migscaler.schedulers.owners import HostRoots, foreign_owner, job_runtime
 from migscaler.schedulers.ports import LeaseBook
-from migscaler.schedulers.proc import family, processes, without_kernel_threads
+from migscaler.schedulers.proc import Process, family, processes, without_kernel_threads
 
 LEASE = "lease"
 """The kind of a hold that is an allocation."""
@@ -58,12 +58,14 @@ class BareScheduler:
         self._scan = EvidenceScan(proc=host.roots.proc, mig_minors=host.roots.proc / MIG_MINORS)
         self._lock = threading.Lock()
         self._fenced: frozenset[GpuUuid] = frozenset()
+        self._table: tuple[Process, ...] | None = None
 
     def allocations(self, reading: NodeReading) -> Allocations:
         """Return leases and holders without a CUDA context; unknown if the host is not seen whole.
 
         Claims are listed even then: what is known to be held is held.
         """
+        self._table = None
         try:
             leases = [hold for hold in self._book.holds(self._clock.now()) if hold.kind == LEASE]
         except StoreError as error:
@@ -79,6 +81,13 @@ class BareScheduler:
         if problem is not None:
             return Allocations(known=False, why_unknown=problem, claims=ordered)
         return Allocations(known=True, claims=ordered)
+
+    def foreign_owner(self) -> str | None:
+        """Return who else reshapes the GPUs, as `owners.foreign_owner`, without looking twice.
+
+        Reading the process table costs 20 us a process; the last answer about allocations did.
+        """
+        return foreign_owner(self._host.roots, self._table)
 
     def waiting(self) -> Fetched:
         """Return the waits for leases by size; a size nobody waits for is wanted 0 times."""
@@ -130,6 +139,7 @@ class BareScheduler:
             table = processes(roots.proc)
         except OSError as error:
             return (), f"processes can't be listed: {error.strerror}"
+        self._table = table
         ours = family(table, self._host.own_pid)
         others = tuple(p for p in without_kernel_threads(table) if p.pid not in ours)
         evidence = self._scan.look(reading, others)

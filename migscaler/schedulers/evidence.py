@@ -134,11 +134,13 @@ def _instances(
 
 
 def _uuids_in(words: bytes) -> frozenset[MigUuid]:
+    if b"MIG-" not in words:
+        return frozenset()
     return frozenset(MigUuid(match.decode("ascii")) for match in _MIG_UUID.findall(words))
 
 
 def _cap_numbers(files: Iterable[str]) -> frozenset[int]:
-    matches = (_CAP_NODE.match(target) for target in files)
+    matches = (_CAP_NODE.match(target) for target in files if target.startswith("/dev/nvidia-caps"))
     return frozenset(int(match[1]) for match in matches if match)
 
 

@@ -70,17 +70,14 @@ def job_runtime(table: Iterable[Process], run: Path) -> str | None:
     return None
 
 
-def foreign_owner(roots: HostRoots) -> str | None:
+def foreign_owner(roots: HostRoots, table: Iterable[Process] | None = None) -> str | None:
     """Return who else reshapes the GPUs of this node and how to end that, None if nobody is seen.
 
-    Seen are running processes of mig-parted, mig-manager and the DRA driver, and mig-manager's
-    systemd unit while it runs or is enabled: it applies its layout again at every boot.
+    `table` are the host's processes where the caller has just read them. Seen are running processes
+    of mig-parted, mig-manager and the DRA driver, and mig-manager's systemd unit while it runs or is
+    enabled: it applies its layout again at every boot.
     """
-    try:
-        table = processes(roots.proc)
-    except OSError:
-        table = ()
-    for process in table:
+    for process in _present(roots) if table is None else table:
         known = REPARTITIONERS.get(process.name)
         if known is not None:
             return (
@@ -94,6 +91,13 @@ def foreign_owner(roots: HostRoots) -> str | None:
     if any(os.path.lexists(wants / MIG_MANAGER_UNIT) for wants in roots.units.glob("*.wants")):
         return f"{MIG_MANAGER_UNIT} is enabled and reshapes the GPUs at boot; {remedy}"
     return None
+
+
+def _present(roots: HostRoots) -> tuple[Process, ...]:
+    try:
+        return processes(roots.proc)
+    except OSError:
+        return ()
 
 
 def _is_socket(path: Path) -> bool:

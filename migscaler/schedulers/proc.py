@@ -64,14 +64,17 @@ def open_files(root: Path, pid: int) -> tuple[str, ...] | None:
 
     Cost: about 1 us per open file. A process that has ended has none.
     """
-    directory = f"{root}/{pid}/fd"
     targets = []
     try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                target = _link(entry.path)
+        # Links are read relative to the open directory, so that the path to it is walked once.
+        directory = os.open(f"{root}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name in os.listdir(directory):
+                target = _link(name, directory)
                 if target is not None:
                     targets.append(target)
+        finally:
+            os.close(directory)
     except _ENDED:
         return ()
     except OSError:
@@ -82,30 +85,40 @@ def open_files(root: Path, pid: int) -> tuple[str, ...] | None:
 def environment(root: Path, pid: int) -> bytes | None:
     """Return a process's initial environment, NUL-separated; None if it can't be read."""
     try:
-        with open(f"{root}/{pid}/environ", "rb") as file:
-            return file.read()
+        return _content(f"{root}/{pid}/environ")
     except _ENDED:
         return b""
     except OSError:
         return None
 
 
+def _content(path: str) -> bytes:
+    """Return a small file's bytes: cheaper than a file object, which asks for its size."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(descriptor, 65_536):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
 def _process(root: Path, pid: int) -> Process | None:
     """Read one process; None if it has ended. The name may contain blanks and brackets."""
     try:
-        with open(f"{root}/{pid}/stat", "rb") as file:
-            text = file.read().decode("utf-8", "replace")
+        text = _content(f"{root}/{pid}/stat").decode("utf-8", "replace")
     except _ENDED:
         return None
     first, last = text.find("("), text.rfind(")")
-    fields = text[last + 1 :].split()
+    fields = text[last + 1 :].split(None, 2)
     if first < 0 or len(fields) < 2:
         return None
     return Process(pid=pid, name=text[first + 1 : last], parent=int(fields[1]))
 
 
-def _link(path: str) -> str | None:
+def _link(name: str, directory: int) -> str | None:
     try:
-        return os.readlink(path)
+        return os.readlink(name, dir_fd=directory)
     except FileNotFoundError:
         return None

@@ -5,6 +5,7 @@ import pytest
 from migscaler.schedulers.owners import foreign_owner, job_runtime
 from migscaler.schedulers.proc import processes
 from tests.unit.schedulers.host_files import HostFiles
+from tests.unit.schedulers.test_bare import READING, scheduler
 
 
 @pytest.fixture
@@ -92,3 +93,21 @@ def test_names_with_blanks_and_brackets_are_read_whole(host: HostFiles) -> None:
     assert [(p.pid, p.name, p.parent) for p in processes(host.roots.proc) if p.pid == 78] == [
         (78, "tmux: server (1) x", 77)
     ]
+
+
+def test_owner_is_sought_among_the_processes_just_read(host: HostFiles) -> None:
+    looking = scheduler(host)
+    looking.allocations(READING)
+    assert looking.foreign_owner() is None
+
+    host.process(77, "nvidia-mig-mana")
+    assert looking.foreign_owner() is None
+    looking.allocations(READING)
+
+    assert str(looking.foreign_owner()).startswith("nvidia-mig-manager runs (process 77)")
+
+
+def test_owner_is_sought_also_before_allocations_were_asked_for(host: HostFiles) -> None:
+    host.process(77, "nvidia-mig-mana")
+
+    assert str(scheduler(host).foreign_owner()).startswith("nvidia-mig-manager runs (process 77)")
