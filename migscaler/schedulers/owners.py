@@ -74,8 +74,8 @@ def foreign_owner(roots: HostRoots, table: Iterable[Process] | None = None) -> s
     """Return who else reshapes the GPUs of this node and how to end that, None if nobody is seen.
 
     `table` are the host's processes where the caller has just read them. Seen are running processes
-    of mig-parted, mig-manager and the DRA driver, and mig-manager's systemd unit while it runs or is
-    enabled: it applies its layout again at every boot.
+    of mig-parted, mig-manager and the DRA driver, and mig-manager's systemd unit while it runs or
+    is enabled: it applies its layout again at every boot.
     """
     for process in _present(roots) if table is None else table:
         known = REPARTITIONERS.get(process.name)
