@@ -10,7 +10,7 @@ from migscaler.app.commands import NodeCommands
 from migscaler.app.config.against import warnings_against_snapshot
 from migscaler.app.config.load import LoadedConfig, load_file
 from migscaler.app.node import Node
-from migscaler.app.start import InForce, finding_text, good_status
+from migscaler.app.start import InForce, finding_text, good_status, with_state_problem
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
 from migscaler.control.loop import Loop, Parts
@@ -108,18 +108,12 @@ class Runtime:
         try:
             loaded = load_file(Path(path))
         except ConfigError as error:
-            problems = tuple(map(finding_text, error.findings))
-            status = replace(
-                self.in_force.status, last_reload_success=False, valid=False, problems=problems
-            )
-            self._put_in_force(replace(self.in_force, status=status))
-            for problem in problems:
-                _log.error("config_rejected file=%s problem=%s", path, problem)
-            return problems
+            return self._reject(path, tuple(map(finding_text, error.findings)), valid=False)
         fixed = fixed_changes(self.loaded, loaded)
         if fixed:
-            return fixed
-        self._put_in_force(InForce(loaded=loaded, status=good_status(loaded, Path(path), clock)))
+            return self._reject(path, fixed, valid=True)
+        taken = InForce(loaded=loaded, status=good_status(loaded, Path(path), clock))
+        self._put_in_force(with_state_problem(taken, self.in_force.state_problem))
         try:
             self._assembly.ground.store.write_good_config(loaded.text, loaded.sha256)
         except StoreError as error:
@@ -128,6 +122,16 @@ class Runtime:
         self._outside.config_changed()
         _log.info("config_loaded file=%s sha256=%s", path, loaded.sha256[:12])
         return ()
+
+    def _reject(self, path: str, problems: tuple[str, ...], *, valid: bool) -> tuple[str, ...]:
+        """Keep what is in force and tell why the file is not taken."""
+        status = replace(
+            self.in_force.status, last_reload_success=False, valid=valid, problems=problems
+        )
+        self._put_in_force(replace(self.in_force, status=status))
+        for problem in problems:
+            _log.error("config_rejected file=%s problem=%s", path, problem)
+        return problems
 
     def housekeeping(self) -> None:
         """End leases of dead processes, lift stuck fences, let a pause run out."""

@@ -19,10 +19,14 @@ NOTHING_CONFIGURED = "mode: observe\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
-    """The configuration in force and what is to be said about it."""
+    """The configuration in force and what is to be said about it.
+
+    `state_problem`: why there is no durable state; no configuration may act without.
+    """
 
     loaded: LoadedConfig
     status: ConfigStatus
+    state_problem: str | None = None
 
 
 def finding_text(finding: Finding) -> str:
@@ -134,4 +138,4 @@ def with_state_problem(in_force: InForce, problem: str | None) -> InForce:
         return in_force
     why = f"no durable state: {problem}; observing only"
     status = replace(in_force.status, forced_observe=in_force.status.forced_observe or why)
-    return replace(in_force, status=status)
+    return replace(in_force, status=status, state_problem=problem)
