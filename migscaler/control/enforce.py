@@ -8,10 +8,11 @@ from datetime import datetime
 
 from migscaler.control.aftermath import after_outcome
 from migscaler.control.executor import Executor
+from migscaler.control.last_look import no_longer_judged_idle
 from migscaler.control.observe import Observer
 from migscaler.errors import StoreError
 from migscaler.model.decision import GpuHistory
-from migscaler.model.gpu import NodeSnapshot
+from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, OutcomeReason
@@ -74,14 +75,15 @@ class Enforcer:
         self,
         plan_id: PlanId,
         plan: GpuPlan,
-        snapshot: NodeSnapshot,
+        newest: Callable[[], NodeSnapshot | None],
         policy: Policy,
         publish: Callable[[], None],
     ) -> Outcome:
         """Execute one GPU plan and update the GPU's history.
 
         The plan's GPU is marked running, and that is published, before the first call changes
-        anything: its instance series are gone by then.
+        anything: its instance series are gone by then. `newest` is the picture of the moment (None:
+        none that is fresh); what is to go must be idle in it, also right before the first call.
         """
 
         def show(running: Running | None) -> None:
@@ -89,17 +91,27 @@ class Enforcer:
                 self._running = running
             publish()
 
-        state = snapshot.gpu(plan.gpu_uuid)
-        if state is None or self.stopping():
-            return self._not_started(plan_id, plan)
+        def why_stop() -> OutcomeReason | None:
+            return (
+                OutcomeReason.STOPPING if self.stopping() else no_longer_judged_idle(plan, look())
+            )
+
+        def look() -> GpuState | None:
+            snapshot = newest()
+            return None if snapshot is None else snapshot.gpu(plan.gpu_uuid)
+
+        state, stopped = look(), why_stop()
+        if state is None or stopped is not None:
+            reason = stopped or OutcomeReason.CHANGED_UNDERNEATH
+            return self._not_started(plan_id, plan, reason)
         _log.info("gpu_plan_start plan=%s gpu=%s to=%s", plan_id, plan.gpu_uuid, plan.after)
         self._observer.begin_change(plan.gpu_uuid, (step.spec for step in plan.steps))
         try:
             outcome = self._executor.execute(
-                plan_id, plan, state, policy, show, should_stop=self._why_stop
+                plan_id, plan, state, policy, show, should_stop=why_stop
             )
         finally:
-            self._observer.end_change(plan.gpu_uuid)
+            self._observer.end_change(plan.gpu_uuid, self._clock.monotonic())
         self._settle_books(plan, outcome, policy)
         _log.log(
             logging.WARNING if outcome.kind is OutcomeKind.FAILED else logging.INFO,
@@ -117,18 +129,14 @@ class Enforcer:
         """Try again to lift fences that could not be lifted when their plan ended."""
         self._executor.lift_fences()
 
-    def _why_stop(self) -> OutcomeReason | None:
-        """Say why a plan that has changed nothing yet should not begin."""
-        return OutcomeReason.STOPPING if self.stopping() else None
-
-    def _not_started(self, plan_id: PlanId, plan: GpuPlan) -> Outcome:
+    def _not_started(self, plan_id: PlanId, plan: GpuPlan, reason: OutcomeReason) -> Outcome:
         """Return the outcome of a plan that was not begun."""
         now = self._clock.now()
         return Outcome(
             plan_id=plan_id,
             gpu_uuid=plan.gpu_uuid,
             kind=OutcomeKind.ABANDONED,
-            reason=OutcomeReason.STOPPING if self.stopping() else OutcomeReason.CHANGED_UNDERNEATH,
+            reason=reason,
             explanation="not begun",
             layout=plan.before,
             started_at=now,

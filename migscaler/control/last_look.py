@@ -1,9 +1,9 @@
 """The last look before a change: is the GPU as assumed, is the instance still nobody's?"""
 
 from migscaler.control.steps_run import Site, Stop, find_instance
-from migscaler.model.gpu import GpuReading, InstanceReading, NodeReading
+from migscaler.model.gpu import GpuReading, GpuState, InstanceReading, NodeReading
 from migscaler.model.ids import GiId
-from migscaler.model.plan import OutcomeReason
+from migscaler.model.plan import GpuPlan, OutcomeReason, StepAction
 from migscaler.model.profile import InstanceSpec
 
 Identities = frozenset[tuple[GiId, InstanceSpec]]
@@ -39,6 +39,19 @@ def same_uuids(reading: GpuReading, assumed: GpuReading) -> Stop | None:
                 explanation=f"{one.instance.spec} is another MIG device than assumed",
             )
     return None
+
+
+def no_longer_judged_idle(plan: GpuPlan, newest: GpuState | None) -> OutcomeReason | None:
+    """Say why a plan made from an earlier picture does not hold in the newest one; None: it does.
+
+    Samples go on while a plan is made, waits for its turn and for the scheduler. Activity, memory
+    and gaps that they saw since are in no reading that the executor takes.
+    """
+    if newest is None or newest.instances is None:
+        return OutcomeReason.CHANGED_UNDERNEATH
+    going = {step.spec for step in plan.steps if step.action is StepAction.DESTROY}
+    pinned = any(one.spec in going and one.pin is not None for one in newest.instances)
+    return OutcomeReason.NO_LONGER_IDLE if pinned else None
 
 
 def still_free(

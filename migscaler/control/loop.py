@@ -26,7 +26,7 @@ from migscaler.model.decision import (
 from migscaler.model.demand import Fetched
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import PlanId, SourceName
-from migscaler.model.plan import Hold, Outcome, Plan
+from migscaler.model.plan import Hold, Outcome, OutcomeKind, Plan
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
 from migscaler.model.stats import CallStats, JobStats
@@ -174,9 +174,9 @@ class Loop:
         return self._window_edge
 
     def carry_out(self, plan: Plan, decision_id: int | None) -> tuple[Outcome, ...]:
-        """Execute a node plan, GPU plan by GPU plan; each is verified before the next begins."""
-        enforcer, snapshot = self._parts.enforcer, self._snapshot
-        if enforcer is None or snapshot is None:
+        """Execute a node plan, GPU plan by GPU plan; none is begun after one that failed."""
+        enforcer = self._parts.enforcer
+        if enforcer is None or self._snapshot is None:
             return ()
         self._tally.plan(tuple(p.direction.value for p in plan.gpu_plans))
         now = self._parts.clock.now()
@@ -185,20 +185,22 @@ class Loop:
             self._plans_begun += 1
             plan_id = PlanId(f"{now:%Y%m%dT%H%M%S}-{decision_id or 0}-{self._plans_begun}")
             outcome = enforcer.carry_out(
-                plan_id, gpu_plan, snapshot, self._parts.policy, self.publish
+                plan_id, gpu_plan, self._fresh, self._parts.policy, self.publish
             )
             outcomes.append(outcome)
             self._tally.outcome(outcome)
             with self._facts:
                 self._outcomes = (outcome, *self._outcomes)[:_OUTCOMES_KEPT]
             self.sample()
-            if enforcer.stopping():
-                break
+            if enforcer.stopping() or outcome.kind is OutcomeKind.FAILED:
+                break  # what failed here is not tried on the next GPU; a new decision weighs it
         return tuple(outcomes)
 
     def request(self, plan: Plan) -> tuple[Outcome, ...]:
         """Carry out a plan that a person asked for, between two ticks."""
         with self._deciding:
+            if self._is_stale():
+                self.sample()
             return self.carry_out(plan, None)
 
     def between_ticks(self, work: Callable[[], T]) -> T:
@@ -256,7 +258,7 @@ class Loop:
             gpu_histories=parts.store.gpu_histories(),
             budget_left=self._budget_left(now),
             running=running,
-            withheld=(running.gpu_uuid,) if running else (),
+            withheld=parts.observer.outdated(self._snapshot),
             fenced=enforcer.fenced() if enforcer else (),
             usable_lost=enforcer.usable_lost() if enforcer else (),
             outcomes=outcomes,
@@ -357,6 +359,10 @@ class Loop:
             stepped = abs(drift) > _STEP_SECONDS
             self._clock_step = f"the clock was stepped by {drift:+.0f} s" if stepped else None
         self._last_times = (now, monotonic)
+
+    def _fresh(self) -> NodeSnapshot | None:
+        """Return the newest picture, None if it is too old to act on."""
+        return None if self._is_stale() else self._snapshot
 
     def _is_stale(self) -> bool:
         """Say whether the last sample is too old to be shown."""

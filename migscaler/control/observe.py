@@ -35,6 +35,14 @@ class _GpuMemory:
     touched: frozenset[InstanceSpec] = frozenset()
     acting: bool = False
     own_change: bool = False
+    # Monotonic seconds; a reading begun before it may show the GPU as it was before our change.
+    ended_at: float | None = None
+
+    def is_over(self, reading: NodeReading) -> bool:
+        """Say whether a reading was begun after our last change ended."""
+        if self.acting:
+            return False
+        return self.ended_at is None or reading.taken_monotonic >= self.ended_at
 
 
 class Observer:
@@ -77,11 +85,24 @@ class Observer:
             memory.own_change = True
             memory.touched = memory.touched | frozenset(touched)
 
-    def end_change(self, uuid: GpuUuid) -> None:
-        """Say that our change ended; the next sample still counts what it finds as ours."""
+    def end_change(self, uuid: GpuUuid, at: float | None = None) -> None:
+        """Say that our change ended at a monotonic second (None: no sample is under way).
+
+        What the first sample begun since then finds still counts as ours.
+        """
         memory = self._memories.get(uuid)
         if memory is not None:
+            memory.ended_at = at
             memory.acting = False
+
+    def outdated(self, snapshot: NodeSnapshot | None) -> tuple[GpuUuid, ...]:
+        """Return the GPUs that we are changing, or have changed since the picture was taken."""
+        taken = snapshot.taken_monotonic if snapshot is not None else float("-inf")
+        return tuple(
+            uuid
+            for uuid, memory in sorted(self._memories.items())
+            if memory.acting or (memory.ended_at is not None and taken < memory.ended_at)
+        )
 
     def record_mode(self, uuid: GpuUuid, *, wanted: bool) -> None:
         """Keep an operator's wish for a GPU's MIG mode, for the next boot.
@@ -146,20 +167,24 @@ class Observer:
             changed = marks != memory.marks
         ours, touched = memory.own_change, memory.touched
         foreign = changed and not ours
-        if changed or (touched and not memory.acting):
+        is_over = memory.is_over(reading)
+        # Before our first call nothing was made anew, and whoever asks right then must not find
+        # the instances that are to go reborn and unproven.
+        moved = changed or (bool(touched) and is_over)
+        if moved:
             memory.generation += 1
             memory.changed_at = reading.taken_at
         memory.born = {
             mark: memory.generation
-            if foreign or mark not in memory.born or mark[1] in touched
+            if foreign or mark not in memory.born or (moved and mark[1] in touched)
             else memory.born[mark]
             for mark in marks
         }
         first = memory.marks is None
         memory.marks = marks
-        if not memory.acting:
+        if is_over:
             memory.touched, memory.own_change = frozenset(), False
-        if changed or first or (touched and not memory.acting):
+        if moved or first:
             self._record(gpu, reading, memory)
         return foreign and not first
 
