@@ -1,7 +1,8 @@
 """A node at work in one process: builds it, reloads it, and gives it to commands."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
+from migscaler.model.profile import InstanceSpec
 from migscaler.model.stats import CallStats, JobStats
 from migscaler.model.status import Status
 from migscaler.web.views import status_view
@@ -86,18 +88,26 @@ class Runtime:
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
         """End the plans found open (of `only` these GPUs); only report them unless `act`."""
         ground = self._assembly.ground
-        return self.loop.between_ticks(
-            lambda: settle(
-                store=ground.store,
-                reader=ground.reader,
-                writer=ground.writer,
-                scheduler=self._assembly.scheduler,
-                clock=ground.clock,
-                boot_id=ground.boot_id,
-                act=act,
-                only=only,
-            )
-        )
+
+        def work() -> tuple[Outcome, ...]:
+            ours = {
+                plan.gpu_uuid: tuple(step.spec for step in plan.steps)
+                for plan in ground.store.open_plans()
+                if act and (only is None or plan.gpu_uuid in only)
+            }
+            with self._our_change(ours):
+                return settle(
+                    store=ground.store,
+                    reader=ground.reader,
+                    writer=ground.writer,
+                    scheduler=self._assembly.scheduler,
+                    clock=ground.clock,
+                    boot_id=ground.boot_id,
+                    act=act,
+                    only=only,
+                )
+
+        return self.loop.between_ticks(work)
 
     def reload(self) -> tuple[str, ...]:
         """Read the file anew, all or nothing; returns what is wrong with it, in words."""
@@ -215,17 +225,35 @@ class Runtime:
     def _restore(self, act_on: frozenset[GpuUuid]) -> tuple[Outcome, ...]:
         """Make again what a reboot took away, on these GPUs."""
         ground, on_boot = self._assembly.ground, self.loaded.settings.on_boot
-        return restore(
-            store=ground.store,
-            reader=ground.reader,
-            writer=ground.writer,
-            scheduler=self._assembly.scheduler,
-            clock=ground.clock,
-            boot_id=ground.boot_id,
-            layout=on_boot.layout,
-            mig_mode=on_boot.mig_mode,
-            act_on=act_on,
-        )
+        with self._our_change(dict.fromkeys(act_on, ())):
+            return restore(
+                store=ground.store,
+                reader=ground.reader,
+                writer=ground.writer,
+                scheduler=self._assembly.scheduler,
+                clock=ground.clock,
+                boot_id=ground.boot_id,
+                layout=on_boot.layout,
+                mig_mode=on_boot.mig_mode,
+                act_on=act_on,
+            )
+
+    @contextmanager
+    def _our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:
+        """Let the observer know that what changes on these GPUs meanwhile is our own doing.
+
+        A change of somebody else is adopted: the layout last wanted would be forgotten, and the
+        next reboot would restore nothing.
+        """
+        observer = self._assembly.observer
+        for uuid, specs in touched.items():
+            observer.begin_change(uuid, specs)
+        self.loop.publish()  # their instances' series go before the first call
+        try:
+            yield
+        finally:
+            for uuid in touched:
+                observer.end_change(uuid)
 
     def _node(self) -> Node:
         """Return what commands need."""
