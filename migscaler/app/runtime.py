@@ -253,7 +253,7 @@ class Runtime:
             yield
         finally:
             for uuid in touched:
-                observer.end_change(uuid)
+                observer.end_change(uuid, self._assembly.ground.clock.monotonic())
 
     def _node(self) -> Node:
         """Return what commands need."""
