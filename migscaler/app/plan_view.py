@@ -1,9 +1,10 @@
 """Plans, decisions and outcomes as JSON values; times in ISO 8601, durations in seconds."""
 
 from migscaler.app.nvidia_smi import command_lines
-from migscaler.model.decision import Decision, RuleDecision
+from migscaler.model.decision import Decision
 from migscaler.model.gpu import NodeSnapshot
-from migscaler.model.plan import Gate, GpuPlan, Hold, Outcome, Plan
+from migscaler.model.plan import GpuPlan, Hold, Outcome, Plan
+from migscaler.web.views import gate_view, index_of, rule_view
 
 
 def decision_view(decision: Decision, snapshot: NodeSnapshot) -> dict[str, object]:
@@ -17,7 +18,7 @@ def decision_view(decision: Decision, snapshot: NodeSnapshot) -> dict[str, objec
         "gpu_plans": [] if isinstance(outcome, Hold) else plan_view(outcome, snapshot),
         "wanted": plan_view(wanted, snapshot) if wanted else [],
         "rules": [rule_view(rule) for rule in decision.rules],
-        "gates": [gate_view(gate, snapshot) for gate in decision.gates],
+        "gates": [gate_view(gate, snapshot, trusted=True) for gate in decision.gates],
         "nvidia_smi": list(command_lines(wanted, snapshot)) if wanted else [],
     }
 
@@ -25,36 +26,6 @@ def decision_view(decision: Decision, snapshot: NodeSnapshot) -> dict[str, objec
 def plan_view(plan: Plan, snapshot: NodeSnapshot) -> list[dict[str, object]]:
     """Return the GPU plans in order."""
     return [_gpu_plan_view(gpu_plan, snapshot) for gpu_plan in plan.gpu_plans]
-
-
-def rule_view(rule: RuleDecision) -> dict[str, object]:
-    """Return one rule's numbers."""
-    return {
-        "rule": rule.rule,
-        "size": rule.size,
-        "floor": rule.floor,
-        "in_use": rule.in_use,
-        "supply": rule.supply,
-        "wanted": rule.wanted,
-        "target": rule.target,
-        "unmet": rule.unmet,
-        "source_unknown": list(rule.source_unknown),
-        "explanation": rule.explanation,
-    }
-
-
-def gate_view(gate: Gate, snapshot: NodeSnapshot) -> dict[str, object]:
-    """Return one closed gate."""
-    gpu = snapshot.gpu(gate.gpu_uuid) if gate.gpu_uuid else None
-    return {
-        "reason": gate.reason.value,
-        "explanation": gate.explanation,
-        "gpu": gpu.reading.index if gpu else None,
-        "gpu_uuid": gate.gpu_uuid,
-        "rule": gate.rule,
-        "opens_at": gate.opens_at.isoformat() if gate.opens_at else None,
-        "blocks": gate.blocks,
-    }
 
 
 def outcome_view(outcome: Outcome) -> dict[str, object]:
@@ -74,9 +45,8 @@ def outcome_view(outcome: Outcome) -> dict[str, object]:
 
 def _gpu_plan_view(plan: GpuPlan, snapshot: NodeSnapshot) -> dict[str, object]:
     """Return one GPU's change."""
-    gpu = snapshot.gpu(plan.gpu_uuid)
     return {
-        "gpu": gpu.reading.index if gpu else None,
+        "gpu": index_of(snapshot, plan.gpu_uuid),
         "gpu_uuid": plan.gpu_uuid,
         "before": str(plan.before),
         "after": str(plan.after),

@@ -6,7 +6,7 @@ them.
 
 from datetime import datetime
 
-from migscaler.model.decision import HoldRecord
+from migscaler.model.decision import HoldRecord, RuleDecision
 from migscaler.model.demand import SourceStatus
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
 from migscaler.model.ids import GpuUuid
@@ -191,22 +191,24 @@ def instance_view(one: InstanceState, *, trusted: bool) -> View:
 def rules_view(status: Status) -> list[View]:
     """Return what each rule wants, has and lacks."""
     rules = () if status.decision is None else status.decision.rules
-    return [
-        {
-            "rule": rule.rule,
-            "size": rule.size,
-            "wanted": rule.wanted,
-            "in_use": rule.in_use,
-            "supply": rule.supply,
-            "floor": rule.floor,
-            "target": rule.target,
-            "unmet": rule.unmet,
-            "unmet_since": when(rule.unmet_since),
-            "source_unknown": list(rule.source_unknown),
-            "explanation": rule.explanation,
-        }
-        for rule in rules
-    ]
+    return [rule_view(rule) for rule in rules]
+
+
+def rule_view(rule: RuleDecision) -> View:
+    """Return one rule's numbers; `supply` is what is free."""
+    return {
+        "rule": rule.rule,
+        "size": rule.size,
+        "wanted": rule.wanted,
+        "in_use": rule.in_use,
+        "supply": rule.supply,
+        "floor": rule.floor,
+        "target": rule.target,
+        "unmet": rule.unmet,
+        "unmet_since": when(rule.unmet_since),
+        "source_unknown": list(rule.source_unknown),
+        "explanation": rule.explanation,
+    }
 
 
 def gates_view(status: Status, *, trusted: bool) -> list[View]:
