@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from migscaler.control.activity import ActivityBook
 from migscaler.control.aftermath import after_foreign_change
 from migscaler.control.counters import Tally
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
+from migscaler.control.fingerprint import fingerprint
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
 from migscaler.errors import HardwareError, StoreError
@@ -68,6 +70,7 @@ class Parts:
     enforcer: Enforcer | None = None
     job_stats: Callable[[], tuple[JobStats, ...]] = tuple
     config: ConfigStatus = field(default_factory=ConfigStatus)
+    activity: ActivityBook = field(default_factory=ActivityBook)
 
 
 class Loop:
@@ -140,6 +143,11 @@ class Loop:
         fetched = self._parts.gatherer.gather(name)
         self._collected(f"source:{name}", began, problem=fetched.problem)
         return fetched
+
+    def gather_activity(self) -> None:
+        """Ask DCGM for the activity of instances."""
+        began = self._parts.clock.monotonic()
+        self._collected("dcgm", began, problem=self._parts.activity.fetch())
 
     def gather_veto(self, name: str) -> None:
         """Ask one veto condition."""
@@ -307,13 +315,12 @@ class Loop:
 
     def _record(self, inp: DecisionInput, decision: Decision) -> int | None:
         """Record input and decision if it says something new; None if nothing was written."""
-        fingerprint = _fingerprint(decision)
-        if fingerprint == self._recorded:
+        if fingerprint(decision) == self._recorded:
             return None
         number: int | None = None
         try:
             number = self._parts.store.record_decision(inp, decision)
-            self._recorded = fingerprint
+            self._recorded = fingerprint(decision)
         except StoreError as error:
             _log.warning("decision_not_recorded error=%s", error)
         held = decision.outcome if isinstance(decision.outcome, Hold) else None
@@ -389,11 +396,3 @@ class Loop:
                 last_success_at=clock.now() if problem is None else last,
                 problem=problem,
             )
-
-
-def _fingerprint(decision: Decision) -> str:
-    """Return what makes two decisions the same to a reader of the history."""
-    outcome = decision.outcome
-    if isinstance(outcome, Hold):
-        return f"{outcome.reason.value} {decision.wanted}"
-    return str(outcome.gpu_plans)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from migscaler.control.activity import ActivityBook
 from migscaler.errors import StoreError
 from migscaler.model.decision import HoldRecord
 from migscaler.model.gpu import GpuReading, GpuState, InstanceState, NodeReading, NodeSnapshot
@@ -61,14 +62,19 @@ class Observer:
         host: HostProcesses,
         boot_id: str,
         find_owner: Callable[[], str | None],
+        activity: ActivityBook | None = None,
     ) -> None:
-        """Take the ports; generations recorded by an earlier process are read from the store."""
+        """Take the ports; generations recorded by an earlier process are read from the store.
+
+        `activity` adds figures that NVML does not have.
+        """
         self._reader = reader
         self._scheduler = scheduler
         self._store = store
         self._host = host
         self._boot_id = boot_id
         self._find_owner = find_owner
+        self._activity = activity
         self._memories: dict[GpuUuid, _GpuMemory] = {}
         self._idle = IdleMemory()
         self._recorded = {record.gpu_uuid: record for record in store.generations()}
@@ -126,10 +132,13 @@ class Observer:
         allocations = self._scheduler.allocations(reading)
         foreign = {gpu.uuid: self._follow(gpu, reading) for gpu in reading.gpus}
         processes_visible = self._host.visible()
+        born = self._births(reading)
+        if self._activity is not None:
+            reading = self._activity.merge(reading, born)
         self._idle, instances = judge(
             self._idle,
             reading=reading,
-            born=self._births(reading),
+            born=born,
             allocations=allocations,
             holds=holds,
             policy=policy,

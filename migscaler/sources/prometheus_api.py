@@ -6,6 +6,7 @@ deadline and a size limit: a server that drips bytes must not hold up the others
 
 import json
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,42 +76,80 @@ def open_client(connection: Connection) -> httpx.Client:
 
 def ask(connection: Connection, client: httpx.Client, clock: Clock, query: str) -> Answer:
     """Return the answer to an instant query; never raises for what a server or network does."""
-    headers = {"Accept": "application/json"}
+    seconds = connection.timeout.total_seconds()
+    address = f"{connection.url}/api/v1/query"
+    parameters = {"query": query, "timeout": f"{seconds:g}s"}
+    page = get_page(connection, client, clock, address, parameters)
+    return _decode(page.status, page.body) if page.problem is None else Answer(problem=page.problem)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a server answered, within deadline and size; `problem` says why there is nothing.
+
+    `is_refused`: nobody listens at the address.
+    """
+
+    status: int = 0
+    body: bytes = b""
+    problem: str | None = None
+    is_refused: bool = False
+
+
+def get_page(
+    connection: Connection,
+    client: httpx.Client,
+    clock: Clock,
+    address: str,
+    parameters: Mapping[str, str],
+    accept: str = "application/json",
+) -> Page:
+    """Return what is at an address; never raises for what a server or network does."""
+    headers = {"Accept": accept}
     if connection.bearer_token_file is not None:
         try:
             token = connection.bearer_token_file.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            return Answer(problem=f"bearer token can't be read: {error}")
+            return Page(problem=f"bearer token can't be read: {error}")
         headers["Authorization"] = f"Bearer {token}"
     try:
-        status, body = _request(connection, client, clock, query, headers)
+        request = client.build_request("GET", address, params=parameters or None, headers=headers)
+        return _read(client, clock, connection.timeout.total_seconds(), request)
     except (httpx.HTTPError, httpx.InvalidURL, _Refused) as error:
         words = str(error) or type(error).__name__
-        return Answer(problem=_short(f"{connection.url} did not answer: {words}"))
-    return _decode(status, body)
+        problem = _short(f"{connection.url} did not answer: {words}")
+        return Page(problem=problem, is_refused=_nobody_listens(error))
 
 
 class _Refused(MigscalerError):
     """The answer is too slow or too large to be read on."""
 
 
-def _request(
-    connection: Connection, client: httpx.Client, clock: Clock, query: str, headers: dict[str, str]
-) -> tuple[int, bytes]:
+def _nobody_listens(error: BaseException) -> bool:
+    """Say whether a request failed because no process has the port."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _read(client: httpx.Client, clock: Clock, seconds: float, request: httpx.Request) -> Page:
     """Return status and body, within deadline and size."""
-    seconds = connection.timeout.total_seconds()
     deadline = clock.monotonic() + seconds
-    address = f"{connection.url}/api/v1/query"
-    parameters = {"query": query, "timeout": f"{seconds:g}s"}
     body = bytearray()
-    with client.stream("GET", address, params=parameters, headers=headers) as response:
+    response = client.send(request, stream=True)
+    try:
         for piece in response.iter_bytes():
             body += piece
             if len(body) > MAX_BYTES:
                 raise _Refused(f"more than {MAX_BYTES} bytes")
             if clock.monotonic() > deadline:
                 raise _Refused(f"not complete within {seconds:g} s")
-        return response.status_code, bytes(body)
+    finally:
+        response.close()
+    return Page(status=response.status_code, body=bytes(body))
 
 
 def _decode(status: int, body: bytes) -> Answer:
