@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from migscaler.app.config.settings import (
     state_directory,
 )
 from migscaler.app.device_nodes import make_device_nodes
+from migscaler.app.edges import WindowEdges
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
 from migscaler.app.runtime import Outside, Runtime
@@ -133,7 +134,9 @@ class Daemon:
             ),
         )
         self._begun = threading.Event()
-        self._edge_told: datetime | None = None
+        self._edges = WindowEdges(
+            self.runtime.loop.window_edge, self._clock, partial(self._jobs.soon, "tick")
+        )
         self._server = self._make_server(in_force.loaded.settings)
         self._config_stamp = self._stamp()
 
@@ -186,7 +189,7 @@ class Daemon:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
             self._jobs.supervise()
             self.runtime.loop.publish_if_stale()
-            self._follow_windows()
+            self._edges.look()
             if self._reload.is_set() or self._stamp() != self._config_stamp:
                 self._reload.clear()
                 self._config_stamp = self._stamp()
@@ -195,13 +198,6 @@ class Daemon:
             if watchdog is not None and now - told >= watchdog / 2 and not self._jobs.silent():
                 notify("WATCHDOG=1")
                 told = now
-
-    def _follow_windows(self) -> None:
-        """Decide at once when a calendar window opens or closes, not at the next tick."""
-        edge = self.runtime.loop.window_edge()
-        if edge is not None and edge != self._edge_told and self._clock.now() >= edge:
-            self._edge_told = edge
-            self._jobs.soon("tick")
 
     def _end(self) -> int:
         """Stop acting, let a plan under way end, stop serving."""
@@ -242,7 +238,7 @@ class Daemon:
                 name="tick",
                 concern="policy",
                 every=policy.tick,
-                run=loop.tick,
+                run=self.runtime.tick,
                 longest=_LONGEST_TICK + 2 * policy.pace.gpus_at_once * policy.pace.fence_max,
             ),
             Job(

@@ -119,16 +119,18 @@ class Jobs:
                 and now - self._beats[job.name].started > job.longest.total_seconds()
             )
 
-    def soon(self, name: str) -> None:
+    def soon(self, name: str) -> bool:
         """Run a job now and count its period from here; not to be called by a job.
 
-        A job that is running already, or that is not there, is left alone.
+        A job that is running already, or that is not there, is left alone: False.
         """
         with self._lock:
             beat = self._beats.get(name)
             is_idle = beat is not None and not beat.running
-        if is_idle and self._scheduler is not None:
-            self._scheduler.modify_job(name, next_run_time=self._clock.now())
+        if not is_idle or self._scheduler is None:
+            return False
+        self._scheduler.modify_job(name, next_run_time=self._clock.now())
+        return True
 
     def supervise(self) -> None:
         """Replace the scheduler if jobs have gone silent; the main thread calls this."""

@@ -68,7 +68,7 @@ def test_job_brought_forward_runs_long_before_its_time(jobs: tuple[Jobs, HandClo
     assert runs.wait()
     _until_counted(made, 1)
 
-    made.soon("tick")
+    assert made.soon("tick") is True
 
     assert runs.wait()
     _until_counted(made, 2)
@@ -80,8 +80,7 @@ def test_unknown_job_is_not_brought_forward(jobs: tuple[Jobs, HandClock]) -> Non
     made, _ = jobs
     made.start(())
 
-    made.soon("tick")
-
+    assert made.soon("tick") is False
     assert made.stats() == ()
 
 
@@ -102,6 +101,7 @@ def test_run_that_does_not_end_is_stuck_and_never_silent(jobs: tuple[Jobs, HandC
     before = made.stuck()
     clock.sleep(2)
     stuck, silent = made.stuck(), made.silent()
+    assert made.soon("sample") is False
     made.stop()
     runs.may_end.release(2)
 
