@@ -18,7 +18,8 @@ from migscaler.control.loop import Loop, Parts
 from migscaler.control.mig_mode import ModeSwitch
 from migscaler.control.recovery import restore, settle
 from migscaler.errors import CommandRefused, ConfigError, StoreError
-from migscaler.model.gpu import GpuState
+from migscaler.model.decision import Decision
+from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
@@ -60,6 +61,8 @@ class Runtime:
         self._outside = outside
         self.in_force = in_force
         self._settled_at = float("-inf")
+        self._begun = False
+        self._restore_due: frozenset[GpuUuid] = frozenset()
         self.loop = Loop(self._parts(in_force))
         self.commands = NodeCommands(self._node())
 
@@ -69,7 +72,10 @@ class Runtime:
         return self.in_force.loaded
 
     def begin(self) -> None:
-        """Read the node, settle what was left open, restore what a reboot took away."""
+        """Read the node, settle what was left open, restore what a reboot took away.
+
+        Without a driver nothing of it can be done; `tick` does it as soon as there is one.
+        """
         snapshot = self.loop.sample()
         if snapshot is None:
             return
@@ -79,10 +85,39 @@ class Runtime:
             alone = self._acts_alone()
             self.loop.note_outcomes(self.settle(bool(alone), alone), "settle")
             self.loop.note_outcomes(self._restore(alone), "restore")
+            self._restore_due = self._not_restored()
+            self._begun = True
             if self.in_force.status.valid and self.in_force.status.path:
                 store.write_good_config(self.loaded.text, self.loaded.sha256)
         except StoreError as error:
             _log.error("start_not_recorded error=%s", error)
+        self.loop.sample()
+
+    def tick(self) -> Decision | None:
+        """Do what of the start is still to be done, then decide and act."""
+        if not self._begun and self.loop.status().snapshot is not None:
+            self.begin()
+        self._restore_late()
+        return self.loop.tick()
+
+    def _not_restored(self) -> frozenset[GpuUuid]:
+        """Return the GPUs that the start could not look at, or was not to touch while paused."""
+        snapshot, store = self.loop.status().snapshot, self._assembly.ground.store
+        wanted = frozenset(record.gpu_uuid for record in store.wanted() if len(record.layout))
+        if store.pause() is not None:
+            return wanted
+        return wanted - _readable(snapshot)
+
+    def _restore_late(self) -> None:
+        """Restore GPUs that answer only now, or that a pause kept from it."""
+        if not self._restore_due or self._assembly.ground.store.pause() is not None:
+            return
+        due = self._restore_due & _readable(self.loop.status().snapshot)
+        if not due:
+            return
+        outcomes = self._restore(self._acts_alone() & due)
+        self._restore_due -= due
+        self.loop.note_outcomes(tuple(o for o in outcomes if o.gpu_uuid in due), "restore")
         self.loop.sample()
 
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
@@ -223,20 +258,32 @@ class Runtime:
         )
 
     def _restore(self, act_on: frozenset[GpuUuid]) -> tuple[Outcome, ...]:
-        """Make again what a reboot took away, on these GPUs."""
+        """Make again what a reboot took away, on these GPUs.
+
+        Not where somebody else owns the layouts, nor beside a plan that could not be settled: two
+        would undo each other's work.
+        """
         ground, on_boot = self._assembly.ground, self.loaded.settings.on_boot
-        with self._our_change(dict.fromkeys(act_on, ())):
-            return restore(
-                store=ground.store,
-                reader=ground.reader,
-                writer=ground.writer,
-                scheduler=self._assembly.scheduler,
-                clock=ground.clock,
-                boot_id=ground.boot_id,
-                layout=on_boot.layout,
-                mig_mode=on_boot.mig_mode,
-                act_on=act_on,
-            )
+        snapshot = self.loop.status().snapshot
+        if snapshot is None or snapshot.foreign_owner is not None or snapshot.vgpu_guest:
+            act_on = frozenset()
+        act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
+
+        def work() -> tuple[Outcome, ...]:
+            with self._our_change(dict.fromkeys(act_on, ())):
+                return restore(
+                    store=ground.store,
+                    reader=ground.reader,
+                    writer=ground.writer,
+                    scheduler=self._assembly.scheduler,
+                    clock=ground.clock,
+                    boot_id=ground.boot_id,
+                    layout=on_boot.layout,
+                    mig_mode=on_boot.mig_mode,
+                    act_on=act_on,
+                )
+
+        return self.loop.between_ticks(work)
 
     @contextmanager
     def _our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:
@@ -306,6 +353,12 @@ class Runtime:
             record_wish=lambda gpu, on: observer.record_mode(gpu.uuid, wanted=on),
             find_clients=client_finder(ground.roots.proc),
         )
+
+
+def _readable(snapshot: NodeSnapshot | None) -> frozenset[GpuUuid]:
+    """Return the GPUs whose instances are known."""
+    gpus = () if snapshot is None else snapshot.gpus
+    return frozenset(gpu.uuid for gpu in gpus if gpu.instances is not None)
 
 
 def fixed_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[str, ...]:
