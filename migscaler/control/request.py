@@ -29,9 +29,8 @@ def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
     missing = [spec for spec in pinned if spec not in after]
     if missing:
         state = next(s for s in gpu.instances if s.spec == missing[0])
-        raise CommandRefused(
-            f"{missing[0]} on GPU {gpu.reading.index} must stay: {state.explanation or state.pin}"
-        )
+        why = state.explanation or (state.pin.value if state.pin else "")
+        raise CommandRefused(f"{missing[0]} on GPU {gpu.reading.index} must stay: {why}")
     if after == before:
         return None
     if not len(after):
