@@ -1,5 +1,6 @@
 """The daemon: one process per node, from start to SIGTERM."""
 
+import gc
 import logging
 import os
 import signal
@@ -175,6 +176,8 @@ class Daemon:
         notify("READY=1", f"STATUS=serving {page}")
         if self._options.on_ready is not None:
             self._options.on_ready(page)
+        # What start-up made stays: the collector need not walk it again and again.
+        gc.freeze()
         self._watch()
         return self._end()
 

@@ -4,6 +4,7 @@ Imports as little as it can: pynvml, the model and the reader. A fault in the dr
 this process and not the exporter.
 """
 
+import gc
 import os
 import select
 import signal
@@ -47,6 +48,8 @@ def _serve(connection: Connection) -> None:
         setup.prepare()
     reader = NvmlReader(setup.clock, setup.make_host())
     operations = _operations(reader, NvmlWriter(reader))
+    # What was imported stays: the collector need not walk it again and again.
+    gc.freeze()
     send(connection, Reply(stats=reader.take_call_stats()))
     try:
         while isinstance(request := receive(connection), Request):

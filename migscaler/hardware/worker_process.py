@@ -1,6 +1,7 @@
 """One child process for NVML, from start to end, however it ends."""
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -45,6 +46,9 @@ class WorkerProcess:
             )
         self._models: dict[GpuUuid, GpuModel | None] = {}
         self._connection = Connection(ours.detach())
+        # Connection.poll makes a selector each time it is asked.
+        self._poller = select.poll()
+        self._poller.register(self._connection, select.POLLIN)
         try:
             self._exchange(setup, "start", start_seconds)
         except (DeadlineExceeded, ConnectionError):
@@ -81,7 +85,7 @@ class WorkerProcess:
     def _exchange(self, message: Setup | Request, name: str, seconds: float) -> Reply:
         try:
             send(self._connection, message)
-            if not self._connection.poll(seconds):
+            if not self._poller.poll(seconds * 1_000):
                 raise DeadlineExceeded(name, seconds)
             reply = receive(self._connection)
         except (EOFError, OSError) as error:
