@@ -240,8 +240,9 @@ class Loop:
         )
 
     def publish(self) -> None:
-        """Hand the present state to whoever shows it, as one value."""
-        self._parts.publish(self.status())
+        """Hand the present state to whoever shows it; never an older one after a newer one."""
+        with self._facts:
+            self._parts.publish(self.status())
 
     def status(self) -> Status:
         """Return everything there is to show now."""

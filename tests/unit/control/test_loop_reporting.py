@@ -1,8 +1,12 @@
 """What a loop tells of windows, driver and collectors, for those who watch it."""
 
+import threading
+from dataclasses import replace
 from datetime import timedelta
 
 from migscaler.model.demand import VetoStatus
+from migscaler.model.stats import JobStats
+from migscaler.model.status import ConfigStatus
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails
 from tests.unit.control.room import room
@@ -55,3 +59,31 @@ def test_silent_veto_is_a_collector_that_failed() -> None:
     assert (found.name, found.success) == ("veto:maintenance", False)
     assert found.problem == "connection refused"
     assert found.last_success_at is None
+
+
+def test_older_state_is_never_published_over_a_newer_one() -> None:
+    """A sample that was slow to publish used to show again what a plan had already withheld."""
+    gathering, go_on = threading.Event(), threading.Event()
+
+    def slow_once() -> tuple[JobStats, ...]:
+        if not gathering.is_set():
+            gathering.set()
+            assert go_on.wait(10)
+        return ()
+
+    with room("7g@0") as made:
+        loop = made.loop()
+        loop.reconfigure(replace(loop.parts, config=ConfigStatus(sha256="old")))
+        slow = replace(loop.parts, job_stats=slow_once)
+        newer = replace(loop.parts, config=ConfigStatus(sha256="new"))
+        first = threading.Thread(target=lambda: loop.reconfigure(slow))
+        second = threading.Thread(target=lambda: loop.reconfigure(newer))
+        first.start()
+        assert gathering.wait(10)
+        second.start()
+        second.join(0.2)
+        go_on.set()
+        first.join(10)
+        second.join(10)
+
+    assert [status.config.sha256 for status in made.shown[-2:]] == ["old", "new"]
