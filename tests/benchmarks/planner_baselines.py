@@ -71,11 +71,12 @@ def first_fit_decreasing(problem: Problem) -> Outcome:
     for tier in problem.tiers:
         for want in tier.wants:
             left[want.key] = left.get(want.key, 0) + want.count
-    kept, surplus = [], []
+    kept: list[tuple[InstanceSpec, ...]] = []
+    surplus: list[tuple[InstanceSpec, ...]] = []
     for gpu in _sorted(problem):
         keys = dict(gpu.keys)
         stays = list(gpu.pinned)
-        extra = []
+        extra: list[InstanceSpec] = []
         for spec in gpu.idle:
             key = keys.get(spec.profile, "")
             (stays if left.get(key, 0) > 0 else extra).append(spec)
@@ -149,12 +150,12 @@ def _instance_by_instance(
     """Create what is missing at the first place that fits beside `kept`."""
     gpus = _sorted(problem)
     spaces = {gpu.model.name: make_space(gpu.model) for gpu in gpus[:64]}
-    states = []
+    states: list[tuple[Space, int, int]] = []
     for gpu, specs in zip(gpus, kept, strict=True):
         space = spaces.setdefault(gpu.model.name, make_space(gpu.model))
         state = space.state(space.bits(specs) or 0)
         assert state is not None
-        states.append([space, state[0], state[1]])
+        states.append((space, state[0], state[1]))
     total: dict[str, int] = {}
     for gpu in gpus:
         for key, count in _serving(gpu, gpu.layout).items():
@@ -175,12 +176,16 @@ def _instance_by_instance(
                 created += 1
                 total[want.key] = total.get(want.key, 0) + 1
     dropped = sum(
-        bool(spec.mask & state[1]) for specs, state in zip(surplus, states) for spec in specs
+        bool(spec.mask & mask)
+        for specs, (_, mask, _used) in zip(surplus, states, strict=True)
+        for spec in specs
     )
     return Outcome(tier_unmet(problem, total), created + dropped)
 
 
-def _place(gpus: list[PlanGpu], states: list[list], key: str, start: int) -> int | None:  # type: ignore[type-arg] # [Space, mask, use]
+def _place(
+    gpus: list[PlanGpu], states: list[tuple[Space, int, int]], key: str, start: int
+) -> int | None:
     """Take the first free place of a key from a GPU on; say on which GPU it was."""
     for number in range(start, len(gpus)):
         space, mask, use = states[number]
@@ -189,6 +194,6 @@ def _place(gpus: list[PlanGpu], states: list[list], key: str, start: int) -> int
             if spec.profile not in names or space.memory[item] & mask:
                 continue
             if not (use + space.uses[item]) & space.over:
-                states[number] = [space, mask | space.memory[item], use + space.uses[item]]
+                states[number] = (space, mask | space.memory[item], use + space.uses[item])
                 return number
     return None

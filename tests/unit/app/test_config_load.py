@@ -372,9 +372,12 @@ def test_state_directory_is_the_first_that_is_told() -> None:
     assert state_directory(default, {"HOME": "/h"}, 7) == Path("/h/.local/state/migscaler")
 
 
-def test_socket_lies_in_the_state_directory_unless_named() -> None:
+def test_socket_lies_where_named_then_in_the_units_directory_then_beside_the_state() -> None:
     default = load_text("", "x").settings
     named = load_text("web: {unix_socket: /run/m.sock}", "x").settings
 
-    assert socket_path(default, Path("/s")) == Path("/s/migscaler.sock")
-    assert socket_path(named, Path("/s")) == Path("/run/m.sock")
+    unit = {"RUNTIME_DIRECTORY": "/run/migscaler"}
+
+    assert socket_path(default, Path("/s"), {}) == Path("/s/migscaler.sock")
+    assert socket_path(default, Path("/s"), unit) == Path("/run/migscaler/migscaler.sock")
+    assert socket_path(named, Path("/s"), unit) == Path("/run/m.sock")
