@@ -262,6 +262,9 @@ class Daemon:
             )
             for veto in loaded.settings.vetoes
         ]
+        if (dcgm := loaded.settings.activity) is not None:
+            ask = loop.gather_activity
+            jobs.append(Job(name="dcgm", concern="sources", every=dcgm.interval, run=ask))
         self._jobs.start(tuple(jobs))
 
     def _source_job(self, source: SourceSettings) -> Job:

@@ -43,7 +43,7 @@ def usual_socket(config: Path | None, state_dir: Path | None) -> Path:
 
 @contextmanager
 def open_local(options: LocalOptions) -> Iterator[Runtime]:
-    """Give the node for one block: one sample is taken, nothing is settled or changed unasked.
+    """Give the node for one block: it is sampled, nothing is settled or changed unasked.
 
     Everything is pinned `unknown`: idleness takes watching, which is the daemon's work.
 
@@ -60,6 +60,9 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
     runtime = Runtime(assembly, in_force, _alone(reader))
     try:
         runtime.loop.sample()
+        if in_force.loaded.settings.activity is not None:
+            runtime.loop.gather_activity()
+            runtime.loop.sample()
         yield runtime
     finally:
         reader.close()

@@ -16,6 +16,7 @@ from migscaler.app.config.settings import (
     SourceSettings,
 )
 from migscaler.app.hooks import run_hooks
+from migscaler.control.activity import ActivityBook
 from migscaler.control.enforce import Enforcer
 from migscaler.control.executor import AfterChange, Executor
 from migscaler.control.gather import Gatherer
@@ -32,6 +33,7 @@ from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.bare import BareHost, BareScheduler
 from migscaler.schedulers.owners import HostRoots
 from migscaler.sources import calendar
+from migscaler.sources.dcgm import DcgmSettings, DcgmSource
 from migscaler.sources.ports import DemandSource
 from migscaler.sources.prometheus import PrometheusSettings, PrometheusSource, PrometheusVeto
 from migscaler.sources.prometheus_api import Connection, open_client
@@ -69,6 +71,7 @@ class Assembly:
             host=BareHost(host=ground.host, roots=ground.roots),
             wait_max_age=_WAITS_HOLD,
         )
+        self.activity = ActivityBook()
         self.observer = Observer(
             reader=ground.reader,
             scheduler=self.scheduler,
@@ -76,6 +79,7 @@ class Assembly:
             host=ground.host,
             boot_id=ground.boot_id,
             find_owner=self.scheduler.foreign_owner,
+            activity=self.activity,
         )
         self._clients: dict[Connection, httpx.Client] = {}
         self._hooks = HookSettings(after_change=(), timeout=timedelta(seconds=30))
@@ -97,6 +101,7 @@ class Assembly:
         """
         policy, settings = loaded.policy, loaded.settings
         self._hooks = settings.hooks
+        self.activity.configure(self._dcgm(settings.activity))
         return Parts(
             observer=self.observer,
             gatherer=self._gatherer(settings),
@@ -110,6 +115,7 @@ class Assembly:
             enforcer=self._enforcer if may_act and acts(policy) else None,
             job_stats=job_stats,
             config=config,
+            activity=self.activity,
         )
 
     def close(self) -> None:
@@ -144,6 +150,13 @@ class Assembly:
                 return PushSource(name=source.name, book=self.ground.store, clock=self.ground.clock)
             case SchedulerSettings():
                 return SchedulerSource(self.scheduler)
+
+    def _dcgm(self, settings: DcgmSettings | None) -> DcgmSource | None:
+        """Return what measures activity where NVML does not, None if nothing does."""
+        if settings is None:
+            return None
+        client = self._client(settings.connection)
+        return DcgmSource(settings=settings, client=client, clock=self.ground.clock)
 
     def _client(self, connection: Connection) -> httpx.Client:
         """Return the client for a server, opened once."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from migscaler.app.config.activity_model import ActivitySection, DcgmQuerySection
 from migscaler.app.config.model import Config, GpuSection, RuleSection
 from migscaler.app.config.references import SCHEDULER
 from migscaler.app.config.settings import (
@@ -39,6 +40,7 @@ from migscaler.model.policy import (
     Rule,
     SourcePolicy,
 )
+from migscaler.sources.dcgm import DcgmSettings
 from migscaler.sources.prometheus import PrometheusSettings, VetoSettings
 from migscaler.sources.prometheus_api import Connection
 
@@ -152,6 +154,28 @@ def _settings(config: Config, sources: dict[str, AnySource], declared: bool) -> 
         scheduler=config.scheduler,
         log=LogSettings(level=config.log.level, format=config.log.format),
         state_dir=Path(config.state_dir) if config.state_dir else None,
+        activity=_activity(config.activity),
+    )
+
+
+def _activity(section: ActivitySection) -> DcgmSettings | None:
+    """Return where DCGM's figures come from, None if from nowhere."""
+    if section.dcgm is not None:
+        page = section.dcgm
+        return DcgmSettings(
+            connection=Connection(url=page.url, timeout=page.timeout),
+            interval=page.interval,
+            max_age=page.max_age,
+            through_prometheus=False,
+        )
+    if section.prometheus is None:
+        return None
+    return DcgmSettings(
+        connection=_connection(section.prometheus),
+        interval=section.prometheus.interval,
+        max_age=section.prometheus.max_age,
+        through_prometheus=True,
+        host=section.prometheus.host,
     )
 
 
@@ -193,8 +217,8 @@ def _source_settings(
             )
 
 
-def _connection(source: PrometheusSection) -> Connection:
-    """Return how a source's server is reached."""
+def _connection(source: PrometheusSection | DcgmQuerySection) -> Connection:
+    """Return how a Prometheus server is reached."""
     return Connection(
         url=source.url,
         timeout=source.timeout,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from migscaler.app.config.activity_model import ActivitySection
 from migscaler.app.config.fields import (
     Bytes,
     Command,
@@ -290,6 +291,9 @@ class Config(Section):
 
     idle: IdleSection = IdleSection()
     """When an instance counts as idle. Default: as its keys say."""
+
+    activity: ActivitySection = ActivitySection()
+    """Activity per instance from DCGM, for A100 and A30. Default: none but NVML's own."""
 
     sources: dict[Name, AnySource] = Field(default_factory=dict)
     """Where demand comes from, by name; scheduler is always there. Default {}: no other."""

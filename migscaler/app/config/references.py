@@ -5,7 +5,9 @@ Each check yields (path, problem, remedy); it passes over values that are broken
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from urllib.parse import urlsplit
 
+from migscaler.app.config.activity_model import DcgmQuerySection, DcgmSection
 from migscaler.app.config.model import Config, IdleSection, PaceSection, SamplingSection
 from migscaler.app.config.raw import Raw
 from migscaler.app.config.source_model import PrometheusSection, PushSection, SchedulerSection
@@ -38,6 +40,7 @@ def problems_between(value: object) -> Iterator[Problem]:
         _vetoes,
         _times,
         _evidence,
+        _activity,
         _web,
     )
     for check in checks:
@@ -260,6 +263,42 @@ def _evidence(root: Raw) -> Iterator[Problem]:
     for path, text in idle.texts("evidence"):
         if named.count(text) > 1 and path[-1] != named.index(text):
             yield path, f"{text!r} stands twice", "name it once"
+
+
+def _activity(root: Raw) -> Iterator[Problem]:
+    """Activity comes from one place, and its figures are younger than the time that proves idle."""
+    activity = root.part("activity")
+    models: dict[str, type[DcgmSection | DcgmQuerySection]] = {
+        "dcgm": DcgmSection,
+        "prometheus": DcgmQuerySection,
+    }
+    given = [key for key in models if activity.has(key)]
+    if len(given) == 2:
+        problem = "activity can't come from dcgm and prometheus at once"
+        yield activity.at("prometheus"), problem, "keep the one that is nearer to the exporter"
+    for key in given:
+        section, fields = activity.part(key), models[key].model_fields
+        yield from _figures(root, section, fields["interval"].default, fields["max_age"].default)
+    url = activity.part("dcgm").text("url")
+    if url is not None and url.startswith("http") and not urlsplit(url).path.strip("/"):
+        remedy = f'write the whole address: "{url.rstrip("/")}/metrics"'
+        yield activity.part("dcgm").at("url"), f"{url} names no page", remedy
+
+
+def _figures(
+    root: Raw, section: Raw, default_interval: timedelta, default_age: timedelta
+) -> Iterator[Problem]:
+    """A figure holds until the next one, and not for as long as idleness takes to prove."""
+    interval = section.duration("interval", default_interval)
+    max_age = section.duration("max_age", default_age)
+    where = section.at("max_age") if section.has("max_age") else section.path
+    if interval is not None and max_age is not None and interval >= max_age:
+        remedy = "write a longer max_age or a shorter interval"
+        yield where, "interval is not shorter than max_age", remedy
+    idle = root.part("idle").duration("after", IdleSection().after)
+    if max_age is not None and idle is not None and max_age >= idle:
+        remedy = "write a shorter max_age, or a longer idle.after"
+        yield where, "max_age is not shorter than idle.after", remedy
 
 
 def _web(root: Raw) -> Iterator[Problem]:

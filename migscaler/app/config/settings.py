@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from migscaler.model.ids import SourceName
+from migscaler.sources.dcgm import DcgmSettings
 from migscaler.sources.prometheus import PrometheusSettings, VetoSettings
 
 
@@ -72,7 +73,8 @@ class Settings:
     """Everything in the file that decisions do not depend on.
 
     `windows` are the texts of all windows of the policy, each once, in file order: what the
-    calendar has to answer for at every tick. `state_dir` is None unless the file names it.
+    calendar has to answer for at every tick. `state_dir` is None unless the file names it,
+    `activity` None without DCGM.
     """
 
     mode: str
@@ -86,6 +88,7 @@ class Settings:
     scheduler: str
     log: LogSettings
     state_dir: Path | None = None
+    activity: DcgmSettings | None = None
 
 
 SOCKET_NAME = "migscaler.sock"
