@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from starlette.types import Receive, Scope, Send
+
 from migscaler.metrics.exposition import Renderer
 from migscaler.model.gpu import GpuState, PinReason
 from migscaler.model.status import Status
@@ -38,6 +40,8 @@ class Figures:
     first_p99: float
     cached_p50: float
     cached_p99: float
+    floor_p50: float
+    floor_p99: float
     parallel_p50: float
     parallel_p99: float
 
@@ -73,18 +77,37 @@ def scrape(connection: http.client.HTTPConnection) -> bytes:
     return connection.getresponse().read()
 
 
+async def fixed_answer(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 16 kB that are always the same: what the server and the client cost alone."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": _FIXED_HEADERS})
+    await send({"type": "http.response.body", "body": _FIXED_BODY})
+
+
+_FIXED_BODY = b"x" * 16_000
+_FIXED_HEADERS = [(b"content-length", b"16000"), (b"content-type", b"text/plain")]
+
+
 def one_after_another(
-    address: tuple[str, int], publish: Callable[[Status], None], rounds: int
-) -> tuple[list[float], list[float]]:
-    """Return the times of the first and of the second scrape of each new status."""
-    connection = http.client.HTTPConnection(*address)
-    first, cached = [], []
+    address: tuple[str, int],
+    floor: tuple[str, int],
+    publish: Callable[[Status], None],
+    rounds: int,
+) -> tuple[list[float], list[float], list[float]]:
+    """Return the times of the first and second scrape of each new status, and of a fixed answer.
+
+    They take turns, so that whatever else the machine does meets all three alike.
+    """
+    connection, other = http.client.HTTPConnection(*address), http.client.HTTPConnection(*floor)
+    first, cached, fixed = [], [], []
     for status in [full_node(n) for n in range(rounds)]:
         publish(status)
         first.append(timed(lambda: scrape(connection)))
         cached.append(timed(lambda: scrape(connection)))
+        fixed.append(timed(lambda: scrape(other)))
     connection.close()
-    return first[5:], cached[5:]
+    other.close()
+    return first[5:], cached[5:], fixed[5:]
 
 
 def _scraper(address: tuple[str, int], scrapes: int, times: list[float]) -> None:
@@ -135,12 +158,18 @@ def measure(rounds: int = 300, scrapes: int = 60) -> Figures:
     renderer.publish(full_node(0))
     server = WebServer(create_app(renderer.render, lambda: None), "127.0.0.1:0")
     server.start()
+    floor = WebServer(fixed_answer, "127.0.0.1:0")
+    floor.start()
     assert server.address is not None
+    assert floor.address is not None
     try:
-        first, cached = one_after_another(server.address, renderer.publish, rounds)
+        first, cached, fixed = one_after_another(
+            server.address, floor.address, renderer.publish, rounds
+        )
         parallel = in_parallel(server.address, renderer.publish, scrapes)
     finally:
         server.stop()
+        floor.stop()
     plain = renderer.render().body
     return Figures(
         series=sum(not line.startswith(b"#") for line in plain.splitlines()),
@@ -150,6 +179,8 @@ def measure(rounds: int = 300, scrapes: int = 60) -> Figures:
         first_p99=percentile(first, 0.99),
         cached_p50=percentile(cached, 0.5),
         cached_p99=percentile(cached, 0.99),
+        floor_p50=percentile(fixed, 0.5),
+        floor_p99=percentile(fixed, 0.99),
         parallel_p50=percentile(parallel, 0.5),
         parallel_p99=percentile(parallel, 0.99),
     )
@@ -163,6 +194,8 @@ def report(figures: Figures) -> str:
 |---|---|---|---|
 | first of a snapshot, over HTTP | {figures.first_p50:.1f} ms | {figures.first_p99:.1f} ms | 30 ms |
 | cached, over HTTP | {figures.cached_p50:.1f} ms | {figures.cached_p99:.1f} ms | 3 ms |
+| a fixed answer of 16 kB by the same server, for comparison | {figures.floor_p50:.1f} ms \
+| {figures.floor_p99:.1f} ms | |
 | {SCRAPERS} at once | {figures.parallel_p50:.1f} ms | {figures.parallel_p99:.1f} ms | 50 ms |
 """
 
