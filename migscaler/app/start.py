@@ -73,11 +73,11 @@ def _fallen_back(path: Path, error: ConfigError, store: Store | None) -> InForce
             loaded = load_text(good.text, f"last good file of {good.at:%Y-%m-%d %H:%M} UTC")
             what = f"the last good one of {good.at:%Y-%m-%d %H:%M} UTC is in force"
         except ConfigError:
-            loaded = None
+            good = None
     loaded = loaded or load_text(NOTHING_CONFIGURED, "built-in")
     status = ConfigStatus(
         path=str(path),
-        sha256=loaded.sha256,
+        sha256=loaded.sha256 if good is not None else None,
         valid=False,
         last_reload_success=False,
         problems=problems,

@@ -97,7 +97,18 @@ def test_page_says_in_words_what_happens(page: Page, node: Node) -> None:
     assert page.get_by_text("Waiting to make GPU 2 finer").is_visible()
     assert page.get_by_text("Paused").is_visible()
     assert page.get_by_text("opens in 1 min 15 s").is_visible()
-    assert page.get_by_role("row", name="notebooks 1g 11 9 7 2").is_visible()
+    assert page.get_by_role("row", name="notebooks 1g 11 7 2 2").is_visible()
+
+
+def test_card_is_as_high_as_what_it_says(page: Page, node: Node) -> None:
+    """The card of the sources used to be stretched to the height of its neighbour."""
+    page.goto(node.url)
+    boxes = [page.locator(f"[data-part={part}]").bounding_box() for part in ("sources", "outcomes")]
+
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["height"] < boxes[1]["height"] - 20
 
 
 def test_page_follows_the_node_without_reload(page: Page, node: Node) -> None:
