@@ -9,6 +9,7 @@ import click
 from migscaler.cli.output import Failed, leave, output_option, show, show_json, table
 from migscaler.cli.params import GPU
 from migscaler.cli.session import Session, pass_session
+from migscaler.cli.sim_dcgm import dcgm
 
 if TYPE_CHECKING:
     from migscaler.sim.node import SimNode
@@ -31,6 +32,9 @@ def directory_option(command: Function) -> Function:
 @click.group()
 def sim() -> None:
     """A simulated node: the NVML library below everything, in a directory that processes share."""
+
+
+sim.add_command(dcgm)
 
 
 @sim.command()
