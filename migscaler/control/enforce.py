@@ -147,10 +147,10 @@ class Enforcer:
     def _settle_books(self, plan: GpuPlan, outcome: Outcome, policy: Policy) -> None:
         """Write the GPU's history and what was lost."""
         now = self._clock.now()
-        histories = {history.gpu_uuid: history for history in self._store.gpu_histories()}
-        history = histories.get(plan.gpu_uuid, GpuHistory(gpu_uuid=plan.gpu_uuid))
-        history = after_outcome(history, outcome, policy.pace, now)
         try:
+            histories = {history.gpu_uuid: history for history in self._store.gpu_histories()}
+            history = histories.get(plan.gpu_uuid, GpuHistory(gpu_uuid=plan.gpu_uuid))
+            history = after_outcome(history, outcome, policy.pace, now)
             self._store.write_gpu_history(replace(history, gpu_uuid=plan.gpu_uuid))
         except StoreError as error:
             _log.error(

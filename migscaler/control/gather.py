@@ -3,9 +3,11 @@
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from migscaler.errors import StoreError
 from migscaler.model.demand import Fetched, Reading, SourceStatus, VetoStatus
 from migscaler.model.gpu import IN_USE_REASONS, NodeSnapshot
 from migscaler.model.ids import SourceName
@@ -40,6 +42,7 @@ class Gatherer:
         `overrides` returns what was set by hand, by name, expired or not.
         """
         self._overrides = overrides
+        self._by_hand: tuple[tuple[str, Reading], ...] = ()
         self._sources = dict(sources)
         self._veto_sources = dict(vetoes)
         self._clock = clock
@@ -125,9 +128,12 @@ class Gatherer:
             for memory in self._memories.values():
                 memory.status = _aged(memory.status, now)
             configured = tuple(memory.status for memory in self._memories.values())
+        # What was set by hand holds until it expires, whether it can be read again or not.
+        with suppress(StoreError):
+            self._by_hand = self._overrides()
         by_hand = tuple(
             SourceStatus(name=SourceName(name), known=True, reading=reading, asked_at=now)
-            for name, reading in self._overrides()
+            for name, reading in self._by_hand
             if reading.overrides and now < reading.expires_at
         )
         return (*configured, *by_hand)

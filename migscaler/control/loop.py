@@ -4,11 +4,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from migscaler.control.activity import ActivityBook
-from migscaler.control.aftermath import after_foreign_change
+from migscaler.control.books import BUDGET_WINDOW, Books
 from migscaler.control.counters import Tally
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
@@ -20,7 +20,6 @@ from migscaler.model.decision import (
     Conditions,
     Decision,
     DecisionInput,
-    GpuHistory,
     History,
     RuleHistory,
     WindowState,
@@ -46,7 +45,6 @@ _log = logging.getLogger("migscaler.loop")
 _STALE_PERIODS = 3
 # Wall and monotonic time may drift apart this much between two ticks before it counts as a step.
 _STEP_SECONDS = 2.0
-_BUDGET_WINDOW = timedelta(hours=24)
 T = TypeVar("T")
 _OUTCOMES_KEPT = 20
 
@@ -90,6 +88,7 @@ class Loop:
         self._recorded: str | None = None
         self._regret = RegretBook()
         self._tally = Tally()
+        self._books = Books()
         self._outcomes: tuple[Outcome, ...] = ()
         self._collectors: dict[str, CollectorStatus] = {}
         self._last_times: tuple[datetime, float] | None = None
@@ -120,7 +119,7 @@ class Loop:
             parts = self._parts
             began = parts.clock.monotonic()
             try:
-                holds = parts.store.holds(parts.clock.now())
+                holds = self._books.holds(parts.store, parts.clock.now())
                 snapshot = parts.observer.observe(parts.policy, holds)
             except (HardwareError, StoreError) as error:
                 self._collected("nvml", began, problem=str(error))
@@ -133,7 +132,7 @@ class Loop:
             self._mismatch = has_mismatch(snapshot)
             self._snapshot = snapshot
             parts.gatherer.remember_use(snapshot)
-            self._adopt_foreign_changes(snapshot)
+            self._books.adopt_foreign_changes(parts.store, snapshot, parts.policy.pace)
         self.publish()
         return snapshot
 
@@ -157,14 +156,21 @@ class Loop:
         self._collected(f"veto:{name}", began, problem=problem)
 
     def tick(self) -> Decision | None:
-        """Decide and, where every gate is open, act; None before the first sample.
+        """Decide and, where every gate is open, act.
+
+        None before the first sample, and while the journal can't be read.
 
         Ends in a plan that was carried out or in a hold with its reason; the complete input is
         recorded whenever the decision differs from the one before.
         """
         with self._deciding:
             self._watch_clock()
-            inp = self.assemble()
+            try:
+                inp = self.assemble()
+            except StoreError as error:
+                self._journal_problem = str(error)
+                self.publish()
+                return None
             if inp is None:
                 return None
             self._window_edge = min(
@@ -234,7 +240,7 @@ class Loop:
             history=History(
                 rules=self._rule_histories,
                 gpus=parts.store.gpu_histories(),
-                changes_last_day=parts.store.changes_since(now - _BUDGET_WINDOW),
+                changes_last_day=parts.store.changes_since(now - BUDGET_WINDOW),
             ),
             conditions=self._conditions(),
         )
@@ -252,6 +258,7 @@ class Loop:
             collectors = tuple(self._collectors[name] for name in sorted(self._collectors))
             outcomes = self._outcomes
         running = enforcer.running() if enforcer else None
+        books = self._books.read(parts.store, now)
         return Status(
             version=parts.version,
             started_at=self._started_at,
@@ -262,10 +269,10 @@ class Loop:
             policy=parts.policy,
             demand=parts.gatherer.statuses(),
             vetoes=parts.gatherer.vetoes(),
-            holds=parts.store.holds(now),
-            pause=parts.store.pause(),
-            gpu_histories=parts.store.gpu_histories(),
-            budget_left=self._budget_left(now),
+            holds=books.holds,
+            pause=books.pause,
+            gpu_histories=books.histories,
+            budget_left=max(0, parts.policy.pace.per_day - books.changes),
             running=running,
             withheld=parts.observer.outdated(self._snapshot),
             fenced=enforcer.fenced() if enforcer else (),
@@ -278,7 +285,7 @@ class Loop:
             jobs=parts.job_stats(),
             collectors=collectors,
             config=parts.config,
-            state_writable=self._journal_problem is None,
+            state_writable=self._journal_problem is None and self._books.problem is None,
             snapshot_stale=self._is_stale(),
         )
 
@@ -348,16 +355,6 @@ class Loop:
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),
         )
 
-    def _adopt_foreign_changes(self, snapshot: NodeSnapshot) -> None:
-        """Let a GPU rest after somebody else changed its layout."""
-        known = {history.gpu_uuid: history for history in self._parts.store.gpu_histories()}
-        for gpu in snapshot.gpus:
-            if gpu.foreign_change:
-                _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
-                history = known.get(gpu.uuid, GpuHistory(gpu_uuid=gpu.uuid))
-                pace, now = self._parts.policy.pace, snapshot.taken_at
-                self._parts.store.write_gpu_history(after_foreign_change(history, pace, now))
-
     def _watch_clock(self) -> None:
         """Notice that the wall clock was stepped since the last tick; cleared by an even tick."""
         now, monotonic = self._parts.clock.now(), self._parts.clock.monotonic()
@@ -378,11 +375,6 @@ class Loop:
             return False
         age = self._parts.clock.monotonic() - self._snapshot.taken_monotonic
         return age > _STALE_PERIODS * self._parts.policy.sampling.total_seconds()
-
-    def _budget_left(self, now: datetime) -> int:
-        """Return how many GPU plans may still start within 24 hours."""
-        used = self._parts.store.changes_since(now - _BUDGET_WINDOW)
-        return max(0, self._parts.policy.pace.per_day - used)
 
     def _collected(self, name: str, began: float, *, problem: str | None) -> None:
         """Note how one collector fared."""

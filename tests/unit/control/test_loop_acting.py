@@ -1,5 +1,6 @@
 """The loop while a plan is made, waits and ends: whose picture counts, and what is shown."""
 
+from migscaler.model.gpu import PinReason
 from migscaler.model.plan import GateReason, Hold, OutcomeReason, Plan
 from migscaler.model.status import Status
 from tests.simulation.acting import Shape
@@ -130,3 +131,28 @@ def test_plan_on_a_stale_picture_is_made_on_a_fresh_one_or_not_at_all() -> None:
         assert decision is not None
         assert isinstance(decision.outcome, Hold)
         assert decision.outcome.reason is GateReason.NOT_IDLE
+
+
+def test_exporter_goes_on_when_the_state_file_can_no_longer_be_read() -> None:
+    """Reading holds or the pause raised in every sample, and the page stood still for good."""
+    with loop_desk() as made:
+        made.desk.store.add_hold(
+            made.desk.uuid, made.desk.model.spec("3g@0"), owner="ada", reason="measuring"
+        )
+        made.watch(IDLE_SECONDS)
+        made.desk.store.close()
+        made.desk.node.foreign_destroy(0, made.desk.gi_of("3g@4"))
+        made.desk.clock.sleep(5.0)
+
+        made.loop.sample()
+
+        status = made.shown[-1]
+        assert status.snapshot is not None
+        (gpu,) = status.snapshot.gpus
+        assert [str(one.spec) for one in gpu.instances or ()] == ["3g.20gb@0"]
+        assert gpu.instances is not None
+        assert gpu.instances[0].pin is PinReason.HELD
+        assert [hold.owner for hold in status.holds] == ["ada"]
+        assert (status.state_writable, status.snapshot_stale) == (False, False)
+        assert made.loop.tick() is None
+        assert made.desk.calls() == []

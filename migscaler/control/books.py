@@ -1,0 +1,81 @@
+"""What the state file says of the node, kept for when it can't be read.
+
+A damaged or unreadable file stops changes (the tick reads it directly, and does not get far), not
+the exporter: what is shown goes on from what was last known.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from migscaler.control.aftermath import after_foreign_change
+from migscaler.errors import StoreError
+from migscaler.model.decision import GpuHistory, HoldRecord, PauseRecord
+from migscaler.model.gpu import NodeSnapshot
+from migscaler.model.policy import Pace
+from migscaler.store.store import Store
+
+_log = logging.getLogger("migscaler.books")
+
+BUDGET_WINDOW = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entries:
+    """What is shown of the state file; `changes` are those of the last 24 hours."""
+
+    holds: tuple[HoldRecord, ...] = ()
+    pause: PauseRecord | None = None
+    histories: tuple[GpuHistory, ...] = ()
+    changes: int = 0
+
+
+class Books:
+    """Reads the state file and remembers; may be asked by several threads."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._last = Entries()
+        self.problem: str | None = None
+
+    def read(self, store: Store, now: datetime) -> Entries:
+        """Return the entries, as last known where the file can't be read."""
+        try:
+            self._last = Entries(
+                holds=store.holds(now),
+                pause=store.pause(),
+                histories=store.gpu_histories(),
+                changes=store.changes_since(now - BUDGET_WINDOW),
+            )
+        except StoreError as error:
+            self._note(str(error))
+        else:
+            self.problem = None
+        return self._last
+
+    def holds(self, store: Store, now: datetime) -> tuple[HoldRecord, ...]:
+        """Return who holds what, as last known where the file can't be read: nobody has let go."""
+        try:
+            return store.holds(now)
+        except StoreError as error:
+            self._note(str(error))
+            return self._last.holds
+
+    def adopt_foreign_changes(self, store: Store, snapshot: NodeSnapshot, pace: Pace) -> None:
+        """Let a GPU rest after somebody else changed its layout; what is there is wanted now."""
+        for gpu in snapshot.gpus:
+            if not gpu.foreign_change:
+                continue
+            _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
+            try:
+                known = {history.gpu_uuid: history for history in store.gpu_histories()}
+                history = known.get(gpu.uuid, GpuHistory(gpu_uuid=gpu.uuid))
+                store.write_gpu_history(after_foreign_change(history, pace, snapshot.taken_at))
+            except StoreError as error:
+                _log.error("foreign_change_not_recorded gpu=%s error=%s", gpu.uuid, error)
+
+    def _note(self, problem: str) -> None:
+        """Tell once that the file can't be read."""
+        if self.problem is None:
+            _log.error("state_unreadable error=%s", problem)
+        self.problem = problem
