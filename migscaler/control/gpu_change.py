@@ -53,13 +53,19 @@ class GpuChange:
         reading = self.runner.look()
         if isinstance(reading, Stop):
             return reading
-        mig_on = reading.mig_enabled and reading.mig_pending
-        if not mig_on or reading.layout != self.record.before:
+        assumed = self.assumed.reading
+        # The loop plans nothing where MIG is to go off; who puts back after a switch that stays
+        # pending does, and knew.
+        if not reading.mig_enabled or reading.mig_pending != assumed.mig_pending:
+            return Stop(
+                reason=OutcomeReason.CHANGED_UNDERNEATH,
+                explanation="MIG mode is off, or was asked to change, since the plan was made",
+            )
+        if reading.layout != self.record.before:
             return Stop(
                 reason=OutcomeReason.CHANGED_UNDERNEATH,
                 explanation=f"the plan assumed {self.record.before}, there is {reading.layout}",
             )
-        assumed = self.assumed.reading
         stop = same_instances(reading, identities(assumed)) or same_uuids(reading, assumed)
         if stop is not None:
             return stop
