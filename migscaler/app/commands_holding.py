@@ -101,8 +101,8 @@ class HoldingCommands:
         """Act again."""
         was = self._node.store.pause()
         self._node.store.write_pause(None)
-        if was is not None and was.driver_released:
-            self._node.resume_driver()
+        # Whatever the pause says by now: it may have run out, or another have taken its place.
+        self._node.resume_driver()
         self._node.loop.publish()
         return {"paused": False, "was_paused": was is not None}
 

@@ -29,7 +29,7 @@ from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import State, load_in_force, open_state, with_state_problem
 from migscaler.app.systemd import notify, watchdog_seconds
 from migscaler.app.wiring import Assembly, Ground
-from migscaler.errors import MigscalerError
+from migscaler.errors import StoreError
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.worker import NvmlWorker
 from migscaler.metrics.exposition import Renderer
@@ -164,12 +164,11 @@ class Daemon:
         address = self._server.address
         page = f"http://{address[0]}:{address[1]}/" if address else str(self._directory)
         _log.info("serving page=%s version=%s", page, __version__)
-        pause = self._state.store.pause()
-        if pause is not None and pause.driver_released:
-            self._worker.release_driver()
         try:
+            if self._is_driver_released():
+                self.runtime.release_driver()
             self.runtime.begin()
-        except MigscalerError:
+        except Exception:  # noqa: BLE001 - the exporter serves whatever the start met; see `tick`
             _log.exception("start_incomplete")
         self._reschedule()
         self._begun.set()
@@ -190,17 +189,26 @@ class Daemon:
         watchdog = watchdog_seconds()
         told = self._clock.monotonic()
         while not self._stop.wait(_HEARTBEAT_SECONDS):
-            self._jobs.supervise()
-            self.runtime.loop.publish_if_stale()
-            self._edges.look()
-            if self._reload.is_set() or self._stamp() != self._config_stamp:
-                self._reload.clear()
-                self._config_stamp = self._stamp()
-                self.runtime.reload()
+            try:
+                self._look_after()
+            except Exception:  # noqa: BLE001 - a thread that died here would end the exporter
+                _log.exception("looking_after_failed")
             now = self._clock.monotonic()
             if watchdog is not None and now - told >= watchdog / 2 and not self._jobs.silent():
                 notify("WATCHDOG=1")
                 told = now
+
+    def _look_after(self) -> None:
+        """Replace a stalled scheduler, hide what is stale, load a changed configuration."""
+        self._jobs.supervise()
+        self.runtime.loop.publish_if_stale()
+        self._edges.look()
+        is_due = self._reload.is_set() or self._stamp() != self._config_stamp
+        # A reload waits for the plan under way, and nobody would feed the watchdog meanwhile.
+        if is_due and self.runtime.loop.status().running is None:
+            self._reload.clear()
+            self._config_stamp = self._stamp()
+            self.runtime.reload()
 
     def _end(self) -> int:
         """Stop acting, let a plan under way end, stop serving."""
@@ -279,9 +287,16 @@ class Daemon:
 
     def _sample(self) -> None:
         """Sample unless the driver was released."""
-        pause = self._state.store.pause()
-        if pause is None or not pause.driver_released:
+        if not self._is_driver_released():
             self.runtime.loop.sample()
+
+    def _is_driver_released(self) -> bool:
+        """Say whether the pause asks to keep away from the driver; the worker refuses then too."""
+        try:
+            pause = self._state.store.pause()
+        except StoreError:
+            return False
+        return pause is not None and pause.driver_released
 
     def _stamp(self) -> tuple[float, int] | None:
         """Return what changes when the configuration file is written."""

@@ -63,6 +63,7 @@ class Runtime:
         self._settled_at = float("-inf")
         self._begun = False
         self._restore_due: frozenset[GpuUuid] = frozenset()
+        self._is_released = False
         self.loop = Loop(self._parts(in_force))
         self.commands = NodeCommands(self._node())
 
@@ -181,6 +182,9 @@ class Runtime:
     def housekeeping(self) -> None:
         """End leases of dead processes, lift stuck fences, let a pause run out."""
         ground = self._assembly.ground
+        pause = ground.store.pause()
+        if self._is_released and not (pause is not None and pause.driver_released):
+            self.resume_driver()
         end_dead_leases(ground.store, self._outside.real_host, ground.clock.now())
         enforcer = self.loop.parts.enforcer
         if enforcer is not None:
@@ -203,6 +207,17 @@ class Runtime:
         outcomes = self.settle(True, alone)
         still_open = {plan.plan_id for plan in ground.store.open_plans()}
         self.loop.note_outcomes(tuple(o for o in outcomes if o.plan_id not in still_open), "settle")
+
+    def release_driver(self) -> None:
+        """End the NVML session, between two GPU plans: one under way would be left half done."""
+        self._is_released = True
+        self.loop.between_ticks(self._outside.release_driver)
+
+    def resume_driver(self) -> None:
+        """Take the NVML session up again if it was ended."""
+        if self._is_released:
+            self._is_released = False
+            self._outside.resume_driver()
 
     def prune(self) -> None:
         """Remove what retention gives up."""
@@ -304,7 +319,7 @@ class Runtime:
 
     def _node(self) -> Node:
         """Return what commands need."""
-        loaded, outside = self.loaded, self._outside
+        loaded = self.loaded
         return Node(
             loop=self.loop,
             store=self._assembly.ground.store,
@@ -312,8 +327,8 @@ class Runtime:
             mode_switch=self._mode_switch(),
             why_no_writer=self._why_no_writer(),
             reload=self.reload,
-            release_driver=outside.release_driver,
-            resume_driver=outside.resume_driver,
+            release_driver=self.release_driver,
+            resume_driver=self.resume_driver,
             state_of_the_node=lambda: status_view(self.loop.status(), trusted=True),
             pushable=lambda: push_sources(loaded.settings, loaded.policy),
             settle=self.settle,
