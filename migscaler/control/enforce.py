@@ -113,16 +113,7 @@ class Enforcer:
         finally:
             self._observer.end_change(plan.gpu_uuid, self._clock.monotonic())
         self._settle_books(plan, outcome, policy)
-        _log.log(
-            logging.WARNING if outcome.kind is OutcomeKind.FAILED else logging.INFO,
-            "gpu_plan_end plan=%s gpu=%s outcome=%s reason=%s seconds=%.3f explanation=%s",
-            plan_id,
-            plan.gpu_uuid,
-            outcome.kind.value,
-            outcome.reason.value,
-            outcome.duration.total_seconds(),
-            outcome.explanation,
-        )
+        _log_end(outcome)
         return outcome
 
     def lift_fences(self) -> None:
@@ -159,6 +150,20 @@ class Enforcer:
         with self._lock:
             if outcome.layout is not None:
                 self._lost[plan.gpu_uuid] = missing(plan.before, plan.after, outcome.layout)
+
+
+def _log_end(outcome: Outcome) -> None:
+    """Tell how a GPU plan ended."""
+    _log.log(
+        logging.WARNING if outcome.kind is OutcomeKind.FAILED else logging.INFO,
+        "gpu_plan_end plan=%s gpu=%s outcome=%s reason=%s seconds=%.3f explanation=%s",
+        outcome.plan_id,
+        outcome.gpu_uuid,
+        outcome.kind.value,
+        outcome.reason.value,
+        outcome.duration.total_seconds(),
+        outcome.explanation,
+    )
 
 
 def missing(before: Layout, after: Layout, found: Layout) -> tuple[tuple[str, int], ...]:
