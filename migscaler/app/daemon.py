@@ -34,7 +34,7 @@ from migscaler.hardware.host import ProcHost
 from migscaler.hardware.worker import NvmlWorker
 from migscaler.metrics.exposition import Renderer
 from migscaler.model.ports import Clock, HostProcesses
-from migscaler.model.status import Status
+from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.owners import HostRoots
 from migscaler.web.app import create_app
 from migscaler.web.ports import Actor, WebOptions
@@ -101,10 +101,7 @@ class Daemon:
         self._state: State = open_state(self._directory, self._clock)
         in_force = load_in_force(options.config, os.environ, self._state.store, self._clock)
         in_force = with_state_problem(in_force, self._state.problem)
-        for problem in in_force.status.problems:
-            _log.error("config_rejected file=%s problem=%s", in_force.status.path, problem)
-        if in_force.status.forced_observe:
-            _log.error("observing_only why=%s", in_force.status.forced_observe)
+        _log_config(in_force.status)
         self._renderer = Renderer()
         self._shown: Status | None = None
         self._worker = NvmlWorker(self._clock, options.prepare, options.make_host)
@@ -121,25 +118,25 @@ class Daemon:
                 tell_node=(make_device_nodes,) if options.prepare is None else (),
             )
         )
-        self.runtime = Runtime(
-            self._assembly,
-            in_force,
-            Outside(
-                publish=self._publish,
-                call_stats=self._worker.call_stats,
-                job_stats=self._jobs.stats,
-                real_host=ProcHost(),
-                release_driver=self._worker.release_driver,
-                resume_driver=self._worker.resume,
-                config_changed=self._reschedule,
-            ),
-        )
+        self.runtime = Runtime(self._assembly, in_force, self._outside())
         self._begun = threading.Event()
         self._edges = WindowEdges(
             self.runtime.loop.window_edge, self._clock, partial(self._jobs.soon, "tick")
         )
         self._server = self._make_server(in_force.loaded.settings)
         self._config_stamp = self._stamp()
+
+    def _outside(self) -> Outside:
+        """Return what the node is given from here."""
+        return Outside(
+            publish=self._publish,
+            call_stats=self._worker.call_stats,
+            job_stats=self._jobs.stats,
+            real_host=ProcHost(),
+            release_driver=self._worker.release_driver,
+            resume_driver=self._worker.resume,
+            config_changed=self._reschedule,
+        )
 
     def install_signals(self) -> None:
         """SIGTERM and SIGINT end, SIGHUP reloads; called from the main thread."""
@@ -336,3 +333,11 @@ class Daemon:
     def _unready(self) -> str | None:
         """Say why the node can't be relied on yet: what a crash or a reboot left is put right."""
         return None if self._begun.is_set() else "what was left open is being settled"
+
+
+def _log_config(status: ConfigStatus) -> None:
+    """Say loudly what is wrong with the configuration found at the start."""
+    for problem in status.problems:
+        _log.error("config_rejected file=%s problem=%s", status.path, problem)
+    if status.forced_observe:
+        _log.error("observing_only why=%s", status.forced_observe)
