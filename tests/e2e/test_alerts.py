@@ -224,7 +224,8 @@ NODE = {"job": "migscaler", "instance": "n1"}
 GPU = {**NODE, "gpu": "0", "gpu_uuid": "GPU-0"}
 OTHER = {"job": "migscaler", "instance": "n2", "gpu": "0", "gpu_uuid": "GPU-9"}
 RULE = {**NODE, "rule": "training"}
-INHIBITIONS = (
+_Alert = tuple[str, dict[str, str]]
+INHIBITIONS: tuple[tuple[_Alert, tuple[_Alert, ...], tuple[_Alert, ...]], ...] = (
     # (name and labels of the cause, those that it silences, those that it must not)
     (
         ("MigscalerPaused", NODE),
