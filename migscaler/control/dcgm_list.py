@@ -99,10 +99,13 @@ class DcgmList:
     def believes(self, identity: Identity, key: RowKey, measured: float) -> bool:
         """Say whether a row measured at that moment (monotonic seconds) is this instance's."""
         track = self._tracks[identity]
-        if not track.is_believed and measured >= track.first_seen:
-            track.is_believed = self._read_after >= track.first_seen or (
-                not track.from_start and self._is_its_own(identity, key)
-            )
+        if track.is_believed or measured < track.first_seen:
+            return track.is_believed
+        if not track.from_start and self._is_its_own(identity, key):
+            # So the list was read after this one's birth, and all that were there then are theirs.
+            # Instances first seen in the same sample count as born together.
+            self._read_after = max(self._read_after, track.first_seen)
+        track.is_believed = self._read_after >= track.first_seen
         return track.is_believed
 
     def _is_its_own(self, identity: Identity, key: RowKey) -> bool:
