@@ -100,6 +100,12 @@ class ActingCommands:
         if switch is None:
             raise CommandRefused(self._node.why_no_writer)
         gpus = [self._node.find_gpu(named) for named in arguments.gpus("gpus")]
+        for hold in self._node.store.holds(self._node.clock.now()):
+            for gpu in gpus:
+                if hold.gpu_uuid == gpu.uuid:
+                    raise CommandRefused(
+                        f"GPU {gpu.reading.index} is held by {hold.owner}: {hold.reason}"
+                    )
 
         def change_all() -> list[dict[str, object]]:
             return [

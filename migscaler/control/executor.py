@@ -294,7 +294,9 @@ class _Run:
         """Keep the verified result and make it known."""
         try:
             self._site.store.verify_plan(record.seq)
-            self._site.store.write_wanted(self._plan.gpu_uuid, self._plan.after, self._site.boot_id)
+            # Emptied is a GPU only to switch MIG off: if that never comes, its layout is due.
+            wanted = self._plan.after if len(self._plan.after) else self._plan.before
+            self._site.store.write_wanted(self._plan.gpu_uuid, wanted, self._site.boot_id)
         except StoreError as problem:
             self._notes.append(f"the result is not recorded: {problem}")
         self._tell(reading.layout)

@@ -15,6 +15,7 @@ from migscaler.control.enforce import Enforcer
 from migscaler.control.fingerprint import fingerprint
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
+from migscaler.control.request import refuse_beside_open_plan
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
     Conditions,
@@ -211,8 +212,13 @@ class Loop:
         return tuple(outcomes)
 
     def request(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Carry out a plan that a person asked for, between two ticks."""
+        """Carry out a plan that a person asked for, between two ticks.
+
+        Raises:
+            CommandRefused: a plan of one of its GPUs is still open.
+        """
         with self._deciding:
+            refuse_beside_open_plan(plan, self._parts.store)
             if self._is_stale():
                 self.sample()
             return self.carry_out(plan, None)

@@ -51,7 +51,7 @@ class ModeSwitch:
 
         Raises:
             CommandRefused: something uses the GPU, or it can't do MIG; nothing was changed.
-            HardwareError: the driver refused.
+            HardwareError: the driver refused, or the GPU does not answer.
         """
         reading = gpu.reading
         index = reading.index
@@ -94,9 +94,15 @@ class ModeSwitch:
     def _refuse_if_busy(self, gpu: GpuState) -> None:
         """Refuse while anything uses the GPU."""
         index = gpu.reading.index
-        if gpu.reading.processes:
-            pids = ", ".join(_process_text(p.pid, p.name) for p in gpu.reading.processes)
+        # The picture is as old as the wait for a running plan; the last word is a reading of now.
+        now = self.reader.read_gpu(gpu.uuid)
+        if now.processes:
+            pids = ", ".join(_process_text(p.pid, p.name) for p in now.processes)
             raise CommandRefused(f"GPU {index} is in use by {pids}; stop it first")
+        unseen = now.processes is None if now.mig_enabled is False else now.instances is None
+        if unseen or gpu.instances is None:
+            why = "; ".join(gap.why for gap in now.gaps) or "no answer"
+            raise CommandRefused(f"what is on GPU {index} can't be seen: {why}")
         pinned = [state for state in gpu.instances or () if state.pin is not None]
         if pinned:
             raise CommandRefused(f"GPU {index} is in use: {_pinned_text(pinned[0])}")

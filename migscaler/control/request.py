@@ -5,10 +5,11 @@ from collections import Counter
 from migscaler.errors import CommandRefused
 from migscaler.model.gpu import GpuState
 from migscaler.model.layout import GpuModel, Layout
-from migscaler.model.plan import GpuPlan
+from migscaler.model.plan import GpuPlan, Plan
 from migscaler.model.profile import InstanceSpec
 from migscaler.planner.layouts import all_layouts
 from migscaler.planner.steps import order_steps
+from migscaler.store.store import Store
 
 
 def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
@@ -37,6 +38,24 @@ def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
         raise CommandRefused("a GPU is never left without an instance; name a layout")
     steps = order_steps(model, before, after)
     return GpuPlan(gpu_uuid=gpu.uuid, before=before, after=after, steps=steps)
+
+
+def refuse_beside_open_plan(plan: Plan, store: Store) -> None:
+    """Refuse a plan of a GPU on which another is still open.
+
+    Settling that one would take what this one makes for its own work, and undo it.
+
+    Raises:
+        CommandRefused: there is one.
+        StoreError: the journal can't be read.
+    """
+    asked = {gpu_plan.gpu_uuid for gpu_plan in plan.gpu_plans}
+    for record in store.open_plans():
+        if record.gpu_uuid in asked:
+            raise CommandRefused(
+                f"plan {record.plan_id} is still open on that GPU and may be undone; "
+                "`migscaler apply --settle` first"
+            )
 
 
 def _named(model: GpuModel, wanted: str) -> Layout:
