@@ -6,6 +6,7 @@ import httpx
 
 from migscaler.errors import CommandRefused, DaemonSilent, NotFound, ParseError
 from migscaler.web.ports import Actor
+from migscaler.web.unix_path import short_path
 
 # A plan of several GPUs may run while the caller waits; the server gives up at 120 s itself.
 _ANSWER_SECONDS = 130.0
@@ -20,7 +21,7 @@ class RemoteCommands:
         self._socket = socket
         timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
         self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
+            transport=httpx.HTTPTransport(uds=short_path(socket)),
             base_url="http://migscaler",
             timeout=timeout,
         )

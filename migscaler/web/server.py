@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from migscaler.errors import AddressTaken
 from migscaler.web.protocol import PeerProtocol
+from migscaler.web.unix_path import short_path
 
 # Connections beyond these are answered 503. Prometheus keeps one open, a browser up to six.
 _CONNECTIONS = 128
@@ -168,7 +169,7 @@ def _unix_socket(path: Path) -> socket.socket:
     _remove_left_over(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.bind(str(path))
+        made.bind(short_path(path))
         os.chmod(path, 0o666)  # noqa: S103 (who it is decides, not who may open the file)
     except OSError as error:
         made.close()
@@ -189,7 +190,7 @@ def _remove_left_over(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
         trial.settimeout(1.0)
         try:
-            trial.connect(str(path))
+            trial.connect(short_path(path))
         except OSError:
             path.unlink()
             return

@@ -39,7 +39,7 @@ class Terminal:
     def run(
         self, *words: str, stdin: str | None = None, environ: Mapping[str, str] | None = None
     ) -> Result:
-        return CliRunner(env=dict(environ or {})).invoke(
+        return CliRunner(env={"COLUMNS": None, **(environ or {})}).invoke(
             cli,
             list(words),
             input=stdin,
