@@ -58,7 +58,9 @@ class Arguments:
         value = self._values.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        return self.text(name)
+        if not isinstance(value, str) or not value.strip():
+            raise self._wrong(name, "a GPU's index or UUID")
+        return value.strip()
 
     def gpus(self, name: str) -> tuple[str, ...]:
         """Return a list of GPUs, by index or UUID; at least one."""
@@ -75,7 +77,8 @@ class Arguments:
         pairs = []
         for key, count in sorted(value.items()):
             if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise self._wrong(f"{name}.{key}", "a whole number, 0 or more")
+                expected = "a whole number, 0 or more"
+                raise ParseError(f"{self._command}: {name}.{key} must be {expected}, got {count!r}")
             pairs.append((str(key), count))
         return tuple(pairs)
 

@@ -102,8 +102,12 @@ class NodeAtWork:
         self.reader.close()
         install_library(None)
 
-    def ask(self, name: str, actor: Actor = ROOT, **arguments: object) -> dict[str, object]:
-        """Give a command."""
+    def ask(self, name: str, **arguments: object) -> dict[str, object]:
+        """Give a command as root."""
+        return self.runtime.commands.execute(name, arguments, ROOT)
+
+    def ask_as(self, actor: Actor, name: str, **arguments: object) -> dict[str, object]:
+        """Give a command as somebody else."""
         return self.runtime.commands.execute(name, arguments, actor)
 
     def watch(self, seconds: int = 60) -> None:

@@ -1,0 +1,122 @@
+"""Each wrong argument is one sentence that names the command, the argument and what to give."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from migscaler.app.arguments import Arguments
+from migscaler.errors import ParseError
+
+Read = Callable[[Arguments], object]
+
+
+def given(**values: object) -> Arguments:
+    return Arguments("hold", values)
+
+
+@pytest.mark.parametrize(
+    ("read", "values", "sentence"),
+    [
+        (lambda a: a.text("why"), {}, "hold: why must be a text, got nothing"),
+        (lambda a: a.text("why"), {"why": "  "}, "hold: why must be a text, got '  '"),
+        (lambda a: a.text("why"), {"why": 3}, "hold: why must be a text, got 3"),
+        (lambda a: a.optional_text("why"), {"why": ""}, "hold: why must be a text, got ''"),
+        (lambda a: a.flag("wait"), {"wait": "yes"}, "hold: wait must be true or false, got 'yes'"),
+        (lambda a: a.flag("wait"), {"wait": 1}, "hold: wait must be true or false, got 1"),
+        (lambda a: a.number("id"), {}, "hold: id must be a whole number, got nothing"),
+        (lambda a: a.number("id"), {"id": True}, "hold: id must be a whole number, got True"),
+        (lambda a: a.number("id"), {"id": 1.5}, "hold: id must be a whole number, got 1.5"),
+        (lambda a: a.number("id"), {"id": "1"}, "hold: id must be a whole number, got '1'"),
+        (
+            lambda a: a.optional_number("id"),
+            {"id": "x"},
+            "hold: id must be a whole number, got 'x'",
+        ),
+        (
+            lambda a: a.duration("ttl"),
+            {},
+            "hold: ttl must be a positive number of seconds, got nothing",
+        ),
+        (
+            lambda a: a.duration("ttl"),
+            {"ttl": 0},
+            "hold: ttl must be a positive number of seconds, got 0",
+        ),
+        (
+            lambda a: a.duration("ttl"),
+            {"ttl": float("nan")},
+            "hold: ttl must be a positive number of seconds, got nan",
+        ),
+        (
+            lambda a: a.duration("ttl"),
+            {"ttl": 1e12},
+            "hold: ttl must be a positive number of seconds, got 1000000000000.0",
+        ),
+        (
+            lambda a: a.optional_duration("ttl"),
+            {"ttl": "2h"},
+            "hold: ttl must be a positive number of seconds, got '2h'",
+        ),
+        (lambda a: a.gpu(), {}, "hold: gpu must be a GPU's index or UUID, got nothing"),
+        (lambda a: a.gpu(), {"gpu": True}, "hold: gpu must be a GPU's index or UUID, got True"),
+        (
+            lambda a: a.gpus("gpus"),
+            {"gpus": []},
+            "hold: gpus must be a list of GPU indices or UUIDs, got []",
+        ),
+        (
+            lambda a: a.gpus("gpus"),
+            {"gpus": "0,1"},
+            "hold: gpus must be a list of GPU indices or UUIDs, got '0,1'",
+        ),
+        (
+            lambda a: a.counts("wants"),
+            {"wants": {}},
+            'hold: wants must be counts by size, e.g. {"1g": 3}, got {}',
+        ),
+        (
+            lambda a: a.counts("wants"),
+            {"wants": {"1g": -1}},
+            "hold: wants.1g must be a whole number, 0 or more, got -1",
+        ),
+        (
+            lambda a: a.counts("wants"),
+            {"wants": {"1g": True}},
+            "hold: wants.1g must be a whole number, 0 or more, got True",
+        ),
+    ],
+)
+def test_wrong_argument_is_one_sentence(
+    read: Read, values: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ParseError) as problem:
+        read(given(**values))
+
+    assert str(problem.value) == sentence
+
+
+def test_values_come_out_trimmed_and_typed() -> None:
+    arguments = given(why=" upgrade ", wait=True, id=3, ttl=1.5, wants={"7g": 0, "1g": 2})
+
+    assert arguments.text("why") == "upgrade"
+    assert arguments.flag("wait") is True
+    assert arguments.number("id") == 3
+    assert arguments.duration("ttl") == timedelta(seconds=1.5)
+    assert arguments.counts("wants") == (("1g", 2), ("7g", 0))
+
+
+@pytest.mark.parametrize("named", [{}, {"x": None}])
+def test_what_is_optional_may_be_absent_or_null(named: dict[str, object]) -> None:
+    arguments = given(**named)
+
+    assert arguments.optional_text("x") is None
+    assert arguments.optional_number("x") is None
+    assert arguments.optional_duration("x") is None
+    assert given().flag("x") is False
+
+
+def test_gpu_is_an_index_or_a_uuid() -> None:
+    assert given(gpu=0).gpu() == "0"
+    assert given(gpu="GPU-5c89852c").gpu() == "GPU-5c89852c"
+    assert given(gpus=[0, "GPU-5c89852c"]).gpus("gpus") == ("0", "GPU-5c89852c")

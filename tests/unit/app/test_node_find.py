@@ -1,0 +1,62 @@
+"""Which GPU a person means."""
+
+from pathlib import Path
+
+import pytest
+
+from migscaler.errors import CommandRefused, NotFound
+from tests.unit.app.nodes import NodeAtWork, node_at_work
+
+TWO = "2xA100-SXM4-40GB"
+
+
+def found(here: NodeAtWork, named: str) -> object:
+    return here.ask("breaker_reset", gpu=named)["gpu"]
+
+
+def test_gpu_is_found_by_index_uuid_or_the_beginning_of_it(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "7g@0", "7g@0", spec=TWO) as here:
+        here.runtime.loop.sample()
+        first, second = here.uuid(0), here.uuid(1)
+
+        assert found(here, "1") == 1
+        assert found(here, first) == 0
+        assert found(here, second[:12]) == 1
+        assert here.ask("breaker_reset", gpu=1)["gpu"] == 1
+
+
+@pytest.mark.parametrize("named", ["7", "GPU-", "gpu0"])
+def test_gpu_that_is_not_there_or_not_single_lists_what_there_is(
+    tmp_path: Path, named: str
+) -> None:
+    with node_at_work(tmp_path, "7g@0", "7g@0", spec=TWO) as here:
+        here.runtime.loop.sample()
+
+        with pytest.raises(NotFound) as problem:
+            found(here, named)
+
+        assert str(problem.value) == (
+            f"no single GPU {named!r}; there are 0 ({here.uuid(0)}), 1 ({here.uuid(1)})"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("breaker_reset", {"gpu": 0}),
+        ("hold", {"gpu": 0, "reason": "x"}),
+        ("plan", {}),
+        ("explain", {}),
+        ("apply", {}),
+        ("snapshot", {}),
+        ("lease_take", {"size": "1g", "ttl_seconds": 60}),
+    ],
+)
+def test_command_before_the_first_reading_is_refused_with_what_to_do(
+    tmp_path: Path, name: str, arguments: dict[str, object]
+) -> None:
+    with node_at_work(tmp_path, "7g@0") as here:
+        with pytest.raises(CommandRefused) as refusal:
+            here.ask(name, **arguments)
+
+        assert str(refusal.value) == ("the GPUs have not been read yet; see `migscaler doctor`")
