@@ -15,7 +15,8 @@ from migscaler.model.policy import IdlePolicy
 # documented figure). A CUDA context takes several hundred MiB, so that a process which we can't see
 # does not pass for an empty instance.
 EMPTY_BYTES = 64 * 1024 * 1024
-EMPTY_SHARE = 100  # one part in a hundred of the instance's memory
+EMPTY_SHARE = 100  # one part in a hundred of the instance's memory, but no more altogether than:
+EMPTY_MOST_BYTES = 256 * 1024 * 1024  # a hundredth of 80 GB and more would have room for a context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,8 @@ def look(
 
 def plausible_empty_bytes(reading: InstanceReading) -> int:
     """Return the most memory that an empty instance of this size may show as used."""
-    return EMPTY_BYTES + (reading.memory_total_bytes or 0) // EMPTY_SHARE
+    share = (reading.memory_total_bytes or 0) // EMPTY_SHARE
+    return min(EMPTY_BYTES + share, EMPTY_MOST_BYTES)
 
 
 def _measured_baseline(reading: InstanceReading, known: int | None) -> int | None:

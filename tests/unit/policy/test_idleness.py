@@ -239,6 +239,13 @@ def test_memory_of_an_unseen_process_never_becomes_the_baseline() -> None:
     assert pin(watch.quiet(one(), AFTER)) is None
 
 
+def test_memory_of_an_unseen_process_is_no_baseline_on_a_large_instance_either() -> None:
+    """A hundredth of 141 GB is more than a CUDA context takes: it passed for the empty state."""
+    watch = Watch()
+    state = watch.quiet(one(used=520 * MIB, total=141_000 * MIB), 3 * AFTER)
+    assert pin(state) is PinReason.MEMORY
+
+
 def test_memory_baseline_is_the_lowest_seen() -> None:
     watch = watched()
     watch.see(one(used=60 * MIB))
