@@ -32,8 +32,12 @@ def after_outcome(history: GpuHistory, outcome: Outcome, pace: Pace, now: dateti
 
 
 def after_foreign_change(history: GpuHistory, pace: Pace, now: datetime) -> GpuHistory:
-    """Return the history after somebody else changed the layout: adopt it and rest."""
-    return replace(history, rest_until=now + pace.rest, wanted=None)
+    """Return the history after somebody else changed the layout: adopt it and rest.
+
+    A longer rest that our own failure or flapping asked for goes on.
+    """
+    rest_until = max(now + pace.rest, history.rest_until or now)
+    return replace(history, rest_until=rest_until, wanted=None)
 
 
 def closed_breaker(history: GpuHistory) -> GpuHistory:

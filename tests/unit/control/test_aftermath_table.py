@@ -187,6 +187,15 @@ def test_foreign_change_is_adopted_and_rests() -> None:
     assert after == replace(before, rest_until=minutes(2), wanted=None)
 
 
+def test_foreign_change_shortens_no_rest_that_goes_on() -> None:
+    """Two owners at work would have ended the flap guard with every change of the other."""
+    before = replace(FRESH, rest_until=minutes(64), flapping=True, reversals=5)
+
+    after = after_foreign_change(before, PACE, NOW)
+
+    assert after == before
+
+
 def test_breaker_that_a_person_closes_forgets_failures_and_rest() -> None:
     before = GpuHistory(
         gpu_uuid=uuid(),
