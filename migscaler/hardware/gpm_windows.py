@@ -25,20 +25,29 @@ class _Older:
 class GpmWindows:
     """Keeps the last sample of each instance.
 
-    Samples of a GPU are dropped when its instances are not those they were taken of, and by
-    `forget`: a re-created instance gives garbage differences, and its ids and UUID may be the same
-    as before.
+    A re-created instance gives garbage differences, and its ids and UUID may be the same as before.
+    So the sample of an instance that we change is dropped by `forget`, its neighbors keep theirs;
+    and when instances differ that we did not change, somebody else was at work, and all of the GPU
+    are dropped.
     """
 
     def __init__(self) -> None:
         self._older: dict[GpuUuid, dict[GiId, _Older]] = {}
         self._seen: dict[GpuUuid, tuple[GpuInstance, ...]] = {}
+        self._touched: dict[GpuUuid, set[GiId]] = {}
         self._spare: list[SampleHandle] = []
 
-    def forget(self, uuid: GpuUuid) -> None:
-        """Drop the samples of a GPU, before its instances are changed."""
-        self._spare += [older.sample for older in self._older.pop(uuid, {}).values()]
-        self._seen.pop(uuid, None)
+    def forget(self, uuid: GpuUuid, gi_id: GiId | None = None) -> None:
+        """Drop the sample of an instance that we change, without `gi_id` those of the whole GPU."""
+        if gi_id is None:
+            self._spare += [older.sample for older in self._older.pop(uuid, {}).values()]
+            self._seen.pop(uuid, None)
+            self._touched.pop(uuid, None)
+            return
+        self._touched.setdefault(uuid, set()).add(gi_id)
+        older = self._older.get(uuid, {}).pop(gi_id, None)
+        if older is not None:
+            self._spare.append(older.sample)
 
     def free_all(self, calls: MigCalls) -> None:
         """Give every buffer back to the driver, before the session ends."""
@@ -52,6 +61,7 @@ class GpmWindows:
         """Drop every sample without returning it to a driver that may be gone."""
         self._older.clear()
         self._seen.clear()
+        self._touched.clear()
         self._spare.clear()
 
     def measure(
@@ -67,9 +77,10 @@ class GpmWindows:
         `now` is in monotonic seconds. Two calls per instance in the steady state. An instance
         without compute instance yields nothing, nor does one whose sample the driver refuses.
         """
-        if self._seen.get(uuid) != instances:
+        if not self._is_only_ours(uuid, instances):
             self.forget(uuid)
-            self._seen[uuid] = instances
+        self._seen[uuid] = instances
+        self._touched.pop(uuid, None)
         kept = self._older.setdefault(uuid, {})
         found = {}
         for instance in instances:
@@ -84,6 +95,15 @@ class GpmWindows:
             if activity is not None:
                 found[instance.gi_id] = activity
         return found
+
+    def _is_only_ours(self, uuid: GpuUuid, instances: tuple[GpuInstance, ...]) -> bool:
+        """Say whether nothing but what we touched differs from the last time."""
+        touched = self._touched.get(uuid, set())
+        before, now = (
+            tuple(one for one in some if one.gi_id not in touched)
+            for some in (self._seen.get(uuid, ()), instances)
+        )
+        return before == now
 
     def _measure_one(
         self, calls: MigCalls, device: Device, gi_id: GiId, kept: dict[GiId, _Older], now: float

@@ -1,6 +1,6 @@
 """Read and write GPUs through NVML in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -135,11 +135,13 @@ class NvmlReader:
         return self._facts.model(gpu.calls, gpu.device, gpu.uuid, self._session.driver_branch)
 
     @contextmanager
-    def changing(self, uuid: GpuUuid, *, mode: bool = False) -> Iterator[GpuAccess]:
-        """Resolve a GPU for a change; samples of its instances are dropped."""
+    def changing(
+        self, uuid: GpuUuid, gi_id: GiId | None = None, *, mode: bool = False
+    ) -> Iterator[GpuAccess]:
+        """Resolve a GPU for a change; the instance's samples are dropped, without one all."""
         with self._session_kept():
             gpu = self.access(uuid)
-            self._gpm.forget(uuid)
+            self._gpm.forget(uuid, gi_id)
             if mode:
                 self._xids.release(gpu.calls)
             try:
@@ -147,6 +149,20 @@ class NvmlReader:
             finally:
                 if mode:
                     self._facts.forget(uuid)
+
+    @contextmanager
+    def creating(self, uuid: GpuUuid) -> Iterator[tuple[GpuAccess, Callable[[GiId], None]]]:
+        """Resolve a GPU for a new instance, and give what is told its id.
+
+        Samples of the others stay, unless it is not known what was made.
+        """
+        with self._session_kept():
+            gpu = self.access(uuid)
+            try:
+                yield gpu, lambda gi_id: self._gpm.forget(uuid, gi_id)
+            except BaseException:
+                self._gpm.forget(uuid)
+                raise
 
     @contextmanager
     def _session_kept(self) -> Iterator[None]:
@@ -204,7 +220,7 @@ class NvmlWriter:
             InUse: somebody holds it.
             HardwareError: anything else, also when it is not there.
         """
-        with self._reader.changing(uuid) as gpu:
+        with self._reader.changing(uuid, gi_id) as gpu:
             gi = gpu.calls.gpu_instance_by_id(gpu.device, gi_id)
             gpu.calls.destroy_compute_instance(gpu.calls.compute_instance_by_id(gi, ci_id))
 
@@ -215,7 +231,7 @@ class NvmlWriter:
             InUse: it still has one, or somebody holds it.
             HardwareError: anything else, also when it is not there.
         """
-        with self._reader.changing(uuid) as gpu:
+        with self._reader.changing(uuid, gi_id) as gpu:
             gpu.calls.destroy_gpu_instance(gpu.calls.gpu_instance_by_id(gpu.device, gi_id))
 
     def create_gpu_instance(self, uuid: GpuUuid, spec: InstanceSpec) -> GiId:
@@ -226,7 +242,7 @@ class NvmlWriter:
             ForeignAnswer: the GPU has no such profile.
             HardwareError: anything else.
         """
-        with self._reader.changing(uuid) as gpu:
+        with self._reader.creating(uuid) as (gpu, told):
             model = self._reader.model_of(gpu)
             profile = model.find(spec.profile)
             if profile is None:
@@ -234,7 +250,9 @@ class NvmlWriter:
             made = gpu.calls.create_gpu_instance(
                 gpu.device, profile.profile_id, spec.placement.start, spec.placement.size
             )
-            return GiId(gpu.calls.gpu_instance_info(made).gi_id)
+            gi_id = GiId(gpu.calls.gpu_instance_info(made).gi_id)
+            told(gi_id)
+            return gi_id
 
     def create_compute_instance(self, uuid: GpuUuid, gi_id: GiId) -> CiId:
         """Create the compute instance that takes the whole GPU instance.
@@ -243,7 +261,7 @@ class NvmlWriter:
             ForeignAnswer: no compute profile has the GPU instance's SM count.
             HardwareError: it could not be made; the GPU instance stays.
         """
-        with self._reader.changing(uuid) as gpu:
+        with self._reader.changing(uuid, gi_id) as gpu:
             gi = gpu.calls.gpu_instance_by_id(gpu.device, gi_id)
             profile_id = self._full_width(gpu, gi)
             made = gpu.calls.create_compute_instance(gi, profile_id)

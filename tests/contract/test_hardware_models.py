@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.errors import DriverGone
+from migscaler.errors import DriverGone, NvmlError
 from migscaler.model.catalog import load_catalog
 from migscaler.model.gpu import ActivitySource
 from migscaler.model.layout import GpuModel
 from migscaler.planner.layouts import all_layouts
+from migscaler.sim import faults
 from tests.unit.hardware.rig import SimulatedRig, in_process, through_worker
 
 
@@ -158,6 +159,49 @@ def test_activity_starts_anew_at_our_own_re_creation() -> None:
         assert activity_of(rig) == [None]
         rig.clock.sleep(10)
         assert activity_of(rig) == [0.0]
+
+
+def test_activity_of_neighbors_goes_on_over_our_own_change() -> None:
+    with in_process("H100-SXM5-80GB") as rig:
+        rig.create("1g@0")
+        changed = rig.create("1g@1")
+        activity_of(rig)
+        rig.clock.sleep(10)
+        rig.destroy(changed)
+        rig.create("2g@2")
+        rig.clock.sleep(10)
+        assert activity_of(rig) == [0.0, None]
+        rig.clock.sleep(10)
+        assert activity_of(rig) == [0.0, 0.0]
+
+
+def test_activity_never_spans_two_instances_of_the_same_id_beside_a_neighbor() -> None:
+    # A busy one is replaced by an idle one: a difference over both would not be 0.
+    with in_process("H100-SXM5-80GB") as rig:
+        rig.create("1g@0")
+        gi_id = rig.create("1g@1")
+        pid = rig.node.start_job(0, gi_id, activity=0.9)
+        activity_of(rig)
+        rig.clock.sleep(10)
+        assert activity_of(rig) == [0.0, 0.9]
+        rig.node.end_job(pid)
+        rig.destroy(gi_id)
+        assert rig.create("1g@1") == gi_id
+        rig.clock.sleep(10)
+        assert activity_of(rig) == [0.0, None]
+        rig.clock.sleep(10)
+        assert activity_of(rig) == [0.0, 0.0]
+
+
+def test_activity_of_all_starts_anew_when_a_creation_loses_its_answer() -> None:
+    with in_process("H100-SXM5-80GB") as rig:
+        rig.create("1g@0")
+        activity_of(rig)
+        rig.clock.sleep(10)
+        rig.node.add_fault(faults.loses_answer("nvmlDeviceCreateGpuInstanceWithPlacement"))
+        with pytest.raises(NvmlError):
+            rig.create("1g@1")
+        assert activity_of(rig) == [None, None]
 
 
 def test_activity_starts_anew_when_a_neighbor_is_changed_by_somebody_else() -> None:
