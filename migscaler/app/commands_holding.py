@@ -8,7 +8,8 @@ from migscaler.control.leases import LeaseRequest, sizes_present, take_lease
 from migscaler.errors import CommandRefused, NotFound
 from migscaler.model.decision import HoldRecord, PauseRecord
 from migscaler.model.demand import Counts, Reading, Want
-from migscaler.model.ids import RuleName, SourceName
+from migscaler.model.gpu import NodeSnapshot
+from migscaler.model.ids import MigUuid, RuleName, SourceName
 from migscaler.web.ports import Actor
 
 # A waiter asks every second or two; one that has not asked for this long has gone.
@@ -262,7 +263,10 @@ class HoldingCommands:
         if taken is None:
             return None
         lease, mig_uuid = taken
-        self._node.loop.sample()
+        if not _is_there(self._node.loop.sample(), lease, mig_uuid):
+            # Chosen from a picture that is over: somebody took it or its place since.
+            self._node.store.release_hold(lease.hold_id)
+            return None
         return {
             "granted": True,
             "lease_id": lease.hold_id,
@@ -331,6 +335,18 @@ class HoldingCommands:
 def _owns(actor: Actor, owner: str) -> bool:
     """Say whether a lease is the caller's to end: his own, or anybody's for the trusted."""
     return actor.trusted or owner == actor.name
+
+
+def _is_there(snapshot: NodeSnapshot | None, lease: HoldRecord, mig_uuid: MigUuid) -> bool:
+    """Say whether a fresh picture shows that MIG device at the leased place, and nobody on it."""
+    gpu = None if snapshot is None else snapshot.gpu(lease.gpu_uuid)
+    found = () if gpu is None else gpu.instances or ()
+    return any(
+        one.spec == lease.spec
+        and one.reading.instance.mig_uuid == mig_uuid
+        and one.reading.processes == ()
+        for one in found
+    )
 
 
 def override_name(rule: RuleName) -> SourceName:

@@ -1,0 +1,44 @@
+"""A lease is of an instance that is there and free when it is granted, not when last looked at."""
+
+from pathlib import Path
+
+from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
+
+
+def begun(here: NodeAtWork) -> None:
+    here.runtime.begin()
+    here.watch(30)
+
+
+def test_instance_that_went_since_the_last_sample_is_not_leased(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0", config=ENFORCE) as here:
+        begun(here)
+        (gi_id,) = here.node.state.gpus[0].instances
+        here.node.foreign_destroy(0, gi_id)
+        here.clock.advance(1)
+        answer = here.ask("lease_take", size="3g", ttl_seconds=60)
+        assert answer["granted"] is False
+        assert here.store.holds(here.clock.now()) == ()
+
+
+def test_instance_on_which_a_process_came_since_the_last_sample_is_not_leased(
+    tmp_path: Path,
+) -> None:
+    with node_at_work(tmp_path, "3g@0", config=ENFORCE) as here:
+        begun(here)
+        (gi_id,) = here.node.state.gpus[0].instances
+        here.node.start_job(0, gi_id)
+        here.clock.advance(1)
+        answer = here.ask("lease_take", size="3g", ttl_seconds=60)
+        assert answer["granted"] is False
+        assert here.store.holds(here.clock.now()) == ()
+
+
+def test_free_instance_is_leased(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0", config=ENFORCE) as here:
+        begun(here)
+        here.clock.advance(1)
+        answer = here.ask("lease_take", size="3g", ttl_seconds=60)
+        assert answer["granted"] is True
+        (lease,) = here.store.holds(here.clock.now())
+        assert lease.kind == "lease"
