@@ -62,7 +62,8 @@ def geometry_first_fit(problem: Problem) -> Outcome:
 
 def on_demand_first_fit(problem: Problem) -> Outcome:
     """Create each missing instance at the first place that is free; destroy nothing."""
-    return _instance_by_instance(problem, [gpu.layout.specs for gpu in _sorted(problem)], ())
+    kept = [gpu.layout.specs for gpu in _sorted(problem)]
+    return _instance_by_instance(problem, kept, [()] * len(kept))
 
 
 def first_fit_decreasing(problem: Problem) -> Outcome:
