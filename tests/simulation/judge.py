@@ -282,29 +282,32 @@ class Judge:
 
     # Recovery
 
-    def begin_recovery(self) -> None:
-        """A process starts: what earlier ones left open may be undone, and nothing else."""
+    def begin_process(self) -> None:
+        """A process starts, perhaps after a crash in the middle of a plan."""
         if self.plan is not None:
             self.debts.append(self.plan)
             self.plan = None
         self._ended.clear()
         self._changed_this_tick.clear()
         self.forget_rests()
+        self.begin_recovery()
+
+    def begin_recovery(self) -> None:
+        """What was left open may be undone from here on, and nothing else."""
         if not self.recovering:  # else a recovery was cut short, and the next undoes it too
             self._recovered = set()
         self.recovering = True
         self._recovered |= set().union(*(debt.ours for debt in self.debts))
 
-    def end_recovery(self, *, looked: bool) -> None:
+    def end_recovery(self, *, must_settle: bool) -> None:
         """Every plan left open is settled unless that was impossible; then nothing is half made."""
         self.recovering = False
-        if not looked:  # NVML did not answer at all
-            return
         opened = {one.gpu_uuid for one in self._store.open_plans()}
         for debt in tuple(self.debts):
             gpu = gpu_at(self._node, debt.uuid)
             if debt.uuid in opened:
-                if self._store.pause() is None and not gpu.lost and not self._node.state.faults:
+                able = self._store.pause() is None and not gpu.lost and not self._node.state.faults
+                if must_settle and able:
                     self.wrong(f"{debt.running.plan_id} on {debt.uuid} is not settled")
                 continue
             self.debts.remove(debt)

@@ -1,33 +1,34 @@
 """One daemon process of a simulated day: the real parts in one thread, ended at will."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from migscaler.control.enforce import Enforcer
-from migscaler.control.executor import Executor
+from migscaler.app.config.load import load_text
+from migscaler.app.runtime import Outside as Around
+from migscaler.app.runtime import Runtime
+from migscaler.app.start import InForce
+from migscaler.app.wiring import Assembly, Ground
 from migscaler.control.gather import Gatherer
-from migscaler.control.loop import Loop, Parts
-from migscaler.control.observe import Observer
-from migscaler.control.recovery import restore, settle
+from migscaler.control.loop import Parts
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.demand import Counts, Fetched, Reading, VetoStatus, Want
-from migscaler.model.ids import GpuUuid, SourceName
-from migscaler.model.plan import Outcome
-from migscaler.model.policy import Mode
-from migscaler.model.status import Status
-from migscaler.schedulers.bare import BareHost, BareScheduler
-from migscaler.schedulers.owners import HostRoots, foreign_owner
+from migscaler.model.status import ConfigStatus, Status
+from migscaler.schedulers.owners import HostRoots
 from migscaler.sim.node import SimNode
 from migscaler.sim.nvml_library import NvmlLibrary
 from migscaler.sources import calendar
 from migscaler.sources.scheduler import SchedulerSource
 from migscaler.store.store import Store
 from tests.simulation.acting import QuietHost
-from tests.simulation.clockwork import Around, VirtualClock, WatchedLibrary
+from tests.simulation.clockwork import Around as AroundCall
+from tests.simulation.clockwork import VirtualClock, WatchedLibrary
 from tests.simulation.scenarios import LEASES, QUEUE, TOTALS, Scenario
+
+# The policy comes from the scenario; what is left are places and boot habits (restore, mode on).
+_CONFIG = "mode: enforce\ngpus: [{index: 0}]\n"
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Outside:
     queue: Queue
     totals: Queue
     objection: Objection
-    around: Around
+    around: AroundCall
     publish: Callable[[Status], None]
     store: Store
 
@@ -101,104 +102,62 @@ class Outside:
 
 
 class Process:
-    """A running daemon without threads: `turn` is what its jobs do in one period."""
+    """A running daemon without threads: the real runtime, with the harness's sources."""
 
     def __init__(self, outside: Outside) -> None:
-        self.outside = outside
-        self.store = outside.store
-        self.boot_id = outside.node.boot_id
+        self._outside = outside
         install_library(WatchedLibrary(NvmlLibrary(outside.node, "migscaler"), outside.around))
-        self.reader = NvmlReader(outside.clock, QuietHost())
-        self.writer = NvmlWriter(self.reader)
-        self.scheduler = BareScheduler(
-            book=self.store,
-            clock=outside.clock,
-            host=BareHost(host=QuietHost(), roots=outside.roots(), own_pid=1),
-            wait_max_age=timedelta(minutes=1),
+        self._reader = NvmlReader(outside.clock, QuietHost())
+        self._assembly = Assembly(
+            Ground(
+                clock=outside.clock,
+                reader=self._reader,
+                writer=NvmlWriter(self._reader),
+                host=QuietHost(),
+                store=outside.store,
+                boot_id=outside.node.boot_id,
+                roots=outside.roots(),
+            )
         )
-        self.loop = Loop(self._parts())
-
-    def begin(self) -> tuple[Outcome, ...]:
-        """Do what a start does: look, settle, restore, look."""
-        if self.loop.sample() is None:
-            return ()
-        outside, alone = self.outside, self._acts_alone()
-        settled = settle(
-            self.store,
-            self.reader,
-            self.writer,
-            self.scheduler,
-            outside.clock,
-            self.boot_id,
-            act=bool(alone),
-            only=alone,
+        loaded = replace(load_text(_CONFIG, "simulated day"), policy=outside.scenario.policy)
+        self.runtime = Runtime(
+            self._assembly,
+            InForce(loaded=loaded, status=ConfigStatus()),
+            Around(
+                publish=outside.publish,
+                call_stats=self._reader.call_stats,
+                job_stats=tuple,
+                real_host=QuietHost(),
+                release_driver=lambda: None,
+                resume_driver=lambda: None,
+                config_changed=lambda: None,
+            ),
         )
-        restored = restore(
-            store=self.store,
-            reader=self.reader,
-            writer=self.writer,
-            scheduler=self.scheduler,
-            clock=outside.clock,
-            boot_id=self.boot_id,
-            layout="restore",
-            mig_mode=True,
-            act_on=alone,
-        )
-        return settled + restored
+        self.loop = self.runtime.loop
+        self.loop.reconfigure(self._with_sources())
 
     def close(self) -> None:
         """End the process; what it remembered is gone."""
-        self.reader.close()
+        self._assembly.close()
+        self._reader.close()
         install_library(None)
 
-    def _acts_alone(self) -> frozenset[GpuUuid]:
-        """Return the GPUs that may be changed at start."""
-        snapshot, policy = self.loop.status().snapshot, self.outside.scenario.policy
-        if snapshot is None or self.store.pause() is not None:
-            return frozenset()
-        entries = ((gpu, policy.entry_for(gpu.reading, snapshot.taken_at)) for gpu in snapshot.gpus)
-        return frozenset(gpu.uuid for gpu, entry in entries if entry and entry.mode is Mode.ENFORCE)
-
-    def _parts(self) -> Parts:
-        outside, store = self.outside, self.store
-        policy, roots = outside.scenario.policy, outside.roots()
+    def _with_sources(self) -> Parts:
+        """Return the loop's parts with the scenario's sources and calendar."""
+        outside = self._outside
         texts = tuple(window.text for window in outside.scenario.windows)
-        observer = Observer(
-            reader=self.reader,
-            scheduler=self.scheduler,
-            store=store,
-            host=QuietHost(),
-            boot_id=self.boot_id,
-            find_owner=lambda: foreign_owner(roots),
-        )
-        executor = Executor(
-            store=store,
-            reader=self.reader,
-            writer=self.writer,
-            scheduler=self.scheduler,
+        gatherer = Gatherer(
+            sources={
+                QUEUE: outside.queue,
+                TOTALS: outside.totals,
+                LEASES: SchedulerSource(self._assembly.scheduler),
+            },
+            vetoes={"objection": outside.objection} if outside.scenario.has_veto else {},
             clock=outside.clock,
-            boot_id=self.boot_id,
+            overrides=outside.store.all_pushed,
         )
-        return Parts(
-            observer=observer,
-            gatherer=Gatherer(
-                sources={
-                    SourceName(QUEUE): outside.queue,
-                    SourceName(TOTALS): outside.totals,
-                    SourceName(LEASES): SchedulerSource(self.scheduler),
-                },
-                vetoes={"objection": outside.objection} if outside.scenario.has_veto else {},
-                clock=outside.clock,
-                overrides=store.all_pushed,
-            ),
-            store=store,
-            clock=outside.clock,
-            policy=policy,
+        return replace(
+            self.loop.parts,
+            gatherer=gatherer,
             evaluate_windows=lambda now: calendar.evaluate(texts, "UTC", now),
-            call_stats=self.reader.call_stats,
-            publish=outside.publish,
-            version="test",
-            enforcer=Enforcer(
-                executor=executor, observer=observer, store=store, clock=outside.clock
-            ),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from migscaler.errors import MigscalerError
 from migscaler.metrics.exposition import Renderer
 from migscaler.model.decision import GpuHistory
 from migscaler.model.demand import Counts
@@ -155,14 +156,22 @@ class World:
             self.ledger.note_sample()
             if loop.sample() is None:
                 self.ledger.undo_sample()
-            self._note_conditions()
-            self._tick()
+            self._work()
         except Crash:
             self.judge.counts["crashes"] += 1
             self._restart()
 
-    def _tick(self) -> None:
-        decision = self.process.loop.tick()
+    def _work(self) -> None:
+        """Let housekeeping and the tick run; both finish what a start could not."""
+        self.judge.begin_recovery()
+        self.process.runtime.housekeeping()
+        self._note_conditions()
+        try:
+            decision = self.process.runtime.tick()
+        except MigscalerError:  # counted by the daemon's jobs; the next tick tries again
+            self.judge.counts["failed ticks"] += 1
+            decision = None
+        self.judge.end_recovery(must_settle=False)
         status = self.process.loop.status()
         self.judge.after_tick(status)
         if decision is not None:
@@ -298,18 +307,27 @@ class World:
             self.process.close()
             self.dead = False
             self.ledger.forget()
-            self.judge.begin_recovery()
+            self.judge.begin_process()
             self.silent_since = self.clock.now()
             try:
                 self.process = Process(self.outside)
                 self.ledger.note_sample()
-                outcomes = self.process.begin()
+                begun = self._begin()
             except Crash:
                 continue
             self.judge.counts["starts"] += 1
-            self.judge.counts["recovered"] += len(outcomes)
-            self.judge.end_recovery(looked=self.process.loop.status().snapshot is not None)
+            status = self.process.loop.status()
+            self.judge.counts["recovered"] += len(status.outcomes)
+            self.judge.end_recovery(must_settle=status.snapshot is not None and begun)
             return
+
+    def _begin(self) -> bool:
+        """Do what a start does; say whether all of it could be done."""
+        try:
+            self.process.runtime.begin()
+        except MigscalerError:  # the daemon logs it and goes on to tick
+            return False
+        return True
 
     def _quiet(self) -> None:
         """Nothing happens any more: soon nothing must be changed any more."""
