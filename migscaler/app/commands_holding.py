@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from migscaler.app.arguments import Arguments
 from migscaler.app.node import Handler, Node
-from migscaler.control.leases import LeaseRequest, sizes_present, take_lease
+from migscaler.control.leases import LeaseRequest, candidates, sizes_present, take_lease
 from migscaler.errors import CommandRefused, NotFound
 from migscaler.model.decision import HoldRecord, PauseRecord
 from migscaler.model.demand import Counts, Reading, Want
@@ -232,7 +232,7 @@ class HoldingCommands:
             ttl=arguments.duration("ttl_seconds"),
             pid=wait.pid,
         )
-        granted = self._grant(request) if self._is_first(number, wait.size) else None
+        granted = self._grant(request, number)
         if granted is None:
             return {"granted": False, "wait_id": number, "message": f"waiting for a {wait.size}"}
         store.remove_lease_wait(number)
@@ -242,17 +242,15 @@ class HoldingCommands:
         """Return the moment that lies this long ahead."""
         return None if duration is None else self._node.clock.now() + duration
 
-    def _is_first(self, number: int, size: str) -> bool:
-        """Say whether nobody has waited longer for this size."""
-        waits = [
-            w.wait_id
-            for w in self._node.store.lease_waits(self._node.clock.now())
-            if w.size == size
-        ]
-        return not waits or number <= min(waits)
-
-    def _grant(self, request: LeaseRequest) -> dict[str, object] | None:
-        """Lease an instance if one is free."""
+    def _grant(self, request: LeaseRequest, wait_id: int | None = None) -> dict[str, object] | None:
+        """Lease an instance if one is free beyond those for which others have waited longer."""
+        ahead = sum(
+            wait.size == request.size and (wait_id is None or wait.wait_id < wait_id)
+            for wait in self._node.store.lease_waits(self._node.clock.now())
+        )
+        free = candidates(self._node.snapshot(), request.size, self._node.acting_on())
+        if len(free) <= ahead:
+            return None
         taken = take_lease(
             self._node.store,
             self._node.snapshot(),

@@ -1,0 +1,149 @@
+"""Who may do what: any account of this host may lease, and only root or the daemon the rest."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.requests import HTTPConnection
+
+from migscaler.metrics.exposition import Renderer
+from migscaler.web.access import ANONYMOUS, OPEN_TO_ALL, identify, may_command
+from migscaler.web.app import create_app
+from migscaler.web.ports import Actor, WebOptions
+from tests.unit.web.sites import Recorded
+
+OPTIONS = WebOptions(daemon_uid=200)
+ADA = ("unix:uid=1000", 777)
+DAEMON = ("unix:uid=200", 12)
+ROOT = ("unix:uid=0", 13)
+TCP = ("192.0.2.7", 41234)
+
+
+def connection(client: tuple[str, int] | None, token: str | None = None) -> HTTPConnection:
+    headers = [] if token is None else [(b"authorization", token.encode())]
+    return HTTPConnection({"type": "http", "client": client, "headers": headers})
+
+
+def post(client: tuple[str, int], name: str, options: WebOptions = OPTIONS) -> tuple[int, Recorded]:
+    """Give a command from this address; return the status and what the node was asked."""
+    commands = Recorded()
+    app = create_app(Renderer().render, lambda: None, commands, options)
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app=app, client=client)
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as asking:
+            answer = await asking.post(f"/api/v1/commands/{name}", json={"owner": "root"})
+            return answer.status_code
+
+    return asyncio.run(ask()), commands
+
+
+def test_commands_open_to_all_are_those_of_leasing_and_no_others() -> None:
+    assert sorted(OPEN_TO_ALL) == [
+        "lease_cancel",
+        "lease_poll",
+        "lease_release",
+        "lease_renew",
+        "lease_take",
+    ]
+
+
+def test_peer_of_the_socket_is_named_by_its_account_and_process() -> None:
+    assert identify(connection(ADA), OPTIONS) == Actor(
+        name="uid 1000", trusted=False, uid=1000, pid=777
+    )
+
+
+@pytest.mark.parametrize(("client", "uid"), [(ROOT, 0), (DAEMON, 200)])
+def test_root_and_the_daemons_account_are_trusted(client: tuple[str, int], uid: int) -> None:
+    actor = identify(connection(client), OPTIONS)
+
+    assert (actor.uid, actor.trusted) == (uid, True)
+
+
+def test_caller_over_tcp_is_nobody_without_a_token() -> None:
+    assert identify(connection(TCP), OPTIONS) == ANONYMOUS
+    assert identify(connection(None), OPTIONS) == ANONYMOUS
+    assert identify(connection(TCP, "Bearer guess"), OPTIONS) == ANONYMOUS
+
+
+@pytest.mark.parametrize(
+    ("header", "trusted"),
+    [
+        ("Bearer secret", True),
+        ("bearer  secret ", True),
+        ("Bearer secret2", False),
+        ("Basic secret", False),
+        ("secret", False),
+        ("Bearer", False),
+    ],
+)
+def test_token_is_compared_whole(tmp_path: Path, header: str, trusted: bool) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+
+    assert identify(connection(TCP, header), WebOptions(token_file=token)).trusted is trusted
+
+
+def test_empty_or_missing_token_file_lets_nobody_in(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+
+    for path in (empty, tmp_path / "none"):
+        assert identify(connection(TCP, "Bearer "), WebOptions(token_file=path)) == ANONYMOUS
+
+
+@pytest.mark.parametrize("name", sorted(OPEN_TO_ALL))
+def test_any_account_may_lease_over_the_socket(name: str) -> None:
+    assert may_command(identify(connection(ADA), OPTIONS), OPTIONS, name) is True
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["apply", "settle", "mig_mode", "breaker_reset", "reload", "hold", "release", "holds",
+     "leases", "pause", "resume", "demand", "demand_push", "demand_override", "demand_clear",
+     "status", "snapshot", "history", "decision", "plan", "explain", "source_test", "lease"],
+)  # fmt: skip
+def test_no_other_command_is_open_to_an_account(name: str) -> None:
+    actor = identify(connection(ADA), OPTIONS)
+
+    assert may_command(actor, OPTIONS, name) is False
+    assert may_command(identify(connection(ROOT), OPTIONS), OPTIONS, name) is True
+
+
+def test_leasing_over_tcp_needs_a_token_and_the_switch(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    off = WebOptions(token_file=token)
+    on = WebOptions(token_file=token, writes_over_tcp=True)
+    bearer = identify(connection(TCP, "Bearer secret"), off)
+
+    assert may_command(ANONYMOUS, on, "lease_take") is False
+    assert may_command(bearer, off, "lease_take") is False
+    assert may_command(bearer, on, "lease_take") is True
+
+
+def test_account_reaches_the_node_as_itself_whatever_it_claims() -> None:
+    status, commands = post(ADA, "lease_take")
+
+    assert status == 200
+    assert commands.asked == [
+        (
+            "lease_take",
+            {"owner": "root"},
+            Actor(name="uid 1000", trusted=False, uid=1000, pid=777),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("client", "name", "status"),
+    [(ADA, "apply", 403), (ADA, "leases", 403), (TCP, "lease_take", 401)],
+)
+def test_refused_command_never_reaches_the_node(
+    client: tuple[str, int], name: str, status: int
+) -> None:
+    answered, commands = post(client, name)
+
+    assert (answered, commands.asked) == (status, [])
