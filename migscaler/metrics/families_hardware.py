@@ -8,6 +8,7 @@ from migscaler.metrics.family import Family, Many, row
 _NVML = "NVML"
 _FITS = "layout and the model's placements"
 _JUDGED = "NVML, scheduler and holds, judged"
+_ACTIVITY = "GPM or DCGM"
 
 NODE: tuple[Family, ...] = (
     row("snapshot_timestamp_seconds", "seconds", "Time at which the snapshot behind all hardware series was taken.", origin="sampler"),
@@ -24,6 +25,9 @@ NODE: tuple[Family, ...] = (
         example="sum by (reason) (migscaler_pinned_instances)"),
     row("idle_instances", "instances", "Instances proven idle, which a plan may destroy.", origin=_JUDGED),
     row("fragmentation_ratio", "ratio", "Share of the node's free memory slices, averaged over profiles, that no instance of the profile could use.", origin=_FITS),
+    row("activity_ratio", "ratio", "Share of the compute slices of partitioned GPUs that is busy: instances' compute-engine activity by slices, room without instance counting 0; over the GPUs with migscaler_gpu_activity_ratio.", origin=_ACTIVITY, optional=True),
+    row("activity_known_ratio", "ratio", "Share of the compute slices of partitioned GPUs for which migscaler_activity_ratio speaks.", origin=_ACTIVITY,
+        example="migscaler_activity_known_ratio < 1"),
     row("family_supported", "", "1 if at least one GPU of this node reports the family; for families of instances absent while there is no instance.", Many.NODE, "family", origin="snapshot",
         example="migscaler_family_supported == 0"),
 )
@@ -66,7 +70,13 @@ GPU: tuple[Family, ...] = (
     row("gpu_compute_slices", "slices", "Compute slices by state; as for memory slices.", Many.SLICE_STATE, "state", origin=_JUDGED),
     row("gpu_slice_cover", "", "Per memory slice, the compute slices of the instance that covers it; 0 if none does. Draws the strip.", Many.SLICE, "slice", origin=_NVML),
     row("gpu_fragmentation_ratio", "ratio", "Share of the GPU's free memory slices, averaged over profiles, that no instance of the profile could use; absent if none is free.", Many.GPU, origin=_FITS),
-    row("gpu_sm_activity_ratio", "ratio", "SM activity of the whole GPU: its instances weighted by compute slices, idle room counting 0; absent unless known for all.", Many.GPU, origin="GPM", optional=True),
+    row("gpu_activity_ratio", "ratio", "Share of the GPU's compute slices that is busy: compute-engine activity of its instances by their slices, over all slices of the GPU, room without instance counting 0; absent unless known for every instance.", Many.GPU, origin=_ACTIVITY, optional=True,
+        example="avg_over_time(migscaler_gpu_activity_ratio[1h])"),
+    row("gpu_sm_activity_ratio", "ratio", "As migscaler_gpu_activity_ratio, of SM activity; DCGM's default list of counters has none.", Many.GPU, origin=_ACTIVITY, optional=True),
+    row("gpu_activity_source_info", "", "Where activity of the GPU's instances comes from: gpm, dcgm or none; with none idleness rests on processes, allocations and memory. Always 1.", Many.GPU, "source", origin="configuration and NVML",
+        example="migscaler_gpu_activity_source_info{source=\"none\"}"),
+    row("dcgm_unseen_instances", "instances", "Instances whose activity DCGM should tell and does not; they count as in use. Only on GPUs that need DCGM.", Many.GPU, origin="DCGM", optional=True,
+        example="migscaler_dcgm_unseen_instances > 0"),
     row("gpu_profile_present_instances", "instances", "Instances of the profile that exist.", Many.PROFILE, "profile", origin=_NVML),
     row("gpu_profile_unused_instances", "instances", "Instances of the profile that a job could take now.", Many.PROFILE, "profile", origin=_JUDGED),
     row("gpu_profile_creatable_instances", "instances", "Instances of the profile alone that could be created now, beside what exists.", Many.PROFILE, "profile", origin=_FITS,
@@ -80,11 +90,13 @@ INSTANCE: tuple[Family, ...] = (
     row("instance_memory_used_bytes", "bytes", "Memory in use on the instance.", Many.INSTANCE, origin=_NVML, optional=True),
     row("instance_memory_total_bytes", "bytes", "Memory of the instance.", Many.INSTANCE, origin=_NVML, optional=True),
     row("instance_processes", "", "Processes on the instance.", Many.INSTANCE, origin=_NVML, optional=True),
-    row("instance_graphics_activity_ratio", "ratio", "Share of time in which the instance's compute engine was busy.", Many.INSTANCE, "source", origin="GPM", optional=True),
-    row("instance_sm_activity_ratio", "ratio", "Share of the instance's SMs that were busy.", Many.INSTANCE, "source", origin="GPM", optional=True,
+    row("instance_graphics_activity_ratio", "ratio", "Share of time in which the instance's compute engine was busy.", Many.INSTANCE, "source", origin=_ACTIVITY, optional=True),
+    row("instance_sm_activity_ratio", "ratio", "Share of the instance's SMs that were busy.", Many.INSTANCE, "source", origin=_ACTIVITY, optional=True,
         example="avg by (profile) (migscaler_instance_sm_activity_ratio)"),
-    row("instance_tensor_activity_ratio", "ratio", "Share of time in which the instance's tensor cores were busy.", Many.INSTANCE, "source", origin="GPM", optional=True),
-    row("instance_dram_activity_ratio", "ratio", "Share of the instance's memory bandwidth that was used.", Many.INSTANCE, "source", origin="GPM", optional=True),
+    row("instance_tensor_activity_ratio", "ratio", "Share of time in which the instance's tensor cores were busy.", Many.INSTANCE, "source", origin=_ACTIVITY, optional=True),
+    row("instance_dram_activity_ratio", "ratio", "Share of the instance's memory bandwidth that was used.", Many.INSTANCE, "source", origin=_ACTIVITY, optional=True),
+    row("instance_activity_raw_ratio", "ratio", "Activity above 1 as DCGM told it, which the families above show as 1; absent where they show what it told. Field is graphics, sm, tensor or dram.", Many.INSTANCE_FIELD, "field", origin="DCGM",
+        example="max by (gpu_uuid, gi_id) (migscaler_instance_activity_raw_ratio)"),
     row("instance_idle", "", "1 if the instance is proven idle, 0 if it keeps its place for some reason.", Many.INSTANCE, origin=_JUDGED),
     row("instance_pinned_info", "", "Primary reason why the instance keeps its place; always 1, absent when it is idle.", Many.INSTANCE, "reason", origin=_JUDGED,
         example="count by (reason) (migscaler_instance_pinned_info)"),

@@ -37,6 +37,7 @@ class Many(enum.Enum):
     SLICE = "1 per memory slice"
     PROFILE = "1 per GPU and profile"
     INSTANCE = "1 per instance"
+    INSTANCE_FIELD = "4 per instance"
     COMPUTE_INSTANCE = "1 per compute instance"
 
 
@@ -122,6 +123,7 @@ def most_series(families: tuple[Family, ...], model: GpuModel) -> int:
         Many.SLICE: model.memory_slices,
         Many.PROFILE: len(model.profiles),
         Many.INSTANCE: model.compute_slices,
+        Many.INSTANCE_FIELD: 4 * model.compute_slices,
         Many.COMPUTE_INSTANCE: model.compute_slices,
     }
     return sum(times[family.many] for family in families)
@@ -129,7 +131,7 @@ def most_series(families: tuple[Family, ...], model: GpuModel) -> int:
 
 def _leading(many: Many) -> tuple[str, ...]:
     """Return the labels that every family of that multiplicity has first."""
-    if many in (Many.INSTANCE, Many.COMPUTE_INSTANCE):
+    if many in (Many.INSTANCE, Many.INSTANCE_FIELD, Many.COMPUTE_INSTANCE):
         return INSTANCE_LABELS
     return () if many is Many.NODE else GPU_LABELS
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from migscaler.metrics import activity
 from migscaler.metrics.family import PIN_REASONS, SLICE_STATES
 from migscaler.metrics.fits import Fit, FitBook
 from migscaler.metrics.samples import Samples
@@ -57,6 +58,7 @@ def add_node(status: Status, fits: FitBook, out: Samples) -> None:
     counts = Counter(pin.value for pin in pins if pin is not None)
     out.add_closed("pinned_instances", PIN_REASONS, {k: float(n) for k, n in counts.items()})
     out.add("idle_instances", pins.count(None))
+    activity.add_node_activity(shown, fits, out)
     known = [fit for fit in map(fits.fit, shown) if fit is not None]
     if any(fit.fragmentation[1] for fit in known):
         out.add("fragmentation_ratio", float(fragmentation_ratio(f.fragmentation for f in known)))
@@ -122,7 +124,7 @@ def _add_layout(gpu: GpuState, fit: Fit | None, labels: tuple[str, str], out: Sa
     _add_profiles(gpu.instances, fit, labels, out)
     wasted, whole = fit.fragmentation
     out.add("gpu_fragmentation_ratio", wasted / whole if whole else None, *labels)
-    out.add("gpu_sm_activity_ratio", _activity(gpu, fit), *labels)
+    activity.add_gpu_activity(gpu, fit, labels, out)
 
 
 def _add_slices(
@@ -173,17 +175,3 @@ def _add_profiles(
         out.add("gpu_profile_unused_instances", unused[name], *labels, name)
         out.add("gpu_profile_creatable_instances", fit.creatable.get(name), *labels, name)
         out.add("gpu_profile_reachable_instances", fit.reachable.get(name), *labels, name)
-
-
-def _activity(gpu: GpuState, fit: Fit) -> float | None:
-    """Return the SM activity weighted by compute slices, None unless known for all instances."""
-    if not gpu.reading.gpm:
-        return None
-    busy = 0.0
-    for reading in gpu.reading.instances or ():
-        profile = fit.model.find(reading.instance.spec.profile)
-        ratio = None if reading.activity is None else reading.activity.sm_ratio
-        if profile is None or ratio is None:
-            return None
-        busy += ratio * profile.compute_slices
-    return busy / fit.model.compute_slices

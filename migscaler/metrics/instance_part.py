@@ -33,6 +33,9 @@ def _add_readings(instance: InstanceState, labels: tuple[str, ...], out: Samples
         out.add("instance_sm_activity_ratio", activity.sm_ratio, *labels, source)
         out.add("instance_tensor_activity_ratio", activity.tensor_ratio, *labels, source)
         out.add("instance_dram_activity_ratio", activity.dram_ratio, *labels, source)
+        for field, ratio in activity.raw:
+            if ratio > 1:
+                out.add("instance_activity_raw_ratio", ratio, *labels, field)
 
 
 def _add_verdict(

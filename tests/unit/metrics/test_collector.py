@@ -15,7 +15,7 @@ from migscaler.model.layout import Layout
 from migscaler.model.status import Counters, Running, Status
 from migscaler.store.records import NvmlAction
 from tests.builders import A100, H100, NOW, gpu_state, layout, snapshot, uuid
-from tests.unit.metrics.statuses import GAUGES, full_status, histogram
+from tests.unit.metrics.statuses import GAUGES, full_status, histogram, measured_by_dcgm
 
 
 def showing(*gpus: GpuState, stale: bool = False) -> Status:
@@ -142,6 +142,49 @@ def test_activity_of_a_gpu_weighs_instances_by_compute_slices() -> None:
     status = showing(gpu_state(H100, "4g@0 1g@6", {"4g@0": PinReason.PROCESS}, gpm=True))
 
     assert values(status, "gpu_sm_activity_ratio", 0) == {(): pytest.approx(0.8 * 4 / 7)}
+
+
+def test_activity_of_a_gpu_is_absent_while_one_instance_is_not_seen() -> None:
+    gpu = measured_by_dcgm(gpu_state(A100, "3g@0 2g@4 1g@6"))
+    status = showing(gpu)
+
+    assert values(status, "dcgm_unseen_instances", 0) == {(): 1}
+    assert values(status, "gpu_activity_ratio", 0) == {}
+    assert values(status, "activity_ratio") == {}
+    assert values(status, "activity_known_ratio") == {(): 0}
+
+
+def test_activity_of_the_node_speaks_of_the_gpus_where_it_is_known() -> None:
+    busy = measured_by_dcgm(gpu_state(A100, "3g@0 2g@4 1g@6", index=1))
+    known = replace(busy.reading, instances=(busy.reading.instances or ())[:-1])
+    empty = gpu_state(H100, "-", index=2, gpm=True)
+    unknown = gpu_state(A100, "7g@0", index=3)
+    status = showing(replace(busy, reading=known), empty, unknown)
+
+    assert values(status, "gpu_activity_ratio", 1) == {(): pytest.approx(0.25 * 5 / 7)}
+    assert values(status, "gpu_activity_ratio", 2) == {(): 0}
+    assert values(status, "gpu_activity_ratio", 3) == {}
+    assert values(status, "activity_ratio") == {(): pytest.approx(0.25 * 5 / 14)}
+    assert values(status, "activity_known_ratio") == {(): pytest.approx(14 / 21)}
+
+
+def test_every_gpu_says_where_its_activity_comes_from() -> None:
+    status = showing(
+        measured_by_dcgm(gpu_state(A100, "7g@0", index=0)),
+        gpu_state(A100, "7g@0", index=1),
+        gpu_state(H100, "7g@0", index=2, gpm=True),
+    )
+
+    found = [values(status, "gpu_activity_source_info", index) for index in range(3)]
+    assert found == [{("dcgm",): 1}, {("none",): 1}, {("gpm",): 1}]
+
+
+def test_raw_activity_is_shown_where_it_was_clamped() -> None:
+    status = showing(measured_by_dcgm(gpu_state(A100, "3g@0 2g@4")))
+
+    labels = ("1", "3g.20gb", "0:4")
+    assert values(status, "instance_activity_raw_ratio", 0) == {(*labels, "sm"): 1.29}
+    assert values(status, "instance_sm_activity_ratio", 0) == {(*labels, "dcgm"): 1}
 
 
 def test_utilization_of_the_whole_gpu_exists_only_without_mig() -> None:
