@@ -20,6 +20,7 @@ _LONGEST_SECONDS = 600.0
 class _Older:
     sample: SampleHandle
     taken: float
+    activity: Activity | None = None
 
 
 class GpmWindows:
@@ -111,7 +112,9 @@ class GpmWindows:
         """Replace the older sample by a new one and compare the two."""
         older = kept.get(gi_id)
         if older is not None and now - older.taken < _SHORTEST_SECONDS:
-            return None
+            # Looked at twice at once (somebody leases, a plan has ended): a missing figure would make
+            # every instance unknown, what was measured a moment ago is as good.
+            return older.activity
         sample = self._spare.pop() if self._spare else calls.new_sample()
         try:
             calls.fill_sample(device, gi_id, sample)
@@ -125,7 +128,9 @@ class GpmWindows:
         seconds = now - older.taken
         if seconds > _LONGEST_SECONDS:
             return None
-        return _activity(calls.gpm_percent(older.sample, sample, _METRICS), seconds)
+        activity = _activity(calls.gpm_percent(older.sample, sample, _METRICS), seconds)
+        kept[gi_id] = _Older(sample=sample, taken=now, activity=activity)
+        return activity
 
 
 def _activity(percents: tuple[float | None, ...], seconds: float) -> Activity | None:

@@ -148,6 +148,17 @@ def test_activity_window_is_neither_too_short_nor_too_long() -> None:
         assert activity_of(rig) == [0.0]
 
 
+def test_second_look_within_a_moment_repeats_the_activity() -> None:
+    """A lease took a sample right after the sampler's, and the whole node became unknown."""
+    with in_process("H100-SXM5-80GB") as rig:
+        rig.node.start_job(0, rig.create("1g@0"), activity=0.5)
+        activity_of(rig)
+        rig.clock.sleep(5)
+        assert activity_of(rig) == [0.5]
+        rig.clock.sleep(0.05)
+        assert activity_of(rig) == [0.5]
+
+
 def test_activity_starts_anew_at_our_own_re_creation() -> None:
     # GI id, span and MIG UUID come back; only the writer knows that it is another instance.
     with in_process("H100-SXM5-80GB") as rig:
