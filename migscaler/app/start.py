@@ -123,7 +123,7 @@ def _locked(path: Path) -> IO[str]:
         holder = file.read().strip() or "another process"
         file.close()
         raise NodeLocked(
-            f"{holder} holds this node ({path}); stop it first, or give another --state-dir"
+            f"{holder} holds this node ({path}); stop it first: two would undo each other's work"
         ) from None
     file.seek(0)
     file.truncate()
