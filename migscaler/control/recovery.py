@@ -102,7 +102,9 @@ def _completed(site: Site, record: PlanRecord) -> Outcome:
         problem = site.scheduler.refresh(record.gpu_uuid, layout)
         notes += [] if problem is None else [f"not advertised: {problem}"]
     try:
-        site.store.write_wanted(record.gpu_uuid, record.after, site.boot_id)
+        # As when it runs to its end: a GPU is only emptied to switch MIG off.
+        wanted = record.after if len(record.after) else record.before
+        site.store.write_wanted(record.gpu_uuid, wanted, site.boot_id)
     except StoreError as error:
         notes.append(str(error))
     outcome = _outcome(record, site.clock, "; ".join(notes))

@@ -53,6 +53,18 @@ def test_crash_between_emptying_a_gpu_and_switching_its_mode_leaves_it_whole(
         assert here.layout() == HALVES
 
 
+def test_crash_right_after_emptying_was_verified_leaves_the_gpu_whole(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        cleared(here)
+        past = here.store.past_plans(1)[0]
+        here.store.forget_wanted(here.uuid())
+        here.store.verify_plan(past.seq)
+        assert len(here.store.open_plans()) == 1
+        here.restart()
+        here.runtime.begin()
+        assert (here.layout(), here.store.open_plans()) == (HALVES, ())
+
+
 def test_mig_mode_of_a_held_gpu_stays(tmp_path: Path) -> None:
     with node_at_work(tmp_path, config=ENFORCE, mig=False) as here:
         here.runtime.begin()
