@@ -112,8 +112,8 @@ class GpmWindows:
         """Replace the older sample by a new one and compare the two."""
         older = kept.get(gi_id)
         if older is not None and now - older.taken < _SHORTEST_SECONDS:
-            # Looked at twice at once (somebody leases, a plan has ended): a missing figure would make
-            # every instance unknown, what was measured a moment ago is as good.
+            # Looked at twice at once (somebody leases, a plan has ended): without a figure every
+            # instance would become unknown; what was measured a moment ago is as good.
             return older.activity
         sample = self._spare.pop() if self._spare else calls.new_sample()
         try:
