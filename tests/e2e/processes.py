@@ -23,6 +23,11 @@ from migscaler.sim.node import DEFAULT_DRIVER, SimNode, build_node, open_node
 _BIN = Path(sys.executable).parent
 
 
+def heed_ctrl_c() -> None:
+    """Undo an ignored SIGINT, which a process started from a background job inherits."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def free_port() -> int:
     """Return a loopback port that nobody listens on just now."""
     with socket.socket() as probe:

@@ -1,4 +1,8 @@
-"""The real commands against the real daemon on a simulated node of two A100."""
+"""The real commands against the real daemon on a simulated node.
+
+The A100s are the rules' to change; the A30s are only recommended for, so that what a command does
+to them stays.
+"""
 
 import json
 import os
@@ -12,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from migscaler.sim.node import SimNode, build_node
+from tests.e2e.processes import heed_ctrl_c
 
 pytestmark = pytest.mark.xdist_group("cli-node")
 
@@ -20,7 +25,7 @@ CONFIG = """
 mode: enforce
 sampling: {interval: 1s}
 tick: 1s
-gpus: [{model: "NVIDIA A100*"}]
+gpus: [{model: "NVIDIA A100*"}, {model: "NVIDIA A30", mode: recommend}]
 idle: {after: 10s}
 sources: {queue: {type: push, counts: waiting, max_age: 1m}}
 rules:
@@ -36,7 +41,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.node: SimNode = build_node("2xA100-SXM4-40GB", directory=root / "node")
+        self.node: SimNode = build_node("2xA100-SXM4-40GB,2xA30", directory=root / "node")
         self.config = root / "migscaler.yaml"
         self.config.write_text(CONFIG)
 
@@ -100,7 +105,7 @@ def test_pushed_demand_becomes_instances_and_a_reproducible_decision(machine: Ma
 
     gpus = machine.ask("status")["gpus"]
     assert isinstance(gpus, list)
-    assert [gpu["name"] for gpu in gpus] == ["NVIDIA A100-SXM4-40GB"] * 2
+    assert [gpu["name"] for gpu in gpus] == ["NVIDIA A100-SXM4-40GB"] * 2 + ["NVIDIA A30"] * 2
     decided = machine.ask("history", "--limit", "50")["decisions"]
     assert isinstance(decided, list)
     reshaped = next(row for row in decided if row["sentence"].startswith("Reshape"))
@@ -141,7 +146,9 @@ def test_lease_runs_the_command_on_a_real_instance(machine: Machine) -> None:
 
 def test_waiting_for_a_lease_is_demand_and_ctrl_c_gives_back(machine: Machine) -> None:
     leased = subprocess.Popen(
-        machine.command("lease", "2g", "--wait", "--", "sleep", "60"), stderr=subprocess.PIPE
+        machine.command("lease", "2g", "--wait", "--", "sleep", "60"),
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
     )
     try:
         until(lambda: "lease" in machine.run("holds"))
@@ -157,25 +164,24 @@ def test_waiting_for_a_lease_is_demand_and_ctrl_c_gives_back(machine: Machine) -
 
 
 def test_apply_gives_a_gpu_a_layout_after_a_dry_run(machine: Machine) -> None:
-    machine.run("demand", "push", "queue", "1g=0", "--ttl", "10m")
-    free = next(gpu for gpu in (0, 1) if not machine.specs(gpu))
-    words = ("apply", "--gpu", str(free), "--layout", "3g 3g")
+    words = ("apply", "--gpu", "2", "--layout", "2g 2g")
 
     shown = machine.run(*words, "--nvidia-smi", code=3)
     assert shown.splitlines() == [
-        f"nvidia-smi mig -i {free} -cgi 9:0 -C",
-        f"nvidia-smi mig -i {free} -cgi 9:4 -C",
+        "nvidia-smi mig -i 2 -cgi 5:0 -C",
+        "nvidia-smi mig -i 2 -cgi 5:2 -C",
     ]
     machine.run(*words, "--dry-run", code=3)
-    assert machine.specs(free) == []
+    assert machine.specs(2) == []
     machine.run(*words)
-    assert machine.specs(free) == ["3g.20gb@0", "3g.20gb@4"]
+    assert machine.specs(2) == ["2g.12gb@0", "2g.12gb@2"]
 
 
 def test_explain_plan_demand_and_layouts_answer(machine: Machine) -> None:
     assert "Decision" in machine.run("explain")
     assert "notebooks" in machine.run("plan")
     assert "scheduler" in machine.run("demand", "show")
+    machine.run("demand", "push", "queue", "1g=0", "--ttl", "10m")
     assert machine.ask("source", "test", "queue")["problem"] is None
     assert "A100-SXM4-40GB" in machine.run("layouts")
 
@@ -194,7 +200,7 @@ def test_config_is_checked_against_this_node(machine: Machine, tmp_path: Path) -
     picture = tmp_path / "snapshot.json"
     picture.write_text(machine.run("status", "--snapshot"))
     other = tmp_path / "other.yaml"
-    other.write_text(CONFIG.replace("A100", "H100"))
+    other.write_text(CONFIG.replace("A100", "H100").replace("A30", "H200"))
 
     machine.run("config", "check", str(machine.config), "--against", str(picture))
     differs = machine.run("config", "check", str(other), "--against", str(picture), code=3)
@@ -248,16 +254,15 @@ def test_commands_without_daemon_read_the_hardware_themselves(tmp_path: Path) ->
 
 
 def test_mig_mode_says_that_a_reset_is_pending(machine: Machine) -> None:
-    machine.run("demand", "push", "queue", "1g=0", "--ttl", "10m")
-    free = next(gpu for gpu in (0, 1) if machine.specs(gpu) == ["3g.20gb@0", "3g.20gb@4"])
-
-    words = ("mig-mode", "off", "--gpu", str(free))
+    machine.run("apply", "--gpu", "3", "--layout", "4g")
+    words = ("mig-mode", "off", "--gpu", "3")
     until(lambda: machine.succeeds(*words, "--dry-run", code=3))
-    assert machine.specs(free) == ["3g.20gb@0", "3g.20gb@4"]
+    assert machine.specs(3) == ["4g.24gb@0"]
 
     said = machine.run(*words, "--yes", code=1)
 
     assert "MIG off is pending until the GPU is reset" in said
-    assert f"nvidia-smi --gpu-reset -i {free}" in said
-    gpu = machine.node.state.gpus[free]
+    assert "nvidia-smi --gpu-reset -i 3" in said
+    assert machine.specs(3) == ["4g.24gb@0"]
+    gpu = machine.node.state.gpus[3]
     assert (gpu.mig_current, gpu.mig_pending) == (1, 0)

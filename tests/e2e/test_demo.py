@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.processes import heed_ctrl_c
+
 pytestmark = pytest.mark.xdist_group("demo")
 
 DEMO = [sys.executable, "-m", "migscaler.cli.main", "demo"]
@@ -39,7 +41,13 @@ def test_demo_reshapes_the_node_and_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_demo_serves_its_page_and_ends_on_ctrl_c(tmp_path: Path) -> None:
-    demo = subprocess.Popen(DEMO, stdout=subprocess.PIPE, text=True, env=environment(tmp_path))
+    demo = subprocess.Popen(
+        DEMO,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+        preexec_fn=heed_ctrl_c,
+    )
     assert demo.stdout is not None
     try:
         page = ""
