@@ -39,9 +39,7 @@ class ActingCommands:
         dry_run = arguments.flag("dry_run")
         if layout is not None:
             return self._apply_layout(arguments.gpu(), layout, dry_run=dry_run)
-        inp = self._node.loop.assemble()
-        if inp is None:
-            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        inp = self._node.input_of_decision()
         decision = decide(allowed(inp))
         answer = decision_view(decision, inp.snapshot)
         if dry_run or isinstance(decision.outcome, Hold):

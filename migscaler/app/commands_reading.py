@@ -5,7 +5,7 @@ import json
 from migscaler.app.arguments import Arguments
 from migscaler.app.node import Handler, Node
 from migscaler.app.plan_view import decision_view
-from migscaler.errors import CommandRefused, NotFound
+from migscaler.errors import NotFound
 from migscaler.model.decision import Decision, DecisionInput
 from migscaler.model.ids import SourceName
 from migscaler.policy.decide import decide
@@ -39,9 +39,7 @@ class ReadingCommands:
         Raises:
             CommandRefused: nothing was read yet.
         """
-        inp = self._node.loop.assemble()
-        if inp is None:
-            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        inp = self._node.input_of_decision()
         return inp, decide(inp)
 
     def _status(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:

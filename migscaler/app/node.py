@@ -7,6 +7,7 @@ from migscaler.app.arguments import Arguments
 from migscaler.control.loop import Loop
 from migscaler.control.mig_mode import ModeSwitch
 from migscaler.errors import CommandRefused, NotFound
+from migscaler.model.decision import DecisionInput
 from migscaler.model.demand import Counts
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, SourceName
@@ -50,6 +51,25 @@ class Node:
         if snapshot is None:
             raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
         return snapshot
+
+    def input_of_decision(self) -> DecisionInput:
+        """Return what a decision would depend on now; who was never asked is asked first.
+
+        A daemon asks by itself; a command without one would else find every source unknown.
+
+        Raises:
+            CommandRefused: nothing was read yet.
+        """
+        self.snapshot()
+        gatherer = self.loop.parts.gatherer
+        for source in gatherer.unasked():
+            self.loop.gather(source)
+        for veto in gatherer.unasked_vetoes():
+            self.loop.gather_veto(veto)
+        inp = self.loop.assemble()
+        if inp is None:
+            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        return inp
 
     def find_gpu(self, named: str) -> GpuState:
         """Return the GPU of an index or UUID (a unique beginning of it will do).

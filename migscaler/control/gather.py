@@ -57,6 +57,7 @@ class Gatherer:
         self._vetoes = {
             name: VetoStatus(name=name, active=None, explanation="not asked yet") for name in vetoes
         }
+        self._asked_vetoes: set[str] = set()
         self._in_use: deque[tuple[datetime, tuple[tuple[str, int], ...]]] = deque()
 
     def names(self) -> tuple[SourceName, ...]:
@@ -66,6 +67,16 @@ class Gatherer:
     def veto_names(self) -> tuple[str, ...]:
         """Return the names of all vetoes, in configuration order."""
         return tuple(self._veto_sources)
+
+    def unasked(self) -> tuple[SourceName, ...]:
+        """Return the sources that were never asked."""
+        with self._lock:
+            return tuple(name for name, memory in self._memories.items() if memory.last is None)
+
+    def unasked_vetoes(self) -> tuple[str, ...]:
+        """Return the vetoes that were never asked."""
+        with self._lock:
+            return tuple(name for name in self._veto_sources if name not in self._asked_vetoes)
 
     def remember_use(self, snapshot: NodeSnapshot) -> None:
         """Note how many instances of each profile are in use at this moment."""
@@ -119,6 +130,7 @@ class Gatherer:
         status = self._veto_sources[name].fetch_veto()
         with self._lock:
             self._vetoes[name] = status
+            self._asked_vetoes.add(name)
         return status
 
     def statuses(self) -> tuple[SourceStatus, ...]:

@@ -111,10 +111,13 @@ class NodeAtWork:
         return self.runtime.commands.execute(name, arguments, actor)
 
     def watch(self, seconds: int = 60) -> None:
-        """Sample every 5 seconds for so long."""
+        """Ask every source and sample, every 5 seconds for so long."""
+        loop = self.runtime.loop
         for _ in range(seconds // 5):
             self.clock.advance(5)
-            self.runtime.loop.sample()
+            for name in loop.parts.gatherer.names():
+                loop.gather(name)
+            loop.sample()
 
     def uuid(self, index: int = 0) -> GpuUuid:
         """The UUID of a GPU."""

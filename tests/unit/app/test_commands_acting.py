@@ -1,0 +1,242 @@
+"""Commands that change GPUs: only where it is allowed, only when it is possible, dry on request."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from migscaler.errors import CommandRefused, NotFound, ParseError
+from migscaler.model.decision import GpuHistory
+from tests.unit.app.nodes import ENFORCE, RECOMMEND, ROOT, node_at_work
+
+OBSERVED = """
+mode: recommend
+gpus:
+  - {index: 0, mode: observe, reason: "training lane"}
+  - {index: 1}
+"""
+PLAIN_OBSERVED = """
+mode: recommend
+gpus: [{index: 0, mode: observe}, {index: 1}]
+"""
+FIRST_UNNAMED = """
+mode: recommend
+gpus: [{index: 1}]
+"""
+ALL_OBSERVED = "mode: observe\ngpus: [{model: '*'}]\n"
+DEMANDING = RECOMMEND + "rules: [{name: notebooks, size: 1g, min: 3}]\n"
+TWO = "2xA100-SXM4-40GB"
+ALLOW = "name it in gpus: with mode recommend or enforce to allow it"
+
+
+def test_named_layout_is_carried_out_where_the_mode_is_recommend(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0") as here:
+        here.watch()
+
+        answer = here.ask("apply", gpu=0, layout="3g 3g")
+
+        assert answer["sentence"] == "GPU 0: 3g.20gb@0 to 3g.20gb@0 3g.20gb@4"
+        assert answer["nvidia_smi"] == ["nvidia-smi mig -i 0 -cgi 9:4 -C"]
+        assert answer["dry_run"] is False
+        assert isinstance(answer["outcomes"], list)
+        assert [outcome["outcome"] for outcome in answer["outcomes"]] == ["done"]
+        assert here.layout() == "3g.20gb@0 3g.20gb@4"
+
+
+def test_dry_run_shows_the_same_and_calls_nothing(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0") as here:
+        here.watch()
+
+        answer = here.ask("apply", gpu=0, layout="3g 3g", dry_run=True)
+
+        assert answer["sentence"] == "GPU 0: 3g.20gb@0 to 3g.20gb@0 3g.20gb@4"
+        assert (answer["outcomes"], answer["dry_run"]) == ([], True)
+        assert here.our_calls() == []
+
+
+def test_layout_that_is_there_already_is_fine(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4") as here:
+        here.watch()
+
+        answer = here.ask("apply", gpu=0, layout="3g 3g")
+
+        assert answer["sentence"] == "GPU 0 has that layout already"
+        assert (answer["gpu_plans"], answer["outcomes"], answer["nvidia_smi"]) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (OBSERVED, "training lane"),
+        (PLAIN_OBSERVED, "its mode is observe"),
+        (FIRST_UNNAMED, "its mode is observe"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_gpu_in_observe_or_unnamed_is_left_alone(
+    tmp_path: Path, config: str, why: str, dry_run: bool
+) -> None:
+    with node_at_work(tmp_path, "7g@0", "7g@0", config=config, spec=TWO) as here:
+        here.watch()
+
+        with pytest.raises(CommandRefused) as refusal:
+            here.ask("apply", gpu=0, layout="3g 3g", dry_run=dry_run)
+
+        assert str(refusal.value) == f"GPU 0 is left alone ({why}); {ALLOW}"
+        assert here.our_calls() == []
+
+
+def test_present_plan_is_carried_out_although_the_mode_only_recommends(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4", config=DEMANDING) as here:
+        here.watch(120)
+
+        planned = here.ask("plan")
+        dry = here.ask("apply", dry_run=True)
+        calls = here.our_calls()
+        answer = here.ask("apply")
+
+        assert (planned["outcome"], planned["reason"]) == ("hold", "mode")
+        assert (dry["outcome"], dry["outcomes"], calls) == ("plan", [], [])
+        assert isinstance(answer["outcomes"], list)
+        assert [outcome["outcome"] for outcome in answer["outcomes"]] == ["done"]
+        assert here.layout().count("1g.5gb") == 3
+
+
+def test_apply_without_anything_to_do_is_a_hold(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4") as here:
+        here.watch()
+
+        answer = here.ask("apply")
+
+        assert (answer["outcome"], answer["reason"], answer["outcomes"]) == (
+            "hold",
+            "satisfied",
+            [],
+        )
+
+
+def test_pause_stands_above_apply(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0") as here:
+        here.watch()
+        here.ask("pause", why="driver upgrade")
+
+        with pytest.raises(CommandRefused) as refusal:
+            here.ask("apply", gpu=0, layout="3g 3g")
+
+        assert str(refusal.value) == ("paused by uid 0: driver upgrade; `migscaler resume` first")
+        assert here.our_calls() == []
+
+
+def test_node_that_is_only_observed_says_what_to_set(tmp_path: Path) -> None:
+    words = "every GPU is only observed; set mode: recommend or enforce for those that may change"
+    with node_at_work(tmp_path, "3g@0", config=ALL_OBSERVED) as here:
+        here.watch()
+
+        for name, arguments in (
+            ("settle", {}),
+            ("mig_mode", {"gpus": [0], "enabled": True}),
+        ):
+            with pytest.raises(CommandRefused) as refusal:
+                here.runtime.commands.execute(name, dict(arguments), ROOT)
+            assert str(refusal.value) == words
+
+
+def test_settle_without_open_plans_has_nothing_to_tell(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0", config=ALL_OBSERVED) as here:
+        here.watch()
+
+        assert here.ask("settle", dry_run=True) == {"outcomes": [], "dry_run": True}
+
+
+def test_mig_mode_goes_one_gpu_after_the_other(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, spec="2xH100-80GB", mig=False) as here:
+        here.watch()
+
+        answer = here.ask("mig_mode", gpus=[0, 1], enabled=True, layout="3g 3g")
+
+        assert isinstance(answer["results"], list)
+        assert [(one["gpu"], one["active"], one["message"]) for one in answer["results"]] == [
+            (0, True, "MIG is on with 3g.40gb@0 3g.40gb@4"),
+            (1, True, "MIG is on with 3g.40gb@0 3g.40gb@4"),
+        ]
+        record = here.store.generation(here.uuid(1))
+        assert record is not None
+        assert record.mig_mode_wanted is True
+
+
+def test_mig_mode_names_every_gpu_before_it_switches_one(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, spec="2xH100-80GB", mig=False) as here:
+        here.watch()
+
+        with pytest.raises(NotFound):
+            here.ask("mig_mode", gpus=[0, 7], enabled=True)
+
+        assert [gpu.mig_current for gpu in here.node.state.gpus] == [0, 0]
+
+
+def test_breaker_reset_says_whether_it_was_open(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "7g@0") as here:
+        here.watch()
+        open_until = here.clock.now() + timedelta(hours=1)
+        here.store.write_gpu_history(
+            GpuHistory(
+                gpu_uuid=here.uuid(),
+                failures_in_row=2,
+                breaker_trips=1,
+                breaker_open_until=open_until,
+            )
+        )
+
+        first = here.ask("breaker_reset", gpu=0)
+        second = here.ask("breaker_reset", gpu=0)
+
+        assert (first, second) == (
+            {"gpu": 0, "was_open": True},
+            {"gpu": 0, "was_open": False},
+        )
+        assert here.shown[-1].gpu_histories == (GpuHistory(gpu_uuid=here.uuid()),)
+
+
+def test_unknown_command_lists_what_there_is(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "7g@0") as here:
+        with pytest.raises(NotFound) as problem:
+            here.ask("frobnicate")
+
+        assert str(problem.value).startswith("no command 'frobnicate'; there are apply, ")
+        assert len(here.runtime.commands.names()) == 27
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("apply", {"layout": "3g 3g"}, "apply: gpu must be a GPU's index or UUID, got nothing"),
+        ("apply", {"dry_run": 1}, "apply: dry_run must be true or false, got 1"),
+        ("mig_mode", {}, "mig_mode: gpus must be a list of GPU indices or UUIDs, got nothing"),
+        (
+            "breaker_reset",
+            {},
+            "breaker_reset: gpu must be a GPU's index or UUID, got nothing",
+        ),
+        ("hold", {"gpu": 0}, "hold: reason must be a text, got nothing"),
+        ("release", {}, "release: hold_id must be a whole number, got nothing"),
+        ("pause", {}, "pause: why must be a text, got nothing"),
+        ("demand_push", {}, "demand_push: source must be a text, got nothing"),
+        ("demand_override", {}, "demand_override: rule must be a text, got nothing"),
+        ("demand_clear", {}, "demand_clear: source must be a text, got nothing"),
+        ("lease_take", {}, "lease_take: size must be a text, got nothing"),
+        ("lease_poll", {}, "lease_poll: wait_id must be a whole number, got nothing"),
+        ("decision", {}, "decision: id must be a whole number, got nothing"),
+        ("source_test", {}, "source_test: source must be a text, got nothing"),
+        ("history", {"limit": "x"}, "history: limit must be a whole number, got 'x'"),
+    ],
+)
+def test_missing_argument_is_told_in_one_sentence(
+    tmp_path: Path, name: str, arguments: dict[str, object], sentence: str
+) -> None:
+    with node_at_work(tmp_path, "7g@0", config=ENFORCE) as here:
+        here.watch(5)
+
+        with pytest.raises(ParseError) as problem:
+            here.runtime.commands.execute(name, arguments, ROOT)
+
+        assert str(problem.value) == sentence
