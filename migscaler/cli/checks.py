@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migscaler.model.gpu import GpuState, NodeSnapshot
+from migscaler.web.words import evidence_words, unseen_words
 
 
 class Verdict(enum.Enum):
@@ -119,7 +120,14 @@ def gpu_checks(gpu: GpuState) -> Iterator[Check]:
     elif not reading.mig_enabled:
         yield warning(subject, "MIG mode is off", f"migscaler mig-mode on --gpu {reading.index}")
     else:
-        yield fine(subject, f"{reading.name}: idleness rests on {evidence(gpu)}")
+        yield fine(subject, f"{reading.name}: idleness rests on {evidence_words(reading)}")
+        unseen = unseen_words(reading)
+        if unseen is not None:
+            yield warning(
+                subject,
+                unseen,
+                "they count as in use; restart the dcgm-exporter, and let hooks.after_change do it",
+            )
 
 
 def together(found: Iterable[Check]) -> Iterator[Check]:
@@ -140,13 +148,6 @@ def _gap(subject: str, what: str, why: str) -> Check:
     else:
         remedy = "it counts as in use until it can be read"
     return warning(subject, f"{what} can't be read: {why}", remedy)
-
-
-def evidence(gpu: GpuState) -> str:
-    """Return the signals that show an instance of the GPU to be idle."""
-    if gpu.reading.gpm:
-        return "processes, allocations, memory, activity (GPM)"
-    return "processes, allocations, memory (no activity per instance on this GPU without DCGM)"
 
 
 def permission(euid: int, proc_root: Path, dev_root: Path) -> Check:

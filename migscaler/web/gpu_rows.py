@@ -1,12 +1,12 @@
 """The page's picture: one row per GPU with its strip of memory slices, and the same as a table."""
 
-from migscaler.model.gpu import GpuState
+from migscaler.model.gpu import GpuReading, GpuState
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
 from migscaler.web.html import Markup, tag
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, in_words, planned_cells
 from migscaler.web.views import mode_of, wanted_layout
-from migscaler.web.words import count_of
+from migscaler.web.words import count_of, evidence_words, unseen_words
 
 _LEGEND_SIZES = (("1", "1g"), ("2", "2g"), ("3", "3g"), ("4", "4g"), ("7", "7g"))
 _LEGEND_KINDS = (
@@ -65,8 +65,20 @@ def _name(gpu: GpuState, mode: Mode | None) -> Markup:
         tag("h3", f"GPU {gpu.reading.index}"),
         tag("span", badge, class_=f"badge {'none' if mode is None else mode.value}"),
         tag("p", model, class_="model"),
+        _evidence(gpu.reading) if gpu.reading.mig_enabled else "",
         class_="name",
     )
+
+
+def _evidence(reading: GpuReading) -> Markup:
+    """Return where activity comes from in a word; in full what idleness rests on."""
+    source = reading.activity_source
+    problem = unseen_words(reading)
+    words = "no activity figures" if source is None else f"activity by {source.value.upper()}"
+    if problem is not None:
+        words += ", not of all instances"
+    full = f"Idleness rests on {evidence_words(reading)}" + (f"; {problem}" if problem else "")
+    return tag("p", words, class_="model", title=full)
 
 
 def _strips(status: Status, gpu: GpuState) -> list[Markup]:

@@ -15,6 +15,7 @@ from migscaler.model.plan import Gate, GateReason, Hold, Outcome, Plan
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, planned_cells
+from migscaler.web.words import evidence_words, unseen_words
 
 View = dict[str, object]
 # Explanations of these gates name who is in the way.
@@ -140,6 +141,8 @@ def gpu_view(status: Status, gpu: GpuState, *, trusted: bool) -> View:
         "wanted_cells": [cell_view(cell) for cell in planned],
         "instances": [] if changing else _instances(gpu, trusted=trusted),
         "generation": gpu.generation,
+        "idleness_rests_on": evidence_words(reading) if reading.mig_enabled else None,
+        "activity_problem": unseen_words(reading),
         "utilization_ratio": None if reading.mig_enabled else gauges.utilization_ratio,
         "power_watts": gauges.power_watts,
         "temperature_celsius": gauges.temperature_celsius,

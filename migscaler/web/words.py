@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from migscaler.model.gpu import ActivitySource, GpuReading
 from migscaler.model.plan import GateReason, OutcomeReason
 
 GATE_WORDS = {
@@ -79,3 +80,23 @@ def clock(at: datetime) -> str:
 def count_of(count: int, one: str, many: str) -> str:
     """Return `1 GPU` or `3 GPUs`."""
     return f"{count} {one if count == 1 else many}"
+
+
+def evidence_words(reading: GpuReading) -> str:
+    """Return the signals that show an instance of the GPU to be idle."""
+    signals = "processes, allocations, memory"
+    match reading.activity_source:
+        case ActivitySource.GPM:
+            return f"{signals}, activity (GPM)"
+        case ActivitySource.DCGM:
+            return f"{signals}, activity (DCGM)"
+        case None:
+            return f"{signals} (no activity per instance on this GPU without DCGM)"
+
+
+def unseen_words(reading: GpuReading) -> str | None:
+    """Say how many instances DCGM should tell the activity of and does not, and why; else None."""
+    gaps = [one.activity_gap for one in reading.instances or () if one.activity_gap is not None]
+    if not gaps:
+        return None
+    return f"activity of {len(gaps)} of {len(reading.instances or ())} instances unknown: {gaps[0]}"

@@ -1,6 +1,7 @@
 """Each check of the doctor names what is wrong and the way out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,20 @@ def test_gpu_says_what_idleness_rests_on(gpm: bool, words: str) -> None:
     (check,) = gpu_checks(gpu_state(A100, "7g@0", gpm=gpm))
 
     assert words in check.found
+
+
+def test_instances_that_dcgm_does_not_show_are_a_warning_with_a_remedy() -> None:
+    state = gpu_state(A100, "3g@0 3g@4")
+    first, second = state.reading.instances or ()
+    blind = replace(second, activity_gap="DCGM does not see it")
+    reading = replace(state.reading, dcgm=True, instances=(first, blind))
+
+    rests, unseen = gpu_checks(replace(state, reading=reading))
+
+    assert rests.found.endswith("idleness rests on processes, allocations, memory, activity (DCGM)")
+    assert unseen.verdict is Verdict.WARNING
+    assert unseen.found == "activity of 1 of 2 instances unknown: DCGM does not see it"
+    assert "hooks.after_change" in unseen.remedy
 
 
 def test_pending_mode_names_the_reset() -> None:

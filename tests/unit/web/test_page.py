@@ -40,6 +40,14 @@ def test_page_tells_how_plans_ended_and_hides_texts_that_may_name_somebody() -> 
     assert "1g.5gb@4 got a process before its step began" in text_of(status, trusted=True)
 
 
+def test_every_gpu_says_where_its_activity_comes_from() -> None:
+    text = text_of(full_status())
+
+    assert text.count("activity by DCGM") == 1
+    assert text.count("activity by GPM") == 2
+    assert text.count("no activity figures") == 4
+
+
 def test_pause_and_troubles_are_said_first() -> None:
     troubled = replace(
         full_status(paused=True),
