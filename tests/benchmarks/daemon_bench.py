@@ -49,12 +49,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """What is to hold (design 9): shares of a core, MiB, seconds."""
+    """What must hold on any machine: share of a core, MiB. docs/benchmarks.md has the rest."""
 
     cpu_percent: float = 3.0
     resident_mib: float = 160.0
-    start_seconds: float = 3.0
-    times_less: float = 5.0
 
 
 OURS = "migscaler"
