@@ -157,8 +157,14 @@ def _in_use_then(size: str, status: SourceStatus, models: tuple[GpuModel, ...]) 
     recorded = dict(status.in_use_at_reading)
     if size in recorded:
         return recorded[size]
-    alike = [n for text, n in sorted(recorded.items()) if means_same(text, size, models)]
-    return max(alike, default=None)
+    meant = [(model, one) for model in models if (one := model.resolve(size)) is not None]
+    # A class is another profile on each model: `1g` is 1g.5gb here and 1g.10gb there.
+    alike = [
+        n
+        for text, n in sorted(recorded.items())
+        if any(model.resolve(text) is one for model, one in meant)
+    ]
+    return sum(alike) if alike else None
 
 
 def _has_lapsed(status: SourceStatus, source: SourcePolicy | None, inp: DecisionInput) -> bool:
