@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import resources
@@ -73,10 +73,9 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
     for gpu in node.state.gpus:
         # As the night left it; the morning's jobs are smaller.
         node.foreign_create(gpu.index, "7g@0", actor="demo")
-    config = root / "demo.yaml"
-    template = resources.files("migscaler.cli").joinpath("demo.yaml").read_text("utf-8")
-    config.write_text(template.replace("@LISTEN@", f"{_HOST}:{port}"), "utf-8")
-    with _daemon(root, config) as child:
+    with _exporter(root) as (dcgm_port, dcgm_pid), contextlib.ExitStack() as ends:
+        places = {"LISTEN": f"{_HOST}:{port}", "DCGM_PORT": dcgm_port, "DCGM_PID": dcgm_pid}
+        child = ends.enter_context(_daemon(root, _write_config(root, places)))
         load = Load(root, node, seed, 86400 / day.total_seconds(), _START_HOUR)
         end = None if lasting is None else clock.monotonic() + lasting.total_seconds()
         give_up = clock.monotonic() + _READY_SECONDS
@@ -92,6 +91,16 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
                 raise Failed(f"the daemon did not answer:\n{_last_lines(root)}")
             clock.sleep(_STEP_SECONDS)
         _summarize(load)
+
+
+def _write_config(root: Path, places: Mapping[str, object]) -> Path:
+    """Write the demo's configuration with these values in its places."""
+    text = resources.files("migscaler.cli").joinpath("demo.yaml").read_text("utf-8")
+    for name, value in places.items():
+        text = text.replace(f"@{name}@", str(value))
+    config = root / "demo.yaml"
+    config.write_text(text, "utf-8")
+    return config
 
 
 def _announce(root: Path, port: int, day: timedelta) -> None:
@@ -147,12 +156,30 @@ def _place(directory: Path | None) -> Iterator[Path]:
 def _daemon(root: Path, config: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Run the daemon on the node while inside; its log goes to daemon.log."""
     (root / "state").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "migscaler.cli.main"]
     options = ["--config", str(config), "--state-dir", str(root / "state")]
-    with (root / "daemon.log").open("wb") as log:
-        # In a session of its own: Ctrl-C comes to the demo, which then ends the daemon and waits.
+    with _child(root / "daemon.log", *options, "sim", "run", "--directory", root / "node") as child:
+        yield child
+
+
+@contextmanager
+def _exporter(root: Path) -> Iterator[tuple[int, int]]:
+    """Run a simulated dcgm-exporter for the A100s while inside; gives its port and process id."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port = int(probe.getsockname()[1])
+    where = ["--directory", root / "node", "--port", port]
+    with _child(root / "dcgm.log", "sim", "dcgm", *where) as child:
+        yield port, child.pid
+
+
+@contextmanager
+def _child(log_file: Path, *arguments: object) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run migscaler with these arguments while inside."""
+    command = [sys.executable, "-m", "migscaler.cli.main", *map(str, arguments)]
+    with log_file.open("wb") as log:
+        # In a session of its own: Ctrl-C comes to the demo, which then ends the child and waits.
         child = subprocess.Popen(
-            [*command, *options, "sim", "run", "--directory", str(root / "node")],
+            command,
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
