@@ -82,6 +82,7 @@ def test_alerts_are_exactly_those_that_were_agreed_by_severity() -> None:
             "Down",
             "CollectorFailing",
             "ForeignChange",
+            "DcgmBlind",
             "ConfigInvalid",
             "ConfigDrift",
             "SourceUnknown",
