@@ -59,8 +59,9 @@ class Queue:
         )
 
     def known(self) -> bool:
-        """Say whether the last answer still holds."""
-        return self.expires_at is not None and self.clock.now() < self.expires_at
+        """Say whether the last answer still holds; an error ends it at once."""
+        fresh = self.expires_at is not None and self.clock.now() < self.expires_at
+        return fresh and self.problem is None
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Scenario:
 def draw(seed: int, *, lively: int = 300, quiet: int = 100) -> Scenario:
     """Return the scenario of a seed."""
     dice = random.Random(f"scenario {seed}")
-    count = dice.choices((1, 2, 3, 4), (45, 35, 12, 8))[0]
+    count = dice.choices((1, 2, 3, 4), (50, 35, 10, 5))[0]
     windows = tuple(
         Window(first=first, last=first + dice.randint(1, 3))
         for first in dice.sample(range(20), dice.choice((0, 0, 1, 1, 2)))
@@ -93,7 +93,7 @@ def draw(seed: int, *, lively: int = 300, quiet: int = 100) -> Scenario:
 
 
 def _policy(dice: random.Random, count: int, windows: tuple[Window, ...]) -> Policy:
-    period = timedelta(seconds=dice.choice((30, 45, 60, 60)))
+    period = timedelta(seconds=dice.choice((30, 45, 60, 60, 60)))
     frozen = dice.random() < 0.3
     return Policy(
         gpus=_entries(dice, count),

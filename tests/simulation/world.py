@@ -164,7 +164,8 @@ class World:
     def _work(self) -> None:
         """Let housekeeping and the tick run; both finish what a start could not."""
         self.judge.begin_recovery()
-        self.process.runtime.housekeeping()
+        if self.store.open_plans() or self.dice.random() < 0.1:
+            self.process.runtime.housekeeping()
         self._note_conditions()
         try:
             decision = self.process.runtime.tick()
@@ -176,7 +177,7 @@ class World:
         self.judge.after_tick(status)
         if decision is not None:
             self.sentences.update(decision.sentence.encode())
-        if self.dice.random() < 0.05:
+        if self.dice.random() < 0.02:
             self._judge_metrics(status)
 
     def _note_conditions(self) -> None:
@@ -374,7 +375,7 @@ class World:
     def _replay(self) -> None:
         """A recorded input must give the recorded decision."""
         records = self.store.decisions(10_000)
-        for record in self.dice.sample(records, min(len(records), 12)):
+        for record in self.dice.sample(records, min(len(records), 8)):
             inp = decode_input(self.store.decision_input_text(record.seq))
             self.judge.counts["replays"] += 1
             if encode_decision(decide(inp)) != self.store.decision_text(record.seq):
