@@ -1,5 +1,6 @@
 """Commands sent to a running daemon over its Unix socket."""
 
+import socket
 from pathlib import Path
 
 import httpx
@@ -16,12 +17,12 @@ _CONNECT_SECONDS = 3.0
 class RemoteCommands:
     """The command set of a daemon, as the account that runs this process."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, path: Path) -> None:
         """Take the socket's path; nothing is sent yet."""
-        self._socket = socket
+        self._path = path
         timeout = httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
         self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=short_path(socket)),
+            transport=httpx.HTTPTransport(uds=short_path(path)),
             base_url="http://migscaler",
             timeout=timeout,
         )
@@ -41,7 +42,7 @@ class RemoteCommands:
         try:
             answer = self._client.post(f"/api/v1/commands/{name}", json=arguments)
         except httpx.HTTPError as error:
-            raise DaemonSilent(f"no daemon answers at {self._socket}: {error}") from error
+            raise DaemonSilent(f"no daemon answers at {self._path}: {error}") from error
         body = _decoded(answer)
         if answer.is_success:
             return body
@@ -64,32 +65,47 @@ class RemoteCommands:
         try:
             self._client.get("/-/healthy")
         except httpx.HTTPError as error:
-            raise DaemonSilent(f"no daemon answers at {self._socket}: {error}") from error
+            raise DaemonSilent(f"no daemon answers at {self._path}: {error}") from error
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
 
-def connect(socket: Path) -> RemoteCommands | None:
+def connect(path: Path) -> RemoteCommands | None:
     """Return the commands of the daemon that listens on this socket, None if nobody does.
 
     Raises:
         CommandRefused: a daemon is there, but this account may not use its socket.
     """
-    if not socket.exists():
+    if not _is_listening(path):
         return None
-    commands = RemoteCommands(socket)
+    commands = RemoteCommands(path)
     try:
         commands.check()
-    except DaemonSilent as error:
+    except DaemonSilent:
         commands.close()
-        if isinstance(error.__cause__, httpx.ConnectError) and "ermission" in str(error):
-            raise CommandRefused(
-                f"{socket} belongs to the daemon; run as root or its user"
-            ) from error
         return None
     return commands
+
+
+def _is_listening(path: Path) -> bool:
+    """Say whether somebody listens; httpcore leaves its socket open where a connection fails.
+
+    Raises:
+        CommandRefused: this account may not connect.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(short_path(path))
+        except PermissionError as error:
+            raise CommandRefused(
+                f"{path} belongs to the daemon; run as root or its user"
+            ) from error
+        except OSError:
+            return False
+    return True
 
 
 def _decoded(answer: httpx.Response) -> dict[str, object]:

@@ -1,0 +1,119 @@
+"""A node opened for one command, and where a daemon of the same configuration would listen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from migscaler.app.local import LocalOptions, open_local, usual_socket
+from migscaler.app.runtime import Runtime
+from migscaler.app.start import open_state
+from migscaler.errors import NodeLocked
+from migscaler.hardware.nvml_calls import install_library
+from migscaler.model.gpu import PinReason
+from migscaler.sim.node import SimNode, build_node
+from migscaler.sim.nvml_library import NvmlLibrary
+from tests.simulation.acting import QuietHost
+from tests.unit.app.nodes import ENFORCE, ROOT
+from tests.unit.schedulers.host_files import HostFiles
+from tests.unit.store.fixed_clock import FixedClock
+
+
+def config(directory: Path, text: str) -> Path:
+    path = directory / "migscaler.yaml"
+    path.write_text(text)
+    return path
+
+
+@contextmanager
+def opened(directory: Path, text: str, node: SimNode) -> Iterator[Runtime]:
+    """Open a simulated node as a command does."""
+    host = directory / "host"
+    host.mkdir()
+    options = LocalOptions(
+        config=config(directory, text),
+        state_dir=directory / "state",
+        prepare=lambda: install_library(NvmlLibrary(node, "migscaler")),
+        make_host=QuietHost,
+        boot_id=lambda: node.boot_id,
+        roots=HostFiles(host).roots,
+    )
+    try:
+        with open_local(options) as runtime:
+            yield runtime
+    finally:
+        install_library(None)
+
+
+def node_with(*specs: str) -> SimNode:
+    node = build_node("A100-SXM4-40GB", "580.65.06")
+    for text in specs:
+        node.foreign_create(0, text)
+    return node
+
+
+def test_socket_that_the_file_names_comes_first(tmp_path: Path) -> None:
+    named = config(tmp_path, f"mode: observe\nweb: {{unix_socket: {tmp_path}/own.sock}}\n")
+
+    assert usual_socket(named, tmp_path / "state") == tmp_path / "own.sock"
+
+
+def test_socket_lies_in_the_state_directory_that_was_given(tmp_path: Path) -> None:
+    plain = config(tmp_path, f"mode: observe\nstate_dir: {tmp_path}/file\n")
+
+    assert usual_socket(plain, tmp_path / "given") == tmp_path / "given" / "migscaler.sock"
+
+
+def test_socket_is_found_even_with_a_broken_file(tmp_path: Path) -> None:
+    broken = config(tmp_path, "mode: sometimes\n")
+
+    assert usual_socket(broken, tmp_path / "given").name == "migscaler.sock"
+
+
+def test_instances_are_seen_and_none_is_taken_for_idle(tmp_path: Path) -> None:
+    with opened(tmp_path, ENFORCE, node_with("3g@0", "3g@4")) as runtime:
+        snapshot = runtime.loop.status().snapshot
+
+        assert snapshot is not None
+        pins = [(str(one.spec), one.pin) for one in snapshot.gpus[0].instances or ()]
+        assert [text for text, _ in pins] == ["3g.20gb@0", "3g.20gb@4"]
+        assert None not in [pin for _, pin in pins]
+        assert {pin for _, pin in pins} <= {PinReason.UNKNOWN, PinReason.SETTLING}
+
+
+def test_named_layout_can_be_applied_without_a_daemon(tmp_path: Path) -> None:
+    node = node_with()
+    with opened(tmp_path, ENFORCE, node) as runtime:
+        answer = runtime.commands.execute("apply", {"gpu": 0, "layout": "7g"}, ROOT)
+
+    assert isinstance(answer["outcomes"], list)
+    assert [one["outcome"] for one in answer["outcomes"]] == ["done"]
+    assert [gi.profile for gi in node.state.gpus[0].instances.values()] == ["7g.40gb"]
+
+
+def test_what_was_held_is_there_for_the_next_command(tmp_path: Path) -> None:
+    node = node_with("3g@0")
+    with opened(tmp_path, ENFORCE, node) as runtime:
+        runtime.commands.execute("hold", {"gpu": 0, "reason": "measuring"}, ROOT)
+    (tmp_path / "host").rename(tmp_path / "earlier")
+
+    with opened(tmp_path, ENFORCE, node) as runtime:
+        answer = runtime.commands.execute("holds", {}, ROOT)
+
+    assert isinstance(answer["holds"], list)
+    assert [one["reason"] for one in answer["holds"]] == ["measuring"]
+
+
+def test_node_that_a_daemon_holds_is_refused(tmp_path: Path) -> None:
+    daemon = open_state(tmp_path / "state", FixedClock())
+
+    with (
+        pytest.raises(NodeLocked, match="holds this node"),
+        opened(tmp_path, ENFORCE, node_with()),
+    ):
+        pass
+
+    daemon.store.close()
+    assert daemon.lock is not None
+    daemon.lock.close()
