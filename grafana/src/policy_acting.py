@@ -1,0 +1,155 @@
+"""Panels of the Policy dashboard about what was done, and what holds migscaler back."""
+
+from grafana_foundation_sdk.models import dashboard as model
+
+from grafana.src.look import BAD, GOOD, bad_above, words
+from grafana.src.panels import figure, gauges, series, timeline
+from grafana.src.parts import Size, panel_text
+from grafana.src.query import on_gpu, on_node, quantile, query
+
+_CARD = "{{instance}} GPU {{gpu}}"
+
+
+def _increase(family: str, *by: str) -> str:
+    """Return how much a counter rose per interval."""
+    rise = f"increase({on_node(family)}[$__rate_interval])"
+    return f"sum by ({', '.join(by)}) ({rise})" if by else f"sum ({rise})"
+
+
+def acting() -> list[model.Panel]:
+    """Return plans, their failures, and how long things take."""
+    slots = "instance, gpu"
+    in_range = "sum by (verdict) (increase({}[$__range]))"
+    verdicts = in_range.format(on_node("idle_verdicts_total"))
+    regrets = in_range.format(on_node("idle_regrets_total")).replace(
+        "(verdict)", "(verdict, window_seconds)"
+    )
+    lost = f"max by ({slots}) ({on_gpu('gpu_usable_instances_lost')})"
+    return [
+        series(
+            panel_text(
+                "GPU plans",
+                "Plans begun and GPU plans ended, by direction (finer, coarser), per interval.",
+            ),
+            [
+                query(_increase("gpu_plans_total", "direction"), "ended: {{direction}}"),
+                query(_increase("plans_total", "direction"), "begun: {{direction}}"),
+            ],
+            "none",
+        ),
+        series(
+            panel_text("Failures", "GPU plans abandoned or failed, by reason, per interval."),
+            [query(f"{_increase('gpu_plan_failures_total', 'reason')} > 0", "{{reason}}")],
+            "none",
+            bars=True,
+        ),
+        series(
+            panel_text(
+                "Steps",
+                """NVML calls that changed a GPU, by kind, those that did not succeed, and GPU
+                plans of which something was put back; per interval.""",
+            ),
+            [
+                query(_increase("steps_total", "kind"), "{{kind}}"),
+                query(_increase("step_failures_total", "kind"), "failed: {{kind}}"),
+                query(_increase("rollbacks_total"), "put back"),
+            ],
+            "none",
+            bars=True,
+            colors={"^failed": BAD},
+        ),
+        series(
+            panel_text(
+                "Duration of GPU plans", "How long changing one GPU takes, median and 90 %."
+            ),
+            [
+                query(quantile(0.5, "gpu_plan_duration_seconds"), "median"),
+                query(quantile(0.9, "gpu_plan_duration_seconds"), "90 %"),
+            ],
+            "s",
+        ),
+        series(
+            panel_text("Duration of steps", "How long one step takes, by kind, 90 %."),
+            [query(quantile(0.9, "step_duration_seconds", "kind"), "{{kind}}")],
+            "s",
+        ),
+        series(
+            panel_text("Duration of deciding", "How long one decision takes, planning included."),
+            [
+                query(quantile(0.5, "plan_duration_seconds"), "median"),
+                query(quantile(0.9, "plan_duration_seconds"), "90 %"),
+            ],
+            "s",
+        ),
+        gauges(
+            panel_text(
+                "Regret",
+                """Of the instances found idle (destroyed, or would have been), the share that got
+                a process or allocation within the window after it; in the range shown.""",
+            ),
+            query(
+                f"{regrets} / on (verdict) group_left () clamp_min({verdicts}, 1)",
+                "{{verdict}}, within {{window_seconds}} s",
+            ),
+            "percentunit",
+            bad_above(0.05),
+            maximum=1,
+        ),
+        figure(
+            panel_text("Plans settled", "Plans found open at a start and brought to an end."),
+            query(f"sum ({on_node('settle_duration_seconds_count')})"),
+            "none",
+            width=4,
+        ),
+        figure(
+            panel_text("Restores", "Times that layouts were restored after a boot."),
+            query(f"sum ({on_node('restore_duration_seconds_count')})"),
+            "none",
+            width=4,
+        ),
+        gauges(
+            panel_text(
+                "Usable instances lost",
+                "Instances that could be used before a plan and cannot now; the ten worst GPUs.",
+            ),
+            query(f"topk (10, {lost})", _CARD),
+            "none",
+            bad_above(1),
+        ),
+    ]
+
+
+def brakes() -> list[model.Panel]:
+    """Return what makes migscaler leave GPUs alone, or may."""
+    by = "instance, gpu"
+    fenced = f"count by (instance) ({on_gpu('gpu_fenced_since_timestamp_seconds')})"
+    nodes = f"max by (instance) ({on_node('paused')})"
+    return [
+        timeline(
+            panel_text("Breakers", "Whether each GPU's breaker is open, after repeated failures."),
+            [query(f"max by ({by}) ({on_gpu('gpu_breaker_open')})", _CARD)],
+            words(v0=("closed", GOOD), v1=("open", BAD)),
+            size=Size(width=12),
+        ),
+        series(
+            panel_text("Failures in a row", "Failed plans in a row; the breaker opens at a limit."),
+            [query(f"max by ({by}) ({on_gpu('gpu_consecutive_failures')})", _CARD)],
+            "none",
+            size=Size(width=12),
+        ),
+        series(
+            panel_text("Budget left", "GPU plans that per_day still allows."),
+            [query(f"max by (instance) ({on_node('change_budget_left')})", "{{instance}}")],
+            "none",
+        ),
+        series(
+            panel_text("Reversals", "Changes in a row against the direction of the one before."),
+            [query(f"max by ({by}) ({on_gpu('gpu_reversals')})", _CARD)],
+            "none",
+        ),
+        series(
+            panel_text("Fenced GPUs", "GPUs whose instances the scheduler may not hand out now."),
+            [query(f"{fenced} or {nodes} * 0", "{{instance}}")],
+            "none",
+        ),
+    ]
