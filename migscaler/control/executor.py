@@ -6,11 +6,12 @@ ends in putting back the layout before. It chooses nothing: not the plan, not wh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from migscaler.control.endings import End, abandoned, lost_text
 from migscaler.control.gpu_change import GpuChange
-from migscaler.control.put_back import PutBack, put_back
+from migscaler.control.put_back import put_back
 from migscaler.control.steps_run import Site, StepRunner, Stop
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading, GpuState
@@ -115,19 +116,6 @@ class Executor:
         ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _End:
-    """How the part between fence and unfence ended."""
-
-    kind: OutcomeKind
-    reason: OutcomeReason
-    explanation: str
-    layout: Layout | None
-    rolled_back: bool = False
-    counts_as_failure: bool = False
-    closed: bool = True
-
-
 class _Run:
     """One execution of one GPU plan."""
 
@@ -161,12 +149,12 @@ class _Run:
         self._show(fenced_since=None)
         stopped = self._should_stop()
         if stopped is not None:
-            return self._outcome(_abandoned(stopped, "not begun", self._plan.before))
+            return self._outcome(abandoned(stopped, "not begun", self._plan.before))
         try:
             record = self._begin()
         except StoreError as problem:
             reason = OutcomeReason.JOURNAL_UNWRITABLE
-            return self._outcome(_abandoned(reason, str(problem), self._plan.before))
+            return self._outcome(abandoned(reason, str(problem), self._plan.before))
         self._runner = StepRunner(self._site, record.seq, self._plan.gpu_uuid)
         fenced_since = self._site.clock.now()
         self._show(fenced_since=fenced_since)
@@ -200,7 +188,7 @@ class _Run:
         )
         return replace(record, seq=self._site.store.begin_plan(record))
 
-    def _act(self, record: PlanRecord) -> _End:
+    def _act(self, record: PlanRecord) -> End:
         """Fence, wait, look, change, verify, tell; or put back."""
         stop = self._fence()
         if stop is None:
@@ -236,7 +224,7 @@ class _Run:
                 return Stop(reason=OutcomeReason.FENCE_TIMEOUT, explanation=problem)
             site.clock.sleep(_FENCE_PAUSE_SECONDS)
 
-    def _undo(self, record: PlanRecord, stop: Stop) -> _End:
+    def _undo(self, record: PlanRecord, stop: Stop) -> End:
         """End a plan that could not go on; put back what it changed."""
         if stop.blind:
             return self._left_open(stop)
@@ -248,7 +236,7 @@ class _Run:
         layout = back.reading.layout
         self._tell(layout)
         if not back.whole:
-            return _End(
+            return End(
                 kind=OutcomeKind.FAILED,
                 reason=OutcomeReason.ROLLBACK_INCOMPLETE,
                 explanation=f"{stop.explanation}; {lost_text(back)}",
@@ -256,7 +244,7 @@ class _Run:
                 rolled_back=True,
                 counts_as_failure=True,
             )
-        return _End(
+        return End(
             kind=OutcomeKind.FAILED if stop.fault else OutcomeKind.ABANDONED,
             reason=stop.reason,
             explanation=f"{stop.explanation}; put back {layout}",
@@ -265,10 +253,10 @@ class _Run:
             counts_as_failure=stop.fault,
         )
 
-    def _unchanged(self, stop: Stop) -> _End:
+    def _unchanged(self, stop: Stop) -> End:
         """End a plan that changed nothing."""
         found = self._runner.look()
-        return _End(
+        return End(
             kind=OutcomeKind.FAILED if stop.fault else OutcomeKind.ABANDONED,
             reason=stop.reason,
             explanation=stop.explanation,
@@ -276,12 +264,12 @@ class _Run:
             counts_as_failure=stop.fault,
         )
 
-    def _left_open(self, stop: Stop) -> _End:
+    def _left_open(self, stop: Stop) -> End:
         """End without closing the plan if it may have changed something: it is settled later."""
         # A call that was tried may have worked without our knowing.
         untouched = not self._runner.called
         unwritable = stop.reason is OutcomeReason.JOURNAL_UNWRITABLE
-        return _End(
+        return End(
             kind=OutcomeKind.ABANDONED if untouched and unwritable else OutcomeKind.FAILED,
             reason=stop.reason,
             explanation=stop.explanation + ("" if untouched else "; left open, to be settled"),
@@ -290,7 +278,7 @@ class _Run:
             closed=untouched,
         )
 
-    def _finish(self, record: PlanRecord, reading: GpuReading) -> _End:
+    def _finish(self, record: PlanRecord, reading: GpuReading) -> End:
         """Keep the verified result and make it known."""
         try:
             self._site.store.verify_plan(record.seq)
@@ -300,7 +288,7 @@ class _Run:
         except StoreError as problem:
             self._notes.append(f"the result is not recorded: {problem}")
         self._tell(reading.layout)
-        return _End(
+        return End(
             kind=OutcomeKind.DONE,
             reason=OutcomeReason.COMPLETED,
             explanation=f"now {reading.layout}",
@@ -322,7 +310,7 @@ class _Run:
                 return
             clock.sleep(_FENCE_PAUSE_SECONDS)
 
-    def _close(self, record: PlanRecord, end: _End) -> Outcome:
+    def _close(self, record: PlanRecord, end: End) -> Outcome:
         """Record the generation and how it ended; a plan that may be half done stays open."""
         outcome = self._outcome(end)
         try:
@@ -369,7 +357,7 @@ class _Run:
             )
         )
 
-    def _outcome(self, end: _End) -> Outcome:
+    def _outcome(self, end: End) -> Outcome:
         """Return the outcome of an end."""
         return Outcome(
             plan_id=self._plan_id,
@@ -386,16 +374,3 @@ class _Run:
             counts_as_failure=end.counts_as_failure,
             direction=self._plan.direction,
         )
-
-
-def _abandoned(reason: OutcomeReason, explanation: str, layout: Layout) -> _End:
-    """Return the end of a plan that was never begun."""
-    return _End(kind=OutcomeKind.ABANDONED, reason=reason, explanation=explanation, layout=layout)
-
-
-def lost_text(back: PutBack) -> str:
-    """Say what is missing, and what stood in the way."""
-    lost = [f"{count} x {profile} fewer than promised" for profile, count in back.lost]
-    unmade = [f"{spec} could not be made again" for spec in back.unmade]
-    kept = [f"{spec} stays in use" for spec in back.kept]
-    return f"could not be put back whole: {', '.join((*lost, *unmade, *kept))}"
