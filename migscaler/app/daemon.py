@@ -23,10 +23,17 @@ from migscaler.app.config.settings import (
 )
 from migscaler.app.device_nodes import make_device_nodes
 from migscaler.app.edges import WindowEdges
+from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
 from migscaler.app.runtime import Outside, Runtime
-from migscaler.app.start import State, load_in_force, open_state, with_state_problem
+from migscaler.app.start import (
+    State,
+    load_in_force,
+    open_state,
+    with_rival,
+    with_state_problem,
+)
 from migscaler.app.systemd import notify, watchdog_seconds
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.errors import StoreError
@@ -61,6 +68,7 @@ class DaemonOptions:
     `prepare` (picklable) runs in the NVML child before it opens the library: the simulated library
     is installed there. `make_host` (picklable) makes the view of the GPUs' processes, `roots` are
     the host's directories that are searched for other owners. `on_ready` gets the page's address.
+    `hardware` names the GPUs for the lock of who may change them, see `named_hardware` for None.
     """
 
     config: Path | None = None
@@ -71,6 +79,7 @@ class DaemonOptions:
     boot_id: Callable[[], str] = read_boot_id
     roots: HostRoots = field(default_factory=HostRoots)
     on_ready: Callable[[str], None] | None = None
+    hardware: str | None = None
 
 
 def run_daemon(options: DaemonOptions) -> int:
@@ -101,6 +110,10 @@ class Daemon:
         self._state: State = open_state(self._directory, self._clock)
         in_force = load_in_force(options.config, os.environ, self._state.store, self._clock)
         in_force = with_state_problem(in_force, self._state.problem)
+        self._lock = HardwareLock(
+            options.hardware or named_hardware(options.prepare, options.boot_id, self._directory)
+        )
+        in_force = with_rival(in_force, self._lock.take())
         _log_config(in_force.status)
         self._renderer = Renderer()
         self._shown: Status | None = None
@@ -200,6 +213,8 @@ class Daemon:
         self._jobs.supervise()
         self.runtime.loop.publish_if_stale()
         self._edges.look()
+        if self._lock.take() is None and self.runtime.in_force.rival is not None:
+            self.runtime.act_alone()
         is_due = self._reload.is_set() or self._stamp() != self._config_stamp
         # A reload waits for the plan under way, and nobody would feed the watchdog meanwhile.
         if is_due and self.runtime.loop.status().running is None:
@@ -220,6 +235,7 @@ class Daemon:
         self._worker.close()
         self._assembly.close()
         self._state.store.close()
+        self._lock.release()
         return 0
 
     def _wait_for_plan(self) -> None:

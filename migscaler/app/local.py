@@ -9,8 +9,9 @@ from pathlib import Path
 from migscaler.app.clock import RealClock, read_boot_id
 from migscaler.app.config.settings import SERVICE_SOCKET, socket_path, state_directory
 from migscaler.app.device_nodes import make_device_nodes
+from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.runtime import Outside, Runtime
-from migscaler.app.start import load_in_force, open_state, with_state_problem
+from migscaler.app.start import load_in_force, open_state, with_rival, with_state_problem
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
@@ -22,7 +23,10 @@ from migscaler.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalOptions:
-    """Where configuration and state lie (None: the usual places) and which hardware is meant."""
+    """Where configuration and state lie (None: the usual places) and which hardware is meant.
+
+    `hardware` names it for the lock of who may change it; as in `DaemonOptions`.
+    """
 
     config: Path | None = None
     state_dir: Path | None = None
@@ -30,6 +34,7 @@ class LocalOptions:
     make_host: Callable[[], HostProcesses] = ProcHost
     boot_id: Callable[[], str] = read_boot_id
     roots: HostRoots = field(default_factory=HostRoots)
+    hardware: str | None = None
 
 
 def usual_socket(config: Path | None, state_dir: Path | None) -> Path:
@@ -56,6 +61,10 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
     state = open_state(directory, clock)
     in_force = load_in_force(options.config, os.environ, state.store, clock)
     in_force = with_state_problem(in_force, state.problem)
+    lock = HardwareLock(
+        options.hardware or named_hardware(options.prepare, options.boot_id, directory)
+    )
+    in_force = with_rival(in_force, lock.take())
     reader, assembly = _assemble(options, clock, state.store)
     runtime = Runtime(assembly, in_force, _alone(reader))
     try:
@@ -68,6 +77,7 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
         reader.close()
         assembly.close()
         state.store.close()
+        lock.release()
         if state.lock is not None:
             state.lock.close()
 

@@ -1,25 +1,32 @@
 """A node at work in one process: builds it, reloads it, and gives it to commands."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from migscaler.app.clients import client_finder
 from migscaler.app.commands import NodeCommands
 from migscaler.app.config.against import warnings_against_snapshot
 from migscaler.app.config.load import LoadedConfig, load_file
+from migscaler.app.mode_switch import mode_switch
 from migscaler.app.node import Node
-from migscaler.app.start import InForce, finding_text, good_status, with_state_problem
+from migscaler.app.start import (
+    InForce,
+    finding_text,
+    good_status,
+    with_rival,
+    with_state_problem,
+    without_rival,
+)
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
 from migscaler.control.loop import Loop, Parts
-from migscaler.control.mig_mode import ModeSwitch
 from migscaler.control.recovery import restore, settle
-from migscaler.errors import CommandRefused, ConfigError, StoreError
+from migscaler.errors import ConfigError, StoreError
 from migscaler.model.decision import Decision
-from migscaler.model.gpu import GpuState, NodeSnapshot
+from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
@@ -64,6 +71,8 @@ class Runtime:
         self._begun = False
         self._restore_due: frozenset[GpuUuid] = frozenset()
         self._is_released = False
+        # SIGHUP, a written file, a command and a rival's end may come at the same moment.
+        self._swapping = threading.RLock()
         self.loop = Loop(self._parts(in_force))
         self.commands = NodeCommands(self._node())
 
@@ -147,6 +156,22 @@ class Runtime:
 
     def reload(self) -> tuple[str, ...]:
         """Read the file anew, all or nothing; returns what is wrong with it, in words."""
+        with self._swapping:
+            return self._reload()
+
+    def act_alone(self) -> None:
+        """Let the configuration act: whoever else might change these GPUs has ended.
+
+        What a start does with GPUs that it may change is done by the next tick.
+        """
+        with self._swapping:
+            self.in_force = without_rival(self.in_force)
+            self._rebuild()
+            self._begun = False
+        _log.info("acting_alone")
+
+    def _reload(self) -> tuple[str, ...]:
+        """Do what `reload` says, alone."""
         path = self.in_force.status.path
         if path is None:
             return ("there is no configuration file",)
@@ -159,7 +184,8 @@ class Runtime:
         if fixed:
             return self._reject(path, fixed, valid=True)
         taken = InForce(loaded=loaded, status=good_status(loaded, Path(path), clock))
-        self._put_in_force(with_state_problem(taken, self.in_force.state_problem))
+        taken = with_state_problem(taken, self.in_force.state_problem)
+        self._put_in_force(with_rival(taken, self.in_force.rival))
         try:
             self._assembly.ground.store.write_good_config(loaded.text, loaded.sha256)
         except StoreError as error:
@@ -243,7 +269,11 @@ class Runtime:
         if same:
             self.loop.reconfigure(replace(self.loop.parts, config=in_force.status))
             return
-        self.loop.reconfigure(self._parts(in_force))
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Build loop and commands for what is in force now."""
+        self.loop.reconfigure(self._parts(self.in_force))
         self.commands = NodeCommands(self._node())
 
     def _warn_against_hardware(self) -> None:
@@ -324,7 +354,7 @@ class Runtime:
             loop=self.loop,
             store=self._assembly.ground.store,
             clock=self._assembly.ground.clock,
-            mode_switch=self._mode_switch(),
+            mode_switch=mode_switch(self._assembly, self.loop) if self._may_switch() else None,
             why_no_writer=self._why_no_writer(),
             reload=self.reload,
             release_driver=self.release_driver,
@@ -334,6 +364,10 @@ class Runtime:
             settle=self.settle,
         )
 
+    def _may_switch(self) -> bool:
+        """Say whether a person may change the MIG mode of a GPU."""
+        return self.in_force.status.forced_observe is None and acts(self.loaded.policy)
+
     def _why_no_writer(self) -> str:
         """Say to people why nothing may be changed."""
         forced = self.in_force.status.forced_observe
@@ -341,32 +375,6 @@ class Runtime:
             return forced
         return (
             "every GPU is only observed; set mode: recommend or enforce for those that may change"
-        )
-
-    def _mode_switch(self) -> ModeSwitch | None:
-        """Return what switches MIG modes, None where nothing may be changed."""
-        if self.in_force.status.forced_observe is not None or not acts(self.loaded.policy):
-            return None
-        ground, observer = self._assembly.ground, self._assembly.observer
-
-        def again(uuid: GpuUuid) -> GpuState:
-            snapshot = self.loop.sample()
-            state = (
-                None
-                if snapshot is None
-                else next((gpu for gpu in snapshot.gpus if gpu.uuid == uuid), None)
-            )
-            if state is None:
-                raise CommandRefused(f"{uuid} does not answer any more; see `migscaler doctor`")
-            return state
-
-        return ModeSwitch(
-            reader=ground.reader,
-            writer=ground.writer,
-            carry_out=self.loop.request,
-            sample=again,
-            record_wish=lambda gpu, on: observer.record_mode(gpu.uuid, wanted=on),
-            find_clients=client_finder(ground.roots.proc),
         )
 
 

@@ -21,12 +21,14 @@ NOTHING_CONFIGURED = "mode: observe\n"
 class InForce:
     """The configuration in force and what is to be said about it.
 
-    `state_problem`: why there is no durable state; no configuration may act without.
+    `state_problem`: why there is no durable state; no configuration may act without. `rival`: who
+    else may change these GPUs, None if this process alone may.
     """
 
     loaded: LoadedConfig
     status: ConfigStatus
     state_problem: str | None = None
+    rival: str | None = None
 
 
 def finding_text(finding: Finding) -> str:
@@ -139,3 +141,25 @@ def with_state_problem(in_force: InForce, problem: str | None) -> InForce:
     why = f"no durable state: {problem}; observing only"
     status = replace(in_force.status, forced_observe=in_force.status.forced_observe or why)
     return replace(in_force, status=status, state_problem=problem)
+
+
+def with_rival(in_force: InForce, rival: str | None) -> InForce:
+    """Return the configuration held in observe while somebody else may change the GPUs."""
+    if rival is None:
+        return in_force
+    status = in_force.status
+    status = replace(status, forced_observe=status.forced_observe or _beside(rival))
+    return replace(in_force, status=status, rival=rival)
+
+
+def without_rival(in_force: InForce) -> InForce:
+    """Return the configuration after whoever else might change the GPUs has ended."""
+    status, rival = in_force.status, in_force.rival
+    if rival is not None and status.forced_observe == _beside(rival):
+        status = replace(status, forced_observe=None)
+    return replace(in_force, status=status, rival=None)
+
+
+def _beside(rival: str) -> str:
+    """Say why nothing is changed beside a rival."""
+    return f"{rival}; observing only"

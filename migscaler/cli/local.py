@@ -47,8 +47,13 @@ def in_process(options: Options) -> Iterator[Node]:
         NodeLocked: a daemon or another command holds the node.
     """
     from migscaler.app.local import LocalOptions, open_local
+    from migscaler.cli.simulated import hardware_of
 
-    local = LocalOptions(config=options.config, state_dir=options.state_dir)
+    local = LocalOptions(
+        config=options.config,
+        state_dir=options.state_dir,
+        hardware=hardware_of(os.environ),
+    )
     with open_local(local) as runtime:
         yield OnHardware(runtime)
 

@@ -1,5 +1,7 @@
 """`migscaler run`: the daemon of this node."""
 
+import os
+
 import click
 
 from migscaler.cli.output import leave, note
@@ -15,6 +17,7 @@ def run(session: Session, listen: str | None) -> None:
     Without a configuration it measures and exports the GPUs it finds, and changes nothing.
     """
     from migscaler.app.daemon import DaemonOptions, run_daemon
+    from migscaler.cli.simulated import hardware_of
 
     options = session.options
     leave(
@@ -24,6 +27,7 @@ def run(session: Session, listen: str | None) -> None:
                 state_dir=options.state_dir,
                 listen=listen,
                 on_ready=note,
+                hardware=hardware_of(os.environ),
             )
         )
     )

@@ -76,7 +76,13 @@ def exec_command(directory: Path, command: tuple[str, ...]) -> None:
 def run(session: Session, directory: Path, listen: str | None) -> None:
     """Run the real daemon on the simulated node, as `migscaler run` does on real GPUs."""
     from migscaler.app.daemon import DaemonOptions, run_daemon
-    from migscaler.cli.simulated import boot_id_of, host_of, preparation, quiet_host
+    from migscaler.cli.simulated import (
+        boot_id_of,
+        host_of,
+        preparation,
+        quiet_host,
+        simulated_hardware,
+    )
 
     options = session.options
     leave(
@@ -89,6 +95,7 @@ def run(session: Session, directory: Path, listen: str | None) -> None:
                 make_host=host_of(directory),
                 boot_id=boot_id_of(directory),
                 roots=quiet_host(directory),
+                hardware=simulated_hardware(directory),
             )
         )
     )

@@ -1,6 +1,6 @@
 """Puts the simulated NVML library below the daemon; picklable, as NVML runs in a child process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,21 @@ from migscaler.model.ports import HostProcesses
 
 if TYPE_CHECKING:
     from migscaler.schedulers.owners import HostRoots
+
+
+# `sim.hook.DIRECTORY_VARIABLE`; importing the simulator would slow every command on real GPUs.
+_HOOKED = "MIGSCALER_SIM_DIRECTORY"
+
+
+def hardware_of(environ: Mapping[str, str]) -> str | None:
+    """Return the name of the simulated node that a program runs on, None on real GPUs."""
+    directory = environ.get(_HOOKED)
+    return simulated_hardware(Path(directory)) if directory else None
+
+
+def simulated_hardware(directory: Path) -> str:
+    """Return the name of the node of a directory, for the lock of who may change it."""
+    return f"simulated {directory.resolve()}"
 
 
 def preparation(directory: Path) -> Callable[[], None]:

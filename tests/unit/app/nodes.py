@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from migscaler.app.runtime import Outside, Runtime
-from migscaler.app.start import load_in_force
+from migscaler.app.start import load_in_force, with_rival
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
@@ -64,7 +64,7 @@ class NodeAtWork:
         self.shown: list[Status] = []
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, rival: str | None = None) -> None:
         install_library(NvmlLibrary(self.node, "migscaler"))
         self.reader = NvmlReader(self.clock, QuietHost())
         writer: GpuWriter = NvmlWriter(self.reader)
@@ -89,12 +89,18 @@ class NodeAtWork:
             config_changed=lambda: self.told.append("config"),
         )
         in_force = load_in_force(self.config, {}, self.store, self.clock)
+        in_force = with_rival(in_force, rival)
         self.runtime = Runtime(self.assembly, in_force, outside)
 
     def restart(self) -> None:
         """End the process and begin another."""
         self.close()
         self._begin()
+
+    def begin_beside(self, rival: str) -> None:
+        """End the process and begin another beside one that may change these GPUs."""
+        self.close()
+        self._begin(rival)
 
     def close(self) -> None:
         """End the process."""

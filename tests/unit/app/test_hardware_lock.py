@@ -1,0 +1,156 @@
+"""Two processes with different state directories must not both change the same GPUs."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from migscaler.app.daemon import Daemon, DaemonOptions
+from migscaler.app.hardware_lock import HardwareLock
+from migscaler.app.local import LocalOptions, open_local
+from migscaler.app.runtime import Runtime
+from migscaler.cli.simulated import boot_id_of, hardware_of, host_of, preparation, quiet_host
+from migscaler.errors import CommandRefused
+from migscaler.hardware.nvml_calls import install_library
+from migscaler.model.gpu import PinReason
+from migscaler.sim.hook import hook_environment
+from migscaler.sim.node import build_node
+from migscaler.sim.nvml_library import NvmlLibrary
+from tests.simulation.acting import QuietHost
+from tests.unit.app.nodes import ENFORCE, ROOT, node_at_work
+from tests.unit.schedulers.host_files import HostFiles
+
+HOLDER = f"process {os.getpid()} of uid {os.getuid()} may change these GPUs already"
+
+
+def can_act(runtime: Runtime) -> bool:
+    return runtime.loop.parts.enforcer is not None
+
+
+def test_lock_is_had_by_one_at_a_time_and_names_its_holder() -> None:
+    first, second = HardwareLock("one at a time"), HardwareLock("one at a time")
+
+    assert first.take() is None
+    assert first.take() is None
+    assert second.take() == HOLDER
+    first.release()
+    assert second.take() is None
+    second.release()
+
+
+def test_locks_of_different_hardware_do_not_meet() -> None:
+    first, second = HardwareLock("this node"), HardwareLock("that node")
+
+    assert (first.take(), second.take()) == (None, None)
+    first.release()
+    second.release()
+
+
+def test_asking_often_who_has_the_lock_does_not_block() -> None:
+    """A listening socket takes only so many callers that nobody accepts."""
+    first, second = HardwareLock("asked often"), HardwareLock("asked often")
+    first.take()
+
+    answers = {second.take() for _ in range(20)}
+
+    first.release()
+    assert answers == {HOLDER}
+
+
+def test_command_with_another_state_directory_reads_but_may_not_change(tmp_path: Path) -> None:
+    node = build_node("A100-SXM4-40GB", "580.65.06")
+    node.foreign_create(0, "7g@0")
+    (tmp_path / "host").mkdir()
+    (tmp_path / "migscaler.yaml").write_text(ENFORCE)
+    daemon = HardwareLock(str(tmp_path))
+    daemon.take()
+    options = LocalOptions(
+        config=tmp_path / "migscaler.yaml",
+        state_dir=tmp_path / "another",
+        prepare=lambda: install_library(NvmlLibrary(node, "migscaler")),
+        make_host=QuietHost,
+        boot_id=lambda: node.boot_id,
+        roots=HostFiles(tmp_path / "host").roots,
+        hardware=str(tmp_path),
+    )
+    try:
+        with open_local(options) as runtime:
+            assert len(runtime.commands.execute("status", {}, ROOT)["gpus"]) == 1  # type: ignore[arg-type]
+            refused = ""
+            try:
+                arguments: dict[str, object] = {"gpus": ["0"], "enabled": False}
+                runtime.commands.execute("mig_mode", arguments, ROOT)
+            except CommandRefused as refusal:
+                refused = str(refusal)
+        assert refused == f"{HOLDER}; observing only"
+        daemon.release()
+        with open_local(options) as runtime:
+            assert can_act(runtime) is True
+    finally:
+        install_library(None)
+
+
+def test_daemon_that_waited_for_another_settles_and_acts_once_it_has_ended(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        here.begin_beside("process 7 of uid 0 may change these GPUs already")
+        here.runtime.begin()
+        here.runtime.reload()
+        status = here.runtime.loop.status()
+        assert status.config.forced_observe == (
+            "process 7 of uid 0 may change these GPUs already; observing only"
+        )
+        assert can_act(here.runtime) is False
+
+        here.runtime.act_alone()
+
+        assert can_act(here.runtime) is True
+        assert here.runtime.loop.status().config.forced_observe is None
+        here.watch(60)
+        snapshot = here.runtime.loop.status().snapshot
+        assert snapshot is not None
+        pins = [one.pin for one in snapshot.gpus[0].instances or ()]
+        assert PinReason.UNKNOWN not in pins
+
+
+def test_programs_on_a_simulated_node_lock_that_node_and_not_the_machine(tmp_path: Path) -> None:
+    build_node("A100-SXM4-40GB", "580.65.06", tmp_path)
+
+    assert hardware_of(hook_environment(tmp_path, {})) == f"simulated {tmp_path.resolve()}"
+    assert hardware_of({}) is None
+
+
+def test_daemon_observes_beside_another_writer_and_acts_when_that_one_ends(tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    build_node("A100-SXM4-40GB", "580.65.06", node)
+    (tmp_path / "migscaler.yaml").write_text(ENFORCE)
+    other = HardwareLock("simulated, shared by two")
+    other.take()
+    daemon = Daemon(
+        DaemonOptions(
+            config=tmp_path / "migscaler.yaml",
+            state_dir=tmp_path / "state",
+            listen="127.0.0.1:0",
+            prepare=preparation(node),
+            make_host=host_of(node),
+            boot_id=boot_id_of(node),
+            roots=quiet_host(node),
+            hardware="simulated, shared by two",
+        )
+    )
+    before = daemon.runtime.in_force.status.forced_observe
+    serving = threading.Thread(target=daemon.run)
+    serving.start()
+    try:
+        assert can_act(daemon.runtime) is False
+        other.release()
+        end = time.monotonic() + 20
+        while not can_act(daemon.runtime) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert can_act(daemon.runtime) is True
+        assert other.take() == HOLDER
+    finally:
+        daemon.stop()
+        serving.join()
+    assert before == f"{HOLDER}; observing only"
+    assert other.take() is None
+    other.release()
