@@ -3,6 +3,7 @@
 # make check   formatting, lint, types, floors, generated files
 # make bench   the measurements of docs/benchmarks.md
 # make soak    long random runs
+# make chaos   1,000 times kill -9 in the middle of plans and starts
 # make pictures  the screenshots of the README, from a real Chromium
 # make generate  write the generated files anew (metrics reference, schema, golden files)
 #
@@ -17,7 +18,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format generate bench soak pictures lock clean
+.PHONY: help setup demo test check format generate bench soak chaos pictures lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -65,6 +66,10 @@ bench:
 soak:
 	@.ci/setup.sh all
 	@MIGSCALER_TEST_PROFILE=soak $(PYTEST) -n $(WORKERS) --dist loadgroup -m soak
+
+chaos:
+	@.ci/setup.sh all
+	@$(PYTEST) -m chaos -s tests/e2e/test_chaos.py
 
 pictures:
 	@.ci/setup.sh all

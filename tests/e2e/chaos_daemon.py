@@ -1,0 +1,201 @@
+"""Kills the whole daemon, NVML worker included, and starts it again on the same node.
+
+    python -m tests.e2e.chaos_daemon DIRECTORY SEED ROUNDS
+
+A round is two kills: one while layouts asked for by `apply` are being made, one at a random
+moment of the start that settles what the first left. Prints one JSON object.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import httpx
+
+from migscaler.app.client import RemoteCommands
+from migscaler.app.clock import RealClock
+from migscaler.errors import CommandRefused, DaemonSilent
+from migscaler.sim.faults import slow
+from migscaler.store.store import opened
+from tests.e2e.chaos_executor import CHANGES
+from tests.e2e.chaos_world import Asked, World
+from tests.e2e.processes import free_port
+
+_MIGSCALER = Path(sys.executable).parent / "migscaler"
+_CONFIG = """
+mode: enforce
+sampling: {interval: 1s}
+tick: 1s
+gpus: [{model: "*A100*"}, {model: "*H100*"}]
+idle: {after: 10s}
+pace: {rest: 0s, rest_after_failure: 10s}
+"""
+_IDLE_SECONDS = 11.5
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What was counted; `settled_seconds` from exec until ready, which comes after settling.
+
+    `plain_seconds` are those of the starts that found no open plan.
+    """
+
+    kills: int = 0
+    with_open_plan: int = 0
+    kills_while_starting: int = 0
+    applied: int = 0
+    refused: list[str] = field(default_factory=list)
+    excused: int = 0
+    jobs_begun: int = 0
+    settled_seconds: list[float] = field(default_factory=list)
+    plain_seconds: list[float] = field(default_factory=list)
+    wrongs: list[str] = field(default_factory=list)
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
+class Rounds:
+    """One node and its daemon's lives."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.directory, self.draw, self.tally = directory, random.Random(seed), Tally()
+        self.world = World.build(directory, self.draw)
+        for function in CHANGES:
+            self.world.node.add_fault(slow(function, 0.03))
+        self.port = free_port()
+        (directory / "migscaler.yaml").write_text(_CONFIG)
+
+    def run(self, rounds: int) -> Tally:
+        """Go through the rounds; end at the first broken promise."""
+        with self._jobs():
+            self._start_and_wait()
+            for number in range(rounds):
+                asked = self._kill_while_applying()
+                self._kill_while_starting()
+                self._start_and_wait()
+                found, excused = self.world.wrongs(asked)
+                self.tally.wrongs += [f"round {number}: {wrong}" for wrong in found]
+                self.tally.excused += excused
+                if found:
+                    break
+                self.world.end_most(self.draw)
+            self._kill()
+        self.tally.jobs_begun = self.world.jobs_begun()
+        return self.tally
+
+    @contextlib.contextmanager
+    def _jobs(self) -> Iterator[None]:
+        """Let another process start and end jobs, most while a layout is being changed."""
+        (self.directory / "old").write_text("0")
+        words = [str(self.directory), str(self.draw.randrange(1 << 30)), "5", "0.15"]
+        mover = subprocess.Popen([sys.executable, "-m", "tests.e2e.chaos_world", *words])
+        try:
+            yield
+        finally:
+            (self.directory / "enough").touch()
+            assert mover.wait(20) == 0
+
+    def _start(self) -> None:
+        options = ["--config", str(self.directory / "migscaler.yaml")]
+        options += ["--state-dir", str(self.directory / "state")]
+        node = ["--directory", str(self.directory / "node"), "--listen", f"127.0.0.1:{self.port}"]
+        with (self.directory / "daemon.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(_MIGSCALER), *options, "sim", "run", *node],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _start_and_wait(self) -> None:
+        """Start and wait until it has settled; time it from exec."""
+        left_open, began = self._is_open(), time.monotonic()
+        self._start()
+        while time.monotonic() - began < 30.0:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"http://127.0.0.1:{self.port}/-/ready").is_success:
+                    break
+            time.sleep(0.02)
+        else:
+            self.tally.wrongs.append("not ready within 30 s")
+        taken = time.monotonic() - began
+        (self.tally.settled_seconds if left_open else self.tally.plain_seconds).append(taken)
+
+    def _is_open(self) -> bool:
+        state = self.directory / "state" / "state.sqlite"
+        if not state.exists():
+            return False
+        with opened(state, RealClock(), read_only=True) as store:
+            return bool(store.open_plans())
+
+    def _kill_while_applying(self) -> tuple[Asked, ...]:
+        """Ask for a layout of each GPU when something is idle, and kill in the middle."""
+        time.sleep(_IDLE_SECONDS)
+        drawn = [self.world.ask(gpu, self.draw) for gpu in range(3)]
+        asked = tuple(one for one in drawn if one is not None)
+        applying = threading.Thread(target=self._apply, args=(asked,))
+        size, grown = self.world.log_size(), 0
+        calls = sum(2 * len(set(one.before.specs) ^ set(one.after.specs)) for one in asked)
+        wanted = self.draw.randint(1, max(1, calls - 1))
+        applying.start()
+        while applying.is_alive() and grown < wanted:
+            if self.world.log_size() != size:
+                size, grown = self.world.log_size(), grown + 1
+            time.sleep(0.001)
+        time.sleep(self.draw.uniform(0.0, 0.05))
+        self._kill()
+        applying.join()
+        self.tally.with_open_plan += self._is_open()
+        return asked
+
+    def _apply(self, asked: tuple[Asked, ...]) -> None:
+        """Ask GPU by GPU; a job that came meanwhile refuses one, the kill cuts one off."""
+        commands = RemoteCommands(self.directory / "state" / "migscaler.sock")
+        for one in asked:
+            layout = " ".join(map(str, one.after.specs))
+            try:
+                commands.execute("apply", {"gpu": one.gpu, "layout": layout})
+                self.tally.applied += 1
+            except DaemonSilent:
+                break
+            except CommandRefused as refusal:
+                self.tally.refused.append(str(refusal))
+        commands.close()
+
+    def _kill_while_starting(self) -> None:
+        """Start, and kill before or while or after it settles."""
+        self._start()
+        time.sleep(self.draw.uniform(0.2, 2.5))
+        self._kill()
+        self.tally.kills_while_starting += 1
+
+    def _kill(self) -> None:
+        """Kill daemon and worker at once, in either order."""
+        pids = family(self._process.pid)
+        self.draw.shuffle(pids)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.tally.kills += self._process.wait() == -signal.SIGKILL
+
+
+if __name__ == "__main__":
+    result = Rounds(Path(sys.argv[1]), int(sys.argv[2])).run(int(sys.argv[3]))
+    sys.stdout.write(json.dumps(asdict(result)))
