@@ -9,7 +9,7 @@ from migscaler.app.plan_view import decision_view, outcome_view, plan_view
 from migscaler.control.aftermath import closed_breaker
 from migscaler.control.request import plan_layout
 from migscaler.errors import CommandRefused
-from migscaler.model.decision import DecisionInput, GpuHistory
+from migscaler.model.decision import DecisionInput
 from migscaler.model.plan import Hold, Plan
 from migscaler.model.policy import Mode
 from migscaler.policy.decide import decide
@@ -115,9 +115,7 @@ class ActingCommands:
     def _breaker_reset(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Close a GPU's breaker and end its rest."""
         gpu = self._node.find_gpu(arguments.gpu())
-        histories = {h.gpu_uuid: h for h in self._node.store.gpu_histories()}
-        history = histories.get(gpu.uuid, GpuHistory(gpu_uuid=gpu.uuid))
-        self._node.store.write_gpu_history(closed_breaker(history))
+        history = self._node.store.update_gpu_history(gpu.uuid, closed_breaker)
         self._node.loop.publish()
         return {"gpu": gpu.reading.index, "was_open": history.breaker_open_until is not None}
 

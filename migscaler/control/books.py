@@ -68,9 +68,9 @@ class Books:
                 continue
             _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
             try:
-                known = {history.gpu_uuid: history for history in store.gpu_histories()}
-                history = known.get(gpu.uuid, GpuHistory(gpu_uuid=gpu.uuid))
-                store.write_gpu_history(after_foreign_change(history, pace, snapshot.taken_at))
+                store.update_gpu_history(
+                    gpu.uuid, lambda history: after_foreign_change(history, pace, snapshot.taken_at)
+                )
             except StoreError as error:
                 _log.error("foreign_change_not_recorded gpu=%s error=%s", gpu.uuid, error)
 

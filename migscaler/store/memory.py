@@ -1,6 +1,9 @@
 """What is remembered of each GPU: generation, the layout last wanted, past changes."""
 
 import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from migscaler.model.decision import GpuHistory
@@ -100,25 +103,26 @@ class GpuMemory(Concern):
         Raises:
             StoreError: it is not written.
         """
-        direction = history.last_direction
-        values = (
-            history.gpu_uuid,
-            time_text(history.last_change_at),
-            None if direction is None else direction.value,
-            time_text(history.rest_until),
-            int(history.flapping),
-            history.reversals,
-            history.failures_in_row,
-            time_text(history.breaker_open_until),
-            history.breaker_trips,
-            time_text(history.held_by_client_until),
-        )
         with self._db.write() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO gpu_histories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
-            )
-            if history.wanted is None:
-                connection.execute("DELETE FROM wanted WHERE gpu_uuid = ?", values[:1])
+            _put_history(connection, history)
+
+    def update_gpu_history(
+        self, gpu_uuid: GpuUuid, change: Callable[[GpuHistory], GpuHistory]
+    ) -> GpuHistory:
+        """Change a GPU's past in one transaction; returns what it was before.
+
+        A plan that ends, a foreign change and `breaker reset` come from different threads: reading
+        and writing apart, the later one would undo the other's part. `change` gets an empty past
+        for a GPU without one, and must not be slow: it holds everybody else off.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        with self._db.write() as connection:
+            found = {history.gpu_uuid: history for history in self.gpu_histories()}
+            before = found.get(gpu_uuid, GpuHistory(gpu_uuid=gpu_uuid))
+            _put_history(connection, replace(change(before), gpu_uuid=gpu_uuid))
+        return before
 
     def gpu_histories(self) -> tuple[GpuHistory, ...]:
         """Return the past of every GPU that has one, or a wanted layout, by UUID.
@@ -135,6 +139,28 @@ class GpuMemory(Concern):
         for gpu_uuid, layout in wanted.items():
             found.setdefault(gpu_uuid, GpuHistory(gpu_uuid=gpu_uuid, wanted=layout))
         return tuple(found[gpu_uuid] for gpu_uuid in sorted(found))
+
+
+def _put_history(connection: sqlite3.Connection, history: GpuHistory) -> None:
+    """Write a GPU's past inside a transaction."""
+    direction = history.last_direction
+    values = (
+        history.gpu_uuid,
+        time_text(history.last_change_at),
+        None if direction is None else direction.value,
+        time_text(history.rest_until),
+        int(history.flapping),
+        history.reversals,
+        history.failures_in_row,
+        time_text(history.breaker_open_until),
+        history.breaker_trips,
+        time_text(history.held_by_client_until),
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO gpu_histories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values
+    )
+    if history.wanted is None:
+        connection.execute("DELETE FROM wanted WHERE gpu_uuid = ?", values[:1])
 
 
 def _generation(row: Row) -> GenerationRecord:
