@@ -5,6 +5,7 @@ verify, tell the node, lift the fence, close the plan. Whatever goes wrong after
 ends in putting back the layout before. It chooses nothing: not the plan, not when.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -66,6 +67,9 @@ class Executor:
         )
         self._after_change = after_change
         self._fenced: dict[GpuUuid, datetime] = {}
+        # Held while an old fence is lifted, so that no plan of that GPU begins meanwhile.
+        self._lifting = threading.Lock()
+        self._acting_on: GpuUuid | None = None
 
     def execute(
         self,
@@ -85,20 +89,27 @@ class Executor:
         journal: `settle` it.
         """
         run = _Run(self, self._site, plan_id, plan, state, policy, on_running, should_stop)
+        with self._lifting:
+            self._acting_on = plan.gpu_uuid
         try:
             return run.execute()
         finally:
+            self._acting_on = None
             on_running(None)
 
     def fenced(self) -> tuple[tuple[GpuUuid, datetime], ...]:
         """Return the GPUs whose fence could not be lifted at the end, with the time it was set."""
-        return tuple(sorted(self._fenced.items()))
+        return tuple(sorted(self._fenced.copy().items()))
 
     def lift_fences(self) -> None:
-        """Try again to lift them; the loop calls it each tick."""
-        for uuid in list(self._fenced):
-            if self._site.scheduler.unfence(uuid) is None:
-                del self._fenced[uuid]
+        """Try again to lift them, except on the GPU of the plan under way, whose fence it would be.
+
+        Housekeeping calls it, in another thread than `execute`.
+        """
+        for uuid in self._fenced.copy():
+            with self._lifting:
+                if uuid != self._acting_on and self._site.scheduler.unfence(uuid) is None:
+                    self._fenced.pop(uuid, None)
 
     def unfence(self, uuid: GpuUuid, since: datetime) -> str | None:
         """Lift a fence, remembering one that would not be lifted; return why not."""

@@ -327,3 +327,25 @@ def test_fence_is_lifted_in_time_also_when_the_layout_is_never_advertised() -> N
         assert outcome.duration <= timedelta(seconds=22)
         assert "not advertised: not yet" in outcome.explanation
         assert made.scheduler.log[-1] == "unfence"
+
+
+def test_fence_of_a_plan_under_way_is_not_lifted_for_an_earlier_one() -> None:
+    """Housekeeping tried an old fence again and so opened the GPU that was being changed."""
+    with desk(SHAPE) as made:
+        executor = made.executor()
+        made.scheduler.unfence_problem = "controller is silent"
+        executor.unfence(made.uuid, NOW)
+        made.scheduler.unfence_problem = None
+        seen = []
+
+        def housekeeping() -> None:
+            executor.lift_fences()
+            seen.append(set(made.scheduler.fenced))
+
+        made.scheduler.on_fence = housekeeping
+        outcome = executor.execute(PlanId("p1"), made.plan(), made.state(), Policy())
+
+        assert outcome.kind is OutcomeKind.DONE
+        assert seen == [{made.uuid}]
+        assert executor.fenced() == ()
+        assert made.scheduler.fenced == set()
