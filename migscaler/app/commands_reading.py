@@ -11,6 +11,7 @@ from migscaler.model.ids import SourceName
 from migscaler.policy.decide import decide
 from migscaler.policy.explain import explain
 from migscaler.store.codec import encode
+from migscaler.web.explanation import explanation_view
 from migscaler.web.ports import Actor
 
 
@@ -58,13 +59,7 @@ class ReadingCommands:
     def _explain(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """The present decision in words."""
         inp, decision = self.decided()
-        paragraphs = explain(inp, decision)
-        return {
-            "paragraphs": [{"title": p.title, "lines": list(p.lines)} for p in paragraphs],
-            "lines": [
-                text for p in paragraphs for text in (p.title, *(f"  {line}" for line in p.lines))
-            ],
-        }
+        return explanation_view(explain(inp, decision))
 
     def _history(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Recorded decisions and GPU plans, newest first."""

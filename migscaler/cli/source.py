@@ -2,7 +2,7 @@
 
 import click
 
-from migscaler.cli.answers import part, rows, text
+from migscaler.cli.answers import Answer, moment, part, rows, text
 from migscaler.cli.demand import wants_line
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.session import Session, pass_session
@@ -35,7 +35,20 @@ def test(session: Session, name: str, output: str) -> None:
                 right=["value"],
             )
         )
-        read = f"read as: {wants_line(part(answer, 'reading'))}"
-        show("", f"problem: {problem}" if problem else read)
+        made = _what_is_made(part(answer, "reading"))
+        show("", *([f"problem: {problem}; counts as unknown"] if problem else made))
     if problem:
         leave(FAILED)
+
+
+def _what_is_made(reading: Answer) -> list[str]:
+    """Return what is read from the rows, and until when it holds."""
+    counts = text(reading, "counts")
+    means = {"waiting": "wanted beyond those in use", "total": "wanted altogether"}.get(counts)
+    absent = "0" if reading.get("absent_is_zero") else "unknown"
+    return [
+        f"read as: {wants_line(reading)}",
+        f"counts: {counts}" + (f" ({means})" if means else ""),
+        f"a size that is not named counts as {absent}",
+        f"true at {moment(reading, 'true_at')}, unknown after {moment(reading, 'expires_at')}",
+    ]

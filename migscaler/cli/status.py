@@ -1,5 +1,6 @@
 """`migscaler status`: GPUs, what is on them, demand, and the last decision in words."""
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,7 @@ from migscaler.cli.demand import rule_table
 from migscaler.cli.output import output_option, show, show_json, table
 from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import Bar, slice_width, strip
+from migscaler.policy.words import span_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,6 +21,12 @@ _MIB = 1024 * 1024
 @click.command()
 @click.option("--instances", is_flag=True, help="Also list every instance.")
 @click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["place", "quiet"]),
+    help="List every instance: by place, or first those on which nothing has run for longest.",
+)
+@click.option(
     "--snapshot",
     is_flag=True,
     help="Print the node's picture as JSON, for `config check --against`.",
@@ -28,6 +36,7 @@ _MIB = 1024 * 1024
 def status(
     session: Session,
     instances: bool,  # click passes it by name
+    order: str | None,
     snapshot: bool,
     output: str,
 ) -> None:
@@ -44,8 +53,8 @@ def status(
         show_json(answer)
         return
     show(*headline(answer), "", gpu_table(rows(answer, "gpus")))
-    if instances:
-        show("", instance_table(rows(answer, "gpus")))
+    if instances or order is not None:
+        show("", instance_table(answer, by_quiet=order == "quiet"))
     if rows(answer, "rules"):
         show("", rule_table(rows(answer, "rules")))
     held = rows(answer, "holds")
@@ -93,10 +102,14 @@ def gpu_table(gpus: list[Answer]) -> "RenderableType":
     )
 
 
-def instance_table(gpus: list[Answer]) -> "RenderableType":
-    """Return one row per instance: state, memory, activity, who is on it."""
+def instance_table(answer: Answer, *, by_quiet: bool = False) -> "RenderableType":
+    """Return one row per instance: state, memory, activity, for how long quiet, who is on it."""
+    listed = [(gpu, one) for gpu in rows(answer, "gpus") for one in rows(gpu, "instances")]
+    now = _time(answer, "now")
+    if by_quiet:
+        listed.sort(key=lambda pair: _quiet(pair[1], now) or timedelta(-1), reverse=True)
     return table(
-        ("GPU", "instance", "state", "memory", "activity", "why"),
+        ("GPU", "instance", "state", "memory", "activity", "quiet for", "why"),
         (
             (
                 text(gpu, "index"),
@@ -104,13 +117,29 @@ def instance_table(gpus: list[Answer]) -> "RenderableType":
                 text(one, "state"),
                 _memory(one),
                 _percent(one.get("activity_ratio")),
+                _span(_quiet(one, now)),
                 text(one, "holder", text(one, "explanation")),
             )
-            for gpu in gpus
-            for one in rows(gpu, "instances")
+            for gpu, one in listed
         ),
-        right=["GPU", "memory", "activity"],
+        right=["GPU", "memory", "activity", "quiet for"],
     )
+
+
+def _time(answer: Answer, key: str) -> datetime | None:
+    """Return a time field, None when it is absent."""
+    found = answer.get(key)
+    return datetime.fromisoformat(found) if isinstance(found, str) else None
+
+
+def _quiet(one: Answer, now: datetime | None) -> timedelta | None:
+    """Return for how long nothing has run on an instance, whoever keeps it; None if not known."""
+    since = _time(one, "held_unused_since") or _time(one, "quiet_since")
+    return None if since is None or now is None else max(now - since, timedelta())
+
+
+def _span(quiet: timedelta | None) -> str:
+    return "-" if quiet is None else span_text(quiet)
 
 
 def _bars(gpu: Answer) -> list[Bar]:

@@ -112,6 +112,7 @@ class Enforcer:
             )
         finally:
             self._observer.end_change(plan.gpu_uuid, self._clock.monotonic())
+        outcome = replace(outcome, before=plan.before)
         self._settle_books(plan, outcome, policy)
         _log_end(outcome)
         return outcome
@@ -133,6 +134,7 @@ class Enforcer:
             started_at=now,
             duration=now - now,
             direction=plan.direction,
+            before=plan.before,
         )
 
     def _settle_books(self, plan: GpuPlan, outcome: Outcome, policy: Policy) -> None:

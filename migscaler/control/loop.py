@@ -84,7 +84,7 @@ class Loop:
         self._facts = threading.RLock()
         self._snapshot: NodeSnapshot | None = None
         self._decision: Decision | None = None
-        self._decision_at: datetime | None = None
+        self._decided_from: DecisionInput | None = None
         self._rule_histories: tuple[RuleHistory, ...] = ()
         self._recorded: str | None = None
         self._regret = RegretBook()
@@ -271,7 +271,8 @@ class Loop:
             now=now,
             snapshot=self._snapshot,
             decision=self._decision,
-            decision_at=self._decision_at,
+            decision_at=None if self._decided_from is None else self._decided_from.now,
+            decision_input=self._decided_from,
             policy=parts.policy,
             demand=parts.gatherer.statuses(),
             vetoes=parts.gatherer.vetoes(),
@@ -324,7 +325,7 @@ class Loop:
         reason = decision.outcome.reason.value if isinstance(decision.outcome, Hold) else None
         self._tally.tick(reason, clock.monotonic() - began)
         self._rule_histories = decision.rule_histories
-        self._decision, self._decision_at = decision, inp.now
+        self._decision, self._decided_from = decision, inp
         return decision
 
     def _record(self, inp: DecisionInput, decision: Decision) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
-from migscaler.control.executor import lost_text
+from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, put_back
 from migscaler.control.restoring import Restored, Restoring
 from migscaler.control.steps_run import Site, StepRunner
@@ -157,6 +157,7 @@ def _outcome(record: PlanRecord, clock: Clock, explanation: str) -> Outcome:
         started_at=clock.now(),
         duration=timedelta(),
         direction=direction_between(record.before, record.after),
+        before=record.before,
     )
 
 

@@ -101,6 +101,8 @@ INSTANCE: tuple[Family, ...] = (
     row("instance_pinned_info", "", "Primary reason why the instance keeps its place; always 1, absent when it is idle.", Many.INSTANCE, "reason", origin=_JUDGED,
         example="count by (reason) (migscaler_instance_pinned_info)"),
     row("instance_quiet_since_timestamp_seconds", "seconds", "Time at which the last signal of use ended; absent while there is one.", Many.INSTANCE, origin=_JUDGED),
+    row("instance_held_unused_since_timestamp_seconds", "seconds", "Time since which nothing runs on an instance that a process or an allocation keeps: its activity is below idle.activity_below or, where no activity is told, it has no process; absent while something runs and while that is not known.", Many.INSTANCE, origin=_JUDGED,
+        example="topk(10, time() - migscaler_instance_held_unused_since_timestamp_seconds)"),
     row("instance_last_activity_timestamp_seconds", "seconds", "Time at which the instance was last seen in use.", Many.INSTANCE, origin=_JUDGED),
     row("instance_allocation_info", "", "Who the scheduler says the instance belongs to; always 1. The only family whose label values are unbounded over time.", Many.INSTANCE, "holder", origin="scheduler"),
 )

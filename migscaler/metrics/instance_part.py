@@ -1,7 +1,5 @@
 """Series about GPU instances, from the snapshot."""
 
-from datetime import datetime, timedelta
-
 from migscaler.metrics.hardware_part import gpu_labels
 from migscaler.metrics.samples import Samples
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
@@ -45,19 +43,10 @@ def _add_verdict(
     out.add("instance_idle", float(instance.pin is None), *labels)
     if instance.pin is not None:
         out.add("instance_pinned_info", 1, *labels, instance.pin.value)
-    quiet = _wall_time(snapshot, instance.quiet_since_monotonic)
+    quiet = snapshot.wall_time(instance.quiet_since_monotonic)
     out.add_time("instance_quiet_since_timestamp_seconds", quiet, *labels)
+    unused = snapshot.wall_time(instance.held_unused_since_monotonic)
+    out.add_time("instance_held_unused_since_timestamp_seconds", unused, *labels)
     out.add_time("instance_last_activity_timestamp_seconds", instance.last_activity_at, *labels)
     if instance.claim is not None:
         out.add("instance_allocation_info", 1, *labels, instance.claim.owner)
-
-
-def _wall_time(snapshot: NodeSnapshot, monotonic: float | None) -> datetime | None:
-    """Return the wall clock at a monotonic moment, to the second.
-
-    The snapshot ties both clocks together; whole seconds keep the value still between samples.
-    """
-    if monotonic is None:
-        return None
-    moment = snapshot.taken_at + timedelta(seconds=monotonic - snapshot.taken_monotonic)
-    return (moment + timedelta(milliseconds=500)).replace(microsecond=0)

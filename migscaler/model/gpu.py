@@ -2,7 +2,7 @@
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid
 from migscaler.model.layout import GpuModel, Layout
@@ -235,8 +235,10 @@ class InstanceState:
 
     `born` is the GPU's generation at which it appeared. `pin` is the primary reason why it keeps
     its place, None when it is idle; `pins` are all reasons that hold. `quiet_since_monotonic` is
-    when every signal had become quiet (seconds), None while one is not. `evidence` names the
-    signals the verdict rests on.
+    when every signal had become quiet (seconds), None while one is not;
+    `held_unused_since_monotonic` since when nothing runs on an instance that somebody's process or
+    allocation keeps, None where that is not so or not known. `evidence` names the signals the
+    verdict rests on.
     """
 
     reading: InstanceReading
@@ -249,6 +251,7 @@ class InstanceState:
     idle_at_monotonic: float | None = None
     last_activity_at: datetime | None = None
     evidence: tuple[str, ...] = ()
+    held_unused_since_monotonic: float | None = None
 
     @property
     def spec(self) -> InstanceSpec:
@@ -307,6 +310,16 @@ class NodeSnapshot:
     def gpu(self, uuid: GpuUuid) -> GpuState | None:
         """Return the GPU of that UUID, None if the picture lacks it."""
         return next((g for g in self.gpus if g.uuid == uuid), None)
+
+    def wall_time(self, monotonic: float | None) -> datetime | None:
+        """Return the wall clock at a monotonic moment, to the second.
+
+        The snapshot ties both clocks together; whole seconds keep the value still between samples.
+        """
+        if monotonic is None:
+            return None
+        moment = self.taken_at + timedelta(seconds=monotonic - self.taken_monotonic)
+        return (moment + timedelta(milliseconds=500)).replace(microsecond=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

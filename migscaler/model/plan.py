@@ -199,8 +199,9 @@ class StepFailure:
 class Outcome:
     """How one GPU plan ended.
 
-    `layout` is what was read back at the end, None if the GPU could not be read. `rolled_back` is
-    True if something had been changed and was put back. `counts_as_failure` feeds the breaker.
+    `before` is what was there at the beginning, None if that was not noted; `layout` what was read
+    back at the end, None if the GPU could not be read. `rolled_back` is True if something had been
+    changed and was put back. `counts_as_failure` feeds the breaker.
     """
 
     plan_id: PlanId
@@ -216,3 +217,4 @@ class Outcome:
     counts_as_failure: bool = False
     direction: Direction | None = None
     step_failures: tuple[StepFailure, ...] = ()
+    before: Layout | None = None

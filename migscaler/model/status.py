@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from migscaler.model.decision import Decision, GpuHistory, HoldRecord, PauseRecord
+from migscaler.model.decision import Decision, DecisionInput, GpuHistory, HoldRecord, PauseRecord
 from migscaler.model.demand import SourceStatus, VetoStatus
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid, PlanId
@@ -86,9 +86,10 @@ class Counters:
 class Status:
     """What the daemon knows and did, at one moment.
 
-    `snapshot` is None before the first sample. `driver_mismatch`: NVML's library is of another
-    version than the driver, None if that is not known. `fenced` are GPUs whose fence could not be
-    lifted. `usable_lost` lists (profile, count) that a change left below what was there before.
+    `snapshot` is None before the first sample. `decision_input` is what `decision` was made from,
+    for who wants it explained. `driver_mismatch`: NVML's library is of another version than the
+    driver, None if that is not known. `fenced` are GPUs whose fence could not be lifted.
+    `usable_lost` lists (profile, count) that a change left below what was there before.
     """
 
     version: str
@@ -97,6 +98,7 @@ class Status:
     snapshot: NodeSnapshot | None = None
     decision: Decision | None = None
     decision_at: datetime | None = None
+    decision_input: DecisionInput | None = None
     policy: Policy = field(default_factory=Policy)
     demand: tuple[SourceStatus, ...] = ()
     vetoes: tuple[VetoStatus, ...] = ()

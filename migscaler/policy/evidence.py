@@ -41,6 +41,7 @@ class Findings:
     `pins` and `notes` go together, one note per pin. `evidence` names the signals looked at,
     `left_out` those that can't exist here. `pending`: a signal has not had time to appear.
     `baseline_bytes` is the lowest plausible memory seen while empty, None until measured.
+    `is_held_unused`: it has a process or an owner and is known to do nothing.
     """
 
     pins: tuple[PinReason, ...]
@@ -49,6 +50,7 @@ class Findings:
     left_out: tuple[str, ...]
     pending: bool
     baseline_bytes: int | None
+    is_held_unused: bool = False
 
     @property
     def shows_use(self) -> bool:
@@ -91,6 +93,7 @@ def look(
         left_out=tuple(signal.name for signal in signals if signal.left_out),
         pending=any(signal.pending for signal in signals),
         baseline_bytes=baseline,
+        is_held_unused=is_used and _does_nothing(reading, around),
     )
 
 
@@ -162,6 +165,14 @@ def _activity(reading: InstanceReading, around: Surroundings) -> _Signal:
         note = f"{busiest:.0%} active"
         return _Signal(name="activity", pin=PinReason.ACTIVITY, note=note)
     return _Signal(name="activity")
+
+
+def _does_nothing(reading: InstanceReading, around: Surroundings) -> bool:
+    """Say whether it is known that nothing runs: by its activity, else for want of processes."""
+    busiest = None if reading.activity is None else reading.activity.busiest
+    if busiest is not None:
+        return busiest < around.idle.activity_below
+    return reading.processes == () and around.processes_visible
 
 
 def _unknown(name: str, note: str) -> _Signal:

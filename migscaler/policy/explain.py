@@ -1,18 +1,22 @@
 """A decision explained: what is wanted, there, decided, and what is in the way."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from migscaler.model.decision import Decision, DecisionInput, RuleDecision
-from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState
+from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState, PinReason
 from migscaler.model.plan import Gate, GpuPlan, Hold, Plan, Unmet
+from migscaler.policy.discretion import gates_of, names_somebody, sentence_for
 from migscaler.policy.gates import gate_text
 from migscaler.policy.outlook import hindering
 from migscaler.policy.supply import Survey, overlaps, survey
 from migscaler.policy.targets import RuleTarget, targets_of
-from migscaler.policy.words import gpu_text, layout_text, listed, span_text
+from migscaler.policy.words import clock_text, gpu_text, layout_text, listed, span_text
 
 # Instances named one by one before the rest is only counted.
 NAMED = 8
+# Reasons that say nothing about whether anything runs.
+_KEPT_BY_PEOPLE = frozenset({PinReason.HELD, PinReason.PROTECTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,28 +27,41 @@ class Paragraph:
     lines: tuple[str, ...]
 
 
-def explain(inp: DecisionInput, decision: Decision) -> tuple[Paragraph, ...]:
-    """Return the decision in words: the whole, each rule, each GPU, all closed gates."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Telling:
+    """What is told: one decision and its input; `names` is False where nobody may be named."""
+
+    inp: DecisionInput
+    decision: Decision
+    found: Survey
+    names: bool
+
+
+def explain(inp: DecisionInput, decision: Decision, *, names: bool = True) -> tuple[Paragraph, ...]:
+    """Return the decision in words: the whole, each rule, each GPU, all closed gates.
+
+    Without `names` no holder, owner or process is named, as strangers are told it.
+    """
     found = survey(inp)
+    telling = _Telling(inp=inp, decision=decision, found=found, names=names)
     targets = {target.rule.name: target for target in targets_of(inp, found)}
     rules = [
-        _rule(inp, found, decision, line, targets[line.rule])
-        for line in decision.rules
-        if line.rule in targets
+        _rule(telling, line, targets[line.rule]) for line in decision.rules if line.rule in targets
     ]
     states = sorted(inp.snapshot.gpus, key=lambda gpu: (gpu.reading.index, gpu.uuid))
-    gpus = [_gpu(inp, found, decision, state) for state in states]
-    return (_whole(inp, decision, found), *rules, *gpus)
+    gpus = [_gpu(telling, state) for state in states]
+    return (_whole(telling), *rules, *gpus)
 
 
-def _whole(inp: DecisionInput, decision: Decision, found: Survey) -> Paragraph:
+def _whole(telling: _Telling) -> Paragraph:
     """Return the node's paragraph."""
-    lines = [decision.sentence]
+    decision = telling.decision
+    lines = [sentence_for(decision, names=telling.names)]
     node = [g for g in decision.gates if g.gpu_uuid is None and g.rule is None]
-    lines += [_gate_line(gate, inp) for gate in node]
+    lines += [_gate_line(gate, telling) for gate in node]
     outcome, wanted = decision.outcome, decision.wanted
     if isinstance(outcome, Hold) or (wanted and wanted.gpu_plans != outcome.gpu_plans):
-        lines += _if_open(wanted, found)
+        lines += _if_open(wanted, telling.found)
     return Paragraph(title="Decision", lines=tuple(lines))
 
 
@@ -55,29 +72,25 @@ def _if_open(wanted: Plan | None, found: Survey) -> list[str]:
     return [f"with every gate open: {_change(found, one)}" for one in wanted.gpu_plans]
 
 
-def _rule(
-    inp: DecisionInput,
-    found: Survey,
-    decision: Decision,
-    line: RuleDecision,
-    target: RuleTarget,
-) -> Paragraph:
+def _rule(telling: _Telling, line: RuleDecision, target: RuleTarget) -> Paragraph:
     """Return one rule's paragraph."""
+    inp, decision = telling.inp, telling.decision
     lines = [line.explanation]
     lines += [f"{source} says {count}" for source, count in line.source_counts]
     if line.raised < line.target:
         lines.append(f"{line.raised} may be created for so far (raise_after)")
     if line.unmet_since is not None:
         lines.append(f"unmet for {span_text(inp.now - line.unmet_since)}")
-    lines += [_gate_line(gate, inp) for gate in decision.gates if gate.rule == line.rule]
+    lines += [_gate_line(gate, telling) for gate in decision.gates if gate.rule == line.rule]
     lines += [_unmet_line(one) for one in decision.unmet if one.rule == line.rule]
     if line.unmet:
-        lines += _in_the_way(found, target)
+        lines += _in_the_way(telling, target)
     return Paragraph(title=f"Rule {line.rule} ({line.size})", lines=tuple(lines))
 
 
-def _in_the_way(found: Survey, target: RuleTarget) -> list[str]:
+def _in_the_way(telling: _Telling, target: RuleTarget) -> list[str]:
     """Return who keeps the places that a rule could use, those in use last."""
+    found = telling.found
     name = target.rule.name
     pinned = [
         (state.pin in IN_USE_REASONS, gpu.state.reading.index, state)
@@ -86,39 +99,57 @@ def _in_the_way(found: Survey, target: RuleTarget) -> list[str]:
         for state in hindering(gpu, target)
     ]
     pinned.sort(key=lambda entry: (entry[0], entry[1], entry[2].spec))
-    lines = [f"in the way: GPU {index} {_pin_text(state)}" for _, index, state in pinned[:NAMED]]
+    lines = [
+        f"in the way: GPU {index} {_pin_text(state, telling)}" for _, index, state in pinned[:NAMED]
+    ]
     if len(pinned) > NAMED:
         lines.append(f"in the way: {len(pinned) - NAMED} more")
     return lines
 
 
-def _gpu(inp: DecisionInput, found: Survey, decision: Decision, state: GpuState) -> Paragraph:
+def _gpu(telling: _Telling, state: GpuState) -> Paragraph:
     """Return one GPU's paragraph."""
+    found, decision = telling.found, telling.decision
     line = next((one for one in decision.gpus if one.gpu_uuid == state.uuid), None)
     layout = None if overlaps(state) else state.layout
     present = "unknown" if layout is None else layout_text(state.reading.model, layout)
     lines = [f"there: {present}"]
-    if line is not None:
+    mine = gates_of(decision, state.uuid)
+    if not telling.names and any(map(names_somebody, mine)):
+        lines += [_gate_line(gate, telling) for gate in mine]  # the line below quotes their texts
+    elif line is not None:
         lines.append(line.explanation)
     if isinstance(decision.outcome, Plan):
-        mine = [p for p in decision.outcome.gpu_plans if p.gpu_uuid == state.uuid]
-        lines += [f"now: {_change(found, one)}" for one in mine]
-    lines += [_pin_text(one) for one in state.instances or ()]
+        plans = [p for p in decision.outcome.gpu_plans if p.gpu_uuid == state.uuid]
+        lines += [f"now: {_change(found, one)}" for one in plans]
+    lines += [_pin_text(one, telling) for one in state.instances or ()]
     mode = "not managed" if line is None or line.mode is None else line.mode.value
     return Paragraph(title=f"{gpu_text(state)} ({mode})", lines=tuple(lines))
 
 
-def _pin_text(state: InstanceState) -> str:
-    """Return one instance with its verdict."""
+def _pin_text(state: InstanceState, telling: _Telling) -> str:
+    """Return one instance with its verdict, and since when nothing runs on one that is kept."""
     verdict = "idle" if state.pin is None else f"pinned ({state.pin.value})"
     words = f"{state.spec} {verdict}"
-    return f"{words}: {state.explanation}" if state.explanation else words
+    if state.explanation and (telling.names or state.pin is None):
+        words += f": {state.explanation}"
+    quiet = state.held_unused_since_monotonic
+    if state.pin in _KEPT_BY_PEOPLE:
+        quiet = state.quiet_since_monotonic if quiet is None else quiet
+    if quiet is None:
+        return words
+    span = timedelta(seconds=max(0.0, telling.inp.now_monotonic - quiet))
+    return f"{words}; nothing has run on it for {span_text(span)}"
 
 
-def _gate_line(gate: Gate, inp: DecisionInput) -> str:
+def _gate_line(gate: Gate, telling: _Telling) -> str:
     """Return a closed gate on one line."""
-    weight = "blocks" if gate.blocks else "closed"
-    return f"gate {gate.reason.value} {weight}: {gate_text(gate, inp.now)}"
+    line = f"gate {gate.reason.value} {'blocks' if gate.blocks else 'closed'}"
+    if telling.names or not names_somebody(gate):
+        return f"{line}: {gate_text(gate, telling.inp.now)}"
+    if gate.opens_at is None:
+        return line
+    return f"{line} until {clock_text(gate.opens_at, telling.inp.now)}"
 
 
 def _unmet_line(unmet: Unmet) -> str:

@@ -48,6 +48,7 @@ class IdleEntry:
     quiet_since: float | None = None
     baseline_bytes: int | None = None
     last_activity_at: datetime | None = None
+    held_unused_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ def judge(
 def _kept_blind(memory: IdleMemory, uuid: GpuUuid) -> dict[Identity, IdleEntry]:
     """Return a GPU's entries while it can't be read: baselines stay, timers and proofs go."""
     return {
-        identity: replace(entry, quiet_since=None, is_proven=False)
+        identity: replace(entry, quiet_since=None, held_unused_since=None, is_proven=False)
         for identity, entry in memory.entries.items()
         if identity[0] == uuid
     }
@@ -194,7 +195,9 @@ def _next_entry(before: IdleEntry, findings: Findings, sample: _Sample) -> IdleE
     """Return the memory of an instance after this sample."""
     now = sample.reading.taken_monotonic
     is_quiet = not findings.pins and not findings.pending
-    quiet_since = before.quiet_since if sample.connects(before.last_seen) else None
+    connects = sample.connects(before.last_seen)
+    quiet_since = before.quiet_since if connects else None
+    unused_since = before.held_unused_since if connects else None
     if not is_quiet:
         quiet_since = None
     elif quiet_since is None:
@@ -208,6 +211,9 @@ def _next_entry(before: IdleEntry, findings: Findings, sample: _Sample) -> IdleE
         baseline_bytes=findings.baseline_bytes,
         last_activity_at=(
             sample.reading.taken_at if findings.shows_use else before.last_activity_at
+        ),
+        held_unused_since=(
+            (now if unused_since is None else unused_since) if findings.is_held_unused else None
         ),
     )
 
@@ -266,6 +272,7 @@ def _state(
         idle_at_monotonic=None if quiet is None else quiet + _after_seconds(sample.policy.idle),
         last_activity_at=entry.last_activity_at,
         evidence=findings.evidence,
+        held_unused_since_monotonic=entry.held_unused_since,
     )
 
 

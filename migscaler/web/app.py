@@ -14,6 +14,7 @@ from migscaler.model.status import Status
 from migscaler.web import views
 from migscaler.web.access import identify
 from migscaler.web.command_route import CommandRoute, problem
+from migscaler.web.explanation import explanation_view, paragraphs_of
 from migscaler.web.headers import HeadLimit, SecurityHeaders
 from migscaler.web.page import page
 from migscaler.web.ports import Commands, Render, WebOptions
@@ -103,13 +104,15 @@ class _Site:
 def _decisions(status: Status, trusted: bool) -> dict[str, object]:
     """Return the last decision and the plans that ended."""
     outcomes = [views.outcome_view(o, status.snapshot, trusted=trusted) for o in status.outcomes]
-    return {"decision": views.decision_view(status), "gpu_plans": outcomes}
+    decision = views.decision_view(status, trusted=trusted)
+    return {"decision": decision, "gpu_plans": outcomes}
 
 
 def _explain(status: Status, trusted: bool) -> dict[str, object]:
-    """Return the reasons behind the last decision: per rule, and every closed gate."""
+    """Return the reasons behind the last decision: in words, per rule, and every closed gate."""
     return {
-        "decision": views.decision_view(status),
+        **explanation_view(paragraphs_of(status, trusted=trusted)),
+        "decision": views.decision_view(status, trusted=trusted),
         "rules": views.rules_view(status),
         "gates": views.gates_view(status, trusted=trusted),
     }
@@ -124,7 +127,7 @@ def _demand(status: Status, _trusted: bool) -> dict[str, object]:
 _VIEWS: dict[str, _View] = {
     "status": lambda status, trusted: views.status_view(status, trusted=trusted),
     "layout": lambda status, trusted: views.layout_view(status, trusted=trusted),
-    "plan": lambda status, _trusted: views.plan_view(status),
+    "plan": lambda status, trusted: views.plan_view(status, trusted=trusted),
     "demand": _demand,
     "decisions": _decisions,
     "explain": _explain,

@@ -86,15 +86,15 @@ def _strips(status: Status, gpu: GpuState) -> list[Markup]:
     reading, running = gpu.reading, status.running
     if running is not None and running.gpu_uuid == gpu.uuid and reading.model is not None:
         words = f"GPU {reading.index} is being changed from {running.before} to {running.after}"
-        return [_strip(planned_cells(reading.model, running.after), words, "strip changing")]
+        return [strip_box(planned_cells(reading.model, running.after), words, "strip changing")]
     cells = cells_of(gpu)
     if not cells:
         return [tag("p", _instead(gpu), class_="strip bare")]
-    strips = [_strip(cells, f"GPU {reading.index}: {in_words(cells)}", "strip")]
+    strips = [strip_box(cells, f"GPU {reading.index}: {in_words(cells)}", "strip")]
     wanted = wanted_layout(status, gpu)
     if wanted is not None and reading.model is not None:
         planned = planned_cells(reading.model, wanted)
-        strips.append(_strip(planned, f"Wanted for GPU {reading.index}: {wanted}", "strip next"))
+        strips.append(strip_box(planned, f"Wanted for GPU {reading.index}: {wanted}", "strip next"))
         strips.append(tag("p", f"wanted: {wanted}", class_="wanted"))
     return strips
 
@@ -114,7 +114,8 @@ def _instead(gpu: GpuState) -> str:
     return "layout not known"
 
 
-def _strip(cells: tuple[Cell, ...], words: str, class_: str) -> Markup:
+def strip_box(cells: tuple[Cell, ...], words: str, class_: str) -> Markup:
+    """Return a strip of cells; `words` say it to those who don't see it."""
     slices = sum(cell.size for cell in cells)
     return tag(
         "div", *map(_cell, cells), class_=f"{class_} m{slices}", role="img", aria_label=words

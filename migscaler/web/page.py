@@ -1,23 +1,23 @@
 """The page: the node's picture and, in words, what was last decided and why."""
 
 from migscaler.model.decision import Decision, RuleDecision
-from migscaler.model.plan import Gate, Hold, Outcome, OutcomeKind
+from migscaler.model.plan import Gate, Hold
 from migscaler.model.status import Status
+from migscaler.policy.discretion import sentence_for
+from migscaler.web.explanation import explanation_section
 from migscaler.web.gpu_rows import gpu_section
+from migscaler.web.history import outcome_list, regret_list
 from migscaler.web.html import Markup, join, tag
-from migscaler.web.views import gate_view, index_of, modes_view, outcome_view
+from migscaler.web.views import gate_view, index_of, modes_view
 from migscaler.web.words import (
     GATE_WORDS,
-    OUTCOME_WORDS,
     ago,
     clock,
     count_of,
-    span_words,
     until,
 )
 
 _MOST_PIPS = 48
-_OUTCOMES = 8
 
 
 def page(status: Status | None, *, trusted: bool) -> str:
@@ -25,13 +25,15 @@ def page(status: Status | None, *, trusted: bool) -> str:
     if status is None:
         body = tag("main", tag("p", "The daemon is starting.", class_="sentence"))
         return _document(join(_header(None), body))
+    outcomes = _panel("Recent changes", "outcomes", outcome_list(status, trusted=trusted))
     body = tag(
         "main",
         tag("div", *_banners(status, trusted=trusted), data_part="banners"),
-        _decision(status),
+        _decision(status, trusted=trusted),
         gpu_section(status),
         tag("div", _rules(status), _gates(status, trusted=trusted), class_="columns"),
-        tag("div", _outcomes(status, trusted=trusted), _sources(status), class_="columns"),
+        tag("div", outcomes, tag("div", _sources(status), _regret(status)), class_="columns"),
+        explanation_section(status, trusted=trusted),
     )
     return _document(join(_header(status), body, _footer(status)))
 
@@ -97,13 +99,13 @@ def _banner(title: str, text: str, kind: str = "mild") -> Markup:
     return tag("p", tag("strong", title), " ", text, class_=f"banner {kind}")
 
 
-def _decision(status: Status) -> Markup:
+def _decision(status: Status, *, trusted: bool) -> Markup:
     """Return the last decision in its one sentence, and what it means."""
     decision = status.decision
     if decision is None:
         text, chip = "Nothing has been decided yet.", Markup()
     else:
-        text, chip = decision.sentence, _chip(decision)
+        text, chip = sentence_for(decision, names=trusted), _chip(decision)
     when = "" if status.decision_at is None else ago(status.decision_at, status.now)
     return tag(
         "section",
@@ -192,35 +194,10 @@ def _gate(status: Status, gate: Gate, *, trusted: bool) -> Markup:
     )
 
 
-def _outcomes(status: Status, *, trusted: bool) -> Markup:
-    """Return how the last plans ended."""
-    items = [_outcome(status, one, trusted=trusted) for one in status.outcomes[:_OUTCOMES]]
-    nothing = tag("p", "Nothing has been changed since the start.", class_="quiet")
-    body = tag("ul", *items, class_="list") if items else nothing
-    return _panel("Recent changes", "outcomes", body)
-
-
-def _outcome(status: Status, outcome: Outcome, *, trusted: bool) -> Markup:
-    index = index_of(status.snapshot, outcome.gpu_uuid)
-    view = outcome_view(outcome, status.snapshot, trusted=trusted)
-    direction = "" if outcome.direction is None else outcome.direction.value
-    is_done = outcome.kind is OutcomeKind.DONE
-    words = f"made {direction}".rstrip() if is_done else OUTCOME_WORDS[outcome.reason]
-    kind = {"done": "enforce", "abandoned": "waiting", "failed": "failed"}[outcome.kind.value]
-    took = f"{ago(outcome.started_at, status.now)}, took {span_words(outcome.duration)}"
-    back = "; put back" if outcome.rolled_back else ""
-    text = str(view["explanation"] or "")
-    return tag(
-        "li",
-        tag(
-            "p",
-            tag("strong", "GPU gone" if index is None else f"GPU {index}"),
-            tag("span", f"{words}{back}", class_="where"),
-            tag("span", outcome.kind.value, class_=f"badge {kind}"),
-        ),
-        tag("p", text) if text else Markup(),
-        tag("small", took),
-    )
+def _regret(status: Status) -> Markup:
+    """Return what earns or costs trust, in words."""
+    note = tag("p", "Near 0 is what allows to enforce.", class_="quiet")
+    return _panel("Regret since the start", "regret", join(regret_list(status.regret), note))
 
 
 def _sources(status: Status) -> Markup:

@@ -11,17 +11,14 @@ from migscaler.model.demand import SourceStatus
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import Layout
-from migscaler.model.plan import Gate, GateReason, Hold, Outcome, Plan
+from migscaler.model.plan import Gate, Hold, Outcome, Plan
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
+from migscaler.policy.discretion import names_somebody, sentence_for
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, planned_cells
 from migscaler.web.words import evidence_words, unseen_words
 
 View = dict[str, object]
-# Explanations of these gates name who is in the way.
-_NAMING_GATES = frozenset(
-    {GateReason.NOT_IDLE, GateReason.HELD_BY_CLIENT, GateReason.FOREIGN_OWNER, GateReason.PAUSED}
-)
 
 
 def status_view(status: Status, *, trusted: bool) -> View:
@@ -44,7 +41,7 @@ def status_view(status: Status, *, trusted: bool) -> View:
         },
         "modes": modes_view(status),
         "pause": pause_view(status, trusted=trusted),
-        "decision": decision_view(status),
+        "decision": decision_view(status, trusted=trusted),
         "gpus": layout_view(status, trusted=trusted)["gpus"],
         "rules": rules_view(status),
         "gates": gates_view(status, trusted=trusted),
@@ -92,7 +89,7 @@ def pause_view(status: Status, *, trusted: bool) -> View | None:
     return {"why": pause.why, "since": when(pause.since), "until": when(pause.until), **who}
 
 
-def decision_view(status: Status) -> View | None:
+def decision_view(status: Status, *, trusted: bool) -> View | None:
     """Return what the last decision came to, in one sentence."""
     decision = status.decision
     if decision is None:
@@ -101,7 +98,7 @@ def decision_view(status: Status) -> View | None:
     reason = outcome.reason.value if isinstance(outcome, Hold) else None
     return {
         "at": when(status.decision_at),
-        "sentence": decision.sentence,
+        "sentence": sentence_for(decision, names=trusted),
         "outcome": "plan" if reason is None else "hold",
         "reason": reason,
     }
@@ -139,7 +136,7 @@ def gpu_view(status: Status, gpu: GpuState, *, trusted: bool) -> View:
         "cells": [cell_view(cell) for cell in cells],
         "wanted_layout": None if wanted is None else str(wanted),
         "wanted_cells": [cell_view(cell) for cell in planned],
-        "instances": [] if changing else _instances(gpu, trusted=trusted),
+        "instances": [] if changing else _instances(status.snapshot, gpu, trusted=trusted),
         "generation": gpu.generation,
         "idleness_rests_on": evidence_words(reading) if reading.mig_enabled else None,
         "activity_problem": unseen_words(reading),
@@ -162,13 +159,18 @@ def cell_view(cell: Cell) -> View:
     }
 
 
-def _instances(gpu: GpuState, *, trusted: bool) -> list[View]:
-    return [instance_view(one, trusted=trusted) for one in gpu.instances or ()]
+def _instances(snapshot: NodeSnapshot | None, gpu: GpuState, *, trusted: bool) -> list[View]:
+    return [instance_view(one, snapshot, trusted=trusted) for one in gpu.instances or ()]
 
 
-def instance_view(one: InstanceState, *, trusted: bool) -> View:
-    """Return one instance; who is on it only to trusted callers."""
+def instance_view(one: InstanceState, snapshot: NodeSnapshot | None, *, trusted: bool) -> View:
+    """Return one instance; who is on it only to trusted callers.
+
+    `quiet_since`: when the last signal of use ended; `held_unused_since`: since when nothing runs
+    on what a process or an allocation keeps. Null while that is not so or not known.
+    """
     reading, activity = one.reading, one.reading.activity
+    wall_time = _never if snapshot is None else snapshot.wall_time
     view: View = {
         "instance": str(one.spec),
         "profile": one.spec.profile,
@@ -183,12 +185,19 @@ def instance_view(one: InstanceState, *, trusted: bool) -> View:
         "memory_total_bytes": reading.memory_total_bytes,
         "activity_ratio": None if activity is None else activity.busiest,
         "processes": None if reading.processes is None else len(reading.processes),
+        "quiet_since": when(wall_time(one.quiet_since_monotonic)),
+        "held_unused_since": when(wall_time(one.held_unused_since_monotonic)),
     }
     if trusted:
         view["explanation"] = one.explanation
         view["holder"] = None if one.claim is None else one.claim.owner
         view["holder_user"] = None if one.claim is None else one.claim.user
     return view
+
+
+def _never(_monotonic: float | None) -> datetime | None:
+    """Return that without a snapshot no moment has a wall time."""
+    return None
 
 
 def rules_view(status: Status) -> list[View]:
@@ -223,7 +232,7 @@ def gates_view(status: Status, *, trusted: bool) -> list[View]:
 
 def gate_view(gate: Gate, snapshot: NodeSnapshot | None, *, trusted: bool) -> View:
     """Return one closed gate; without trust, no text that may name a holder."""
-    shown = trusted or gate.reason not in _NAMING_GATES
+    shown = trusted or not names_somebody(gate)
     return {
         "reason": gate.reason.value,
         "explanation": gate.explanation if shown else None,
@@ -245,6 +254,7 @@ def outcome_view(outcome: Outcome, snapshot: NodeSnapshot | None, *, trusted: bo
         "kind": outcome.kind.value,
         "reason": outcome.reason.value,
         "explanation": outcome.explanation if trusted or is_plain else None,
+        "before": None if outcome.before is None else str(outcome.before),
         "layout": None if outcome.layout is None else str(outcome.layout),
         "direction": None if outcome.direction is None else outcome.direction.value,
         "started_at": when(outcome.started_at),
@@ -281,12 +291,12 @@ def hold_view(hold: HoldRecord, snapshot: NodeSnapshot | None, *, trusted: bool)
     }
 
 
-def plan_view(status: Status) -> View:
+def plan_view(status: Status, *, trusted: bool) -> View:
     """Return the plan that would be carried out with every gate open."""
     decision = status.decision
     wanted = None if decision is None else decision.wanted
     return {
-        "decision": decision_view(status),
+        "decision": decision_view(status, trusted=trusted),
         "acting": decision is not None and isinstance(decision.outcome, Plan),
         "gpu_plans": [
             {

@@ -82,7 +82,7 @@ def test_page_draws_each_gpu_as_its_row_of_slices(page: Page, node: Node) -> Non
         "GPU 0: 3g.20gb in use at slices 0 to 3, 2g.10gb idle at slices 4 to 5,"
         " 1g.5gb allocated at slice 6, stranded at slice 7"
     )
-    assert len(labels) == 8  # seven partitioned GPUs and one wanted layout
+    assert len(labels) == 10  # seven partitioned GPUs, one wanted layout, a change with both sides
     cells = page.locator("article").nth(0).locator(".cell")
     boxes = [cell.bounding_box() for cell in cells.all()]
     widths = [box["width"] for box in boxes if box is not None]
@@ -94,7 +94,7 @@ def test_page_draws_each_gpu_as_its_row_of_slices(page: Page, node: Node) -> Non
 def test_page_says_in_words_what_happens(page: Page, node: Node) -> None:
     page.goto(node.url)
 
-    assert page.get_by_text("Waiting to make GPU 2 finer").is_visible()
+    assert page.get_by_text("Waiting to make GPU 2 finer").first.is_visible()
     assert page.get_by_text("Paused").is_visible()
     assert page.get_by_text("opens in 1 min 15 s").is_visible()
     assert page.get_by_role("row", name="notebooks 1g 11 7 2 2").is_visible()
@@ -115,7 +115,8 @@ def test_page_follows_the_node_without_reload(page: Page, node: Node) -> None:
     found = complaints(page)
     page.goto(node.url)
     page.evaluate("window.stayed = true")
-    page.locator("summary").click()
+    page.get_by_text("All instances as a table").click()
+    page.get_by_text("Rule training (7g)").click()
     before = snapshot(*(node.status.snapshot.gpus if node.status.snapshot else ()))
     changed = gpu_state(A100, "3g@0 2g@4 1g@6", {"3g@0": PinReason.PROCESS}, index=2)
     gpus = tuple(changed if gpu.uuid == changed.uuid else gpu for gpu in before.gpus)
@@ -126,7 +127,8 @@ def test_page_follows_the_node_without_reload(page: Page, node: Node) -> None:
 
     assert not page.get_by_text("Paused").is_visible()
     assert page.evaluate("window.stayed")
-    assert page.locator("details").get_attribute("open") is not None
+    opened = [part.get_attribute("data-part") for part in page.locator("details[open]").all()]
+    assert opened == ["table", "explained Rule training (7g)"]
     assert found == []
 
 
@@ -143,7 +145,7 @@ def test_page_is_whole_without_javascript(browser: Browser, node: Node) -> None:
     still.goto(node.url)
 
     assert still.locator("article.gpu").count() == 8
-    assert still.get_by_text("Waiting to make GPU 2 finer").is_visible()
+    assert still.get_by_text("Waiting to make GPU 2 finer").first.is_visible()
     context.close()
 
 
@@ -169,7 +171,28 @@ def test_dark_follows_the_system(browser: Browser, node: Node) -> None:
 
 def test_keyboard_opens_the_table(page: Page, node: Node) -> None:
     page.goto(node.url)
-    page.locator("summary").focus()
+    page.locator("[data-part=table] summary").focus()
     page.keyboard.press("Enter")
 
     assert page.get_by_role("cell", name="3g.20gb@0").first.is_visible()
+
+
+def test_keyboard_opens_the_explanation_of_a_gpu(page: Page, node: Node) -> None:
+    page.goto(node.url)
+    line = page.get_by_text("2g.10gb@4 idle").first
+    assert not line.is_visible()
+    page.locator("[data-part='explained GPU 0 (enforce)'] summary").focus()
+    page.keyboard.press("Enter")
+
+    assert line.is_visible()
+    assert page.get_by_role("region", name="Explanation").is_visible()
+
+
+def test_explanation_unfolds_without_javascript(browser: Browser, node: Node) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    still = context.new_page()
+    still.goto(node.url)
+    still.get_by_text("Rule notebooks (1g)").click()
+
+    assert still.get_by_text("7 in use and 4 waiting, 1 spare").last.is_visible()
+    context.close()

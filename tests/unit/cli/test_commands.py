@@ -86,6 +86,51 @@ def test_source_test_shows_rows_and_fails_on_a_problem(terminal: Terminal) -> No
     assert "problem: profile=1g is NaN" in result.stdout
 
 
+def test_source_test_shows_what_is_made_of_the_rows(terminal: Terminal) -> None:
+    reading = {
+        "counts": "waiting",
+        "true_at": "2026-03-02T12:00:00+00:00",
+        "expires_at": "2026-03-02T12:02:00+00:00",
+        "absent_is_zero": False,
+        "wants": {"1g": 3},
+    }
+    rows = [{"labels": "profile=1g", "value": "3"}]
+    terminal.replies(source_test={"problem": None, "rows": rows, "reading": reading})
+
+    result = terminal.run("source", "test", "queue")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-5:] == [
+        "",
+        "read as: 3 x 1g",
+        "counts: waiting (wanted beyond those in use)",
+        "a size that is not named counts as unknown",
+        "true at 2026-03-02 12:00:00Z, unknown after 2026-03-02 12:02:00Z",
+    ]
+
+
+def test_status_sorts_by_how_long_nothing_has_run(terminal: Terminal) -> None:
+    instances = [
+        {"instance": "1g.5gb@0", "state": "in use"},
+        {"instance": "1g.5gb@1", "state": "idle", "quiet_since": "2026-03-02T11:50:00Z"},
+        {
+            "instance": "2g.10gb@2",
+            "state": "allocated",
+            "held_unused_since": "2026-03-02T09:00:00Z",
+        },
+    ]
+    gpu = {"index": 0, "name": "NVIDIA A100", "instances": instances}
+    terminal.replies(status={"now": "2026-03-02T12:00:00Z", "gpus": [gpu]})
+
+    by_quiet = terminal.run("status", "--sort", "quiet").stdout.splitlines()[-3:]
+    by_place = terminal.run("status", "--instances").stdout.splitlines()[-3:]
+
+    assert [line.split()[1] for line in by_quiet] == ["2g.10gb@2", "1g.5gb@1", "1g.5gb@0"]
+    assert [line.split()[1] for line in by_place] == ["1g.5gb@0", "1g.5gb@1", "2g.10gb@2"]
+    assert "3 h" in by_quiet[0]
+    assert "10 min" in by_quiet[1]
+
+
 def test_breaker_reset_takes_a_uuid(terminal: Terminal) -> None:
     terminal.replies(breaker_reset={})
 

@@ -39,8 +39,10 @@ from migscaler.model.status import CollectorStatus, ConfigStatus, Counters, Regr
 from tests.builders import (
     A100,
     H100,
+    MONOTONIC,
     NOW,
     claim,
+    decision_input,
     gpu_entry,
     gpu_state,
     hold_record,
@@ -158,6 +160,7 @@ def _dressed_instance(index: int, one: InstanceState) -> InstanceState:
         reading=reading,
         claim=claim(index, int(one.gi_id), "lease 4") if one.pin is A else None,
         last_activity_at=NOW - timedelta(minutes=3),
+        held_unused_since_monotonic=MONOTONIC - 3 * 3600 if one.pin is A else None,
         explanation="process 1001 (python3)" if one.pin is P else "",
     )
 
@@ -257,11 +260,13 @@ def outcomes() -> tuple[Outcome, ...]:
         started_at=NOW - timedelta(minutes=10),
         duration=timedelta(seconds=3.2),
         direction=Direction.FINER,
+        before=layout(A100, "3g@0 3g@4"),
     )
     return (
         done,
         replace(
             done,
+            before=done.layout,
             gpu_uuid=uuid(1),
             kind=OutcomeKind.ABANDONED,
             reason=OutcomeReason.NO_LONGER_IDLE,
@@ -307,22 +312,26 @@ def full_status(*, holding: bool = True, paused: bool = False) -> Status:
     hold = replace(
         hold_record(7, spec(H100, "1g@0")), expires_at=NOW + timedelta(hours=2), reason="profiling"
     )
+    rules = policy(
+        rule("notebooks", "1g", "queue"),
+        rule("training", "7g", "batch"),
+        gpus=(protected, gpu_entry()),
+    )
+    sources = (
+        source_status("queue", {"1g": 4, "3g": 0}),
+        source_status("batch", {"7g": 1}, known=False),
+    )
+    node = snapshot(*node_of_eight())
     return Status(
         version="0.1.0",
         started_at=NOW - timedelta(days=1),
         now=NOW,
-        snapshot=snapshot(*node_of_eight()),
+        snapshot=node,
         decision=decision(holding=holding),
         decision_at=NOW - timedelta(seconds=4),
-        policy=policy(
-            rule("notebooks", "1g", "queue"),
-            rule("training", "7g", "batch"),
-            gpus=(protected, gpu_entry()),
-        ),
-        demand=(
-            source_status("queue", {"1g": 4, "3g": 0}),
-            source_status("batch", {"7g": 1}, known=False),
-        ),
+        decision_input=decision_input(node, rules, *sources),
+        policy=rules,
+        demand=sources,
         vetoes=(veto(active=False), veto("backup", active=None)),
         holds=(hold, hold_record(0, kind="lease", hold_id=2)),
         pause=_pause() if paused else None,

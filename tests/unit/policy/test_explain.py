@@ -3,15 +3,17 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from migscaler.model.decision import DecisionInput, GpuHistory
+from migscaler.model.decision import DecisionInput, GpuHistory, PauseRecord
 from migscaler.model.gpu import PinReason
 from migscaler.policy.decide import decide
 from migscaler.policy.explain import explain
 from tests.builders import (
     A100,
+    MONOTONIC,
     NOW,
     decision_input,
     gpu_state,
+    hold_record,
     policy,
     rule,
     snapshot,
@@ -66,7 +68,7 @@ def test_explanation_names_who_is_in_the_way() -> None:
         "unmet for 0 s",
         "gate not_idle blocks: training lacks 1 x 7g; 2 pinned instance(s) in the way",
         "1 stay unmet: capacity",
-        "in the way: GPU 0 3g.20gb@4 pinned (held)",
+        "in the way: GPU 0 3g.20gb@4 pinned (held); nothing has run on it for 10 h",
         "in the way: GPU 0 3g.20gb@0 pinned (process)",
     )
 
@@ -84,4 +86,47 @@ def test_explanation_of_a_silent_source_says_what_is_kept() -> None:
     inp = replace(inp, demand=(source_status("queue", {"7g": 1}, known=False),))
     assert told(inp)["Rule training (7g)"][0] == (
         "wanted 0 x 7g; there: 0 in use and 1 free; unknown: queue: no answer, so 1 idle are kept"
+    )
+
+
+def test_explanation_says_since_when_a_kept_instance_is_unused() -> None:
+    state = gpu_state(A100, "3g@0 3g@4", {"3g@0": PinReason.PROCESS, "3g@4": PinReason.PROCESS})
+    first, second = state.instances or ()
+    unused = replace(first, held_unused_since_monotonic=MONOTONIC - 1500)
+    lines = told(waiting(replace(state, instances=(unused, second))))["GPU 0 (enforce)"]
+
+    assert lines[-2:] == (
+        "3g.20gb@0 pinned (process); nothing has run on it for 25 min",
+        "3g.20gb@4 pinned (process)",
+    )
+
+
+def test_explanation_for_strangers_names_nobody() -> None:
+    state = gpu_state(A100, "3g@0 3g@4", {"3g@0": PinReason.ALLOCATION})
+    first, second = state.instances or ()
+    named = replace(first, explanation="it belongs to job 12 of ada")
+    inp = waiting(replace(state, instances=(named, second)), gpu_state(A100, "-", index=1))
+    pause = PauseRecord(
+        who="grace", why="driver upgrade", since=NOW, until=NOW + timedelta(minutes=30)
+    )
+    inp = replace(
+        inp,
+        holds=(replace(hold_record(0), owner="edsger", reason="measuring"),),
+        conditions=replace(inp.conditions, pause=pause),
+    )
+    decision = decide(inp)
+
+    full = " ".join(line for one in explain(inp, decision) for line in one.lines)
+    plain = {one.title: one.lines for one in explain(inp, decision, names=False)}
+    text = " ".join(line for lines in plain.values() for line in lines)
+
+    assert [name for name in ("ada", "grace", "edsger") if name not in full] == []
+    assert [name for name in ("ada", "grace", "edsger", "measuring") if name in text] == []
+    assert plain["Decision"][0] == "Hold: paused"
+    assert plain["Decision"][1] == "gate paused blocks until 12:30 UTC"
+    assert plain["GPU 0 (enforce)"] == (
+        "there: 3g+3g",
+        "gate protected closed",
+        "3g.20gb@0 pinned (allocation)",
+        "3g.20gb@4 idle",
     )

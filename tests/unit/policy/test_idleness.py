@@ -387,3 +387,47 @@ def test_shorter_idle_after_is_obeyed() -> None:
     assert pin(watch.see(one())) is PinReason.SETTLING
     assert pin(watch.see(one())) is PinReason.SETTLING
     assert pin(watch.see(one())) is None
+
+
+def test_process_without_activity_is_held_unused_since_it_became_quiet() -> None:
+    watch = Watch()
+    reading = gpu_reading(H100, "1g@0", gpm=True, busy=["1g.10gb@0"])
+    working = _with_activity(reading, 0.4)
+    idling = _with_activity(reading, 0.0)
+
+    assert unused(watch.see(working)) is None
+    assert unused(watch.see(idling)) == MONOTONIC + 2 * STEP
+    assert unused(watch.see(idling)) == MONOTONIC + 2 * STEP
+    assert unused(watch.see(working)) is None
+
+
+def test_owner_without_process_is_held_unused_where_no_activity_is_told() -> None:
+    watch = Watch()
+    given = allocations(claim(0, 1))
+
+    assert unused(watch.see(one(), allocated=given)) == MONOTONIC + STEP
+    assert unused(watch.see(one())) is None
+
+
+def test_process_without_known_activity_is_not_called_unused() -> None:
+    assert unused(Watch().see(gpu_reading(A100, "1g@0", busy=["1g.5gb@0"]))) is None
+
+
+def test_gap_in_the_samples_starts_the_unused_time_anew() -> None:
+    watch = Watch()
+    given = allocations(claim(0, 1))
+    watch.see(one(), allocated=given)
+
+    assert unused(watch.see(one(), allocated=given, wait=60.0)) == MONOTONIC + 65.0
+
+
+def unused(state: InstanceState | None) -> float | None:
+    """Return since when a kept instance does nothing."""
+    assert state is not None
+    return state.held_unused_since_monotonic
+
+
+def _with_activity(gpu: GpuReading, ratio: float) -> GpuReading:
+    """Return the GPU with every instance so busy."""
+    instances = tuple(replace(i, activity=activity(ratio)) for i in gpu.instances or ())
+    return replace(gpu, instances=instances)

@@ -97,6 +97,15 @@ def test_plan_says_before_after_and_what_stays_unmet(site: Site) -> None:
     assert plan["acting"] is False
 
 
+def test_explanation_is_told_in_paragraphs_and_lines(site: Site) -> None:
+    told = site.unix.get("/api/v1/explain").json()
+
+    assert told["paragraphs"][2]["title"] == "Rule training (7g)"
+    assert told["lines"][0] == "Decision"
+    assert told["lines"][1].startswith("  Waiting to make GPU 2 finer")
+    assert any("process 1001 (python3)" in line for line in told["lines"])
+
+
 @pytest.mark.parametrize("path", ["/", "/api/v1/status", "/api/v1/layout", "/api/v1/explain"])
 def test_strangers_are_not_shown_who_holds_what(site: Site, path: str) -> None:
     text = site.tcp.get(path).text
@@ -110,6 +119,15 @@ def test_daemon_s_own_account_is_shown_who_holds_what(site: Site) -> None:
     assert status["gpus"][0]["instances"][2]["holder"] == "lease 4"
     assert status["holds"][0]["owner"] == "ada"
     assert status["pause"]["who"] == "root"
+
+
+def test_status_says_since_when_a_kept_instance_is_unused(site: Site) -> None:
+    used, idle, allocated = site.tcp.get("/api/v1/status").json()["gpus"][0]["instances"]
+
+    assert (used["quiet_since"], used["held_unused_since"]) == (None, None)
+    assert idle["held_unused_since"] is None
+    assert idle["quiet_since"] is not None
+    assert allocated["held_unused_since"] == "2026-03-02T09:00:00Z"
 
 
 def test_command_over_the_unix_socket_knows_its_peer(site: Site) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from migscaler.model.gpu import Gap
 from migscaler.model.ids import PlanId
-from migscaler.model.plan import GateReason, OutcomeReason
+from migscaler.model.plan import Gate, GateReason, Hold, OutcomeReason
 from migscaler.model.status import ConfigStatus, Running, Status
+from migscaler.policy.explain import explain
 from migscaler.web.page import page
 from migscaler.web.words import GATE_WORDS, OUTCOME_WORDS
 from tests.builders import A100, NOW, gpu_state, layout, snapshot, uuid
@@ -136,3 +137,53 @@ def test_old_changes_say_how_long_ago() -> None:
 
     assert "3 d ago" in text_of(replace(status, outcomes=(old,)))
     assert "put back" in text_of(replace(status, outcomes=(old,)))
+
+
+def test_page_explains_each_rule_and_gpu_as_the_command_does() -> None:
+    status = full_status()
+    assert status.decision_input is not None
+    assert status.decision is not None
+    told = explain(status.decision_input, status.decision)
+    text = text_of(status, trusted=True)
+
+    assert [one.title for one in told][:3] == [
+        "Decision",
+        "Rule notebooks (1g)",
+        "Rule training (7g)",
+    ]
+    assert len(told) == 11
+    assert [line for one in told for line in one.lines if line not in text] == []
+    assert "1g.5gb@6 pinned (allocation); nothing has run on it for 3 h" in text
+
+
+def test_page_shows_a_change_before_and_after() -> None:
+    written = page(full_status(), trusted=False)
+
+    assert 'aria-label="before: 3g.20gb@0 3g.20gb@4"' in written
+    assert 'aria-label="after: 3g.20gb@0 2g.10gb@4 1g.5gb@6"' in written
+    assert written.count("strip past") == 2  # the abandoned plan changed nothing
+
+
+def test_page_tells_regret_in_words() -> None:
+    text = text_of(full_status())
+
+    assert (
+        "An instance would be or was destroyed: 12 times."
+        " Used again: 1 within 5 min, 2 within 30 min."
+    ) in text
+
+
+def test_strangers_are_not_told_who_paused_in_the_sentence() -> None:
+    status = full_status(paused=True)
+    assert status.decision is not None
+    gate = Gate(reason=GateReason.PAUSED, explanation="paused by grace: upgrade", blocks=True)
+    decision = replace(
+        status.decision,
+        outcome=Hold(reason=GateReason.PAUSED, explanation=gate.explanation),
+        sentence="Hold: paused by grace: upgrade",
+        gates=(gate,),
+    )
+    status = replace(status, decision=decision)
+
+    assert "grace" not in text_of(status)
+    assert "Hold: paused by grace: upgrade" in text_of(status, trusted=True)
