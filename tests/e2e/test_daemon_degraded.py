@@ -1,0 +1,109 @@
+"""What a daemon does when it can't do everything: it exports, and says why it does no more."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from migscaler.sim.faults import hangs
+from tests.e2e.lives import RESHAPING, RESTING, Site
+from tests.e2e.processes import free_port, wait_until
+
+pytestmark = pytest.mark.xdist_group("daemon-degraded")
+
+FORCED = "migscaler_config_forced_observe"
+
+
+def test_daemon_serves_within_seconds_and_ends_with_zero(tmp_path: Path) -> None:
+    site = Site(tmp_path, "2xA100-SXM4-40GB,1xH100-80GB", RESTING, "3g@0 3g@4")
+    began = time.monotonic()
+    with site.life() as life:
+        wait_until(
+            "it has read the GPUs", lambda: "migscaler_instance_info" in life.get("/metrics").text
+        )
+        seconds = time.monotonic() - began
+        code = life.end(signal.SIGTERM)
+
+    assert code == 0
+    assert seconds < 15  # the target is 3 s on a machine of its own; this one is shared
+
+
+def test_second_daemon_is_refused_with_the_holder_s_name(tmp_path: Path) -> None:
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESTING)
+    with site.life() as life:
+        second = site.cli(*site.run_words(free_port()))
+
+        assert second.returncode == 1
+        assert f"migscaler process {life.process.pid} holds this node" in second.stderr
+        assert "Traceback" not in second.stderr
+        assert life.get("/-/ready").is_success
+
+
+def test_start_with_a_broken_file_observes_with_the_last_good_one(tmp_path: Path) -> None:
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESTING)
+    with site.life():
+        pass
+    site.config.write_text(RESHAPING.replace("min: 3", "min: three"))
+    with site.life() as life:
+        ticks = "migscaler_ticks_total"
+        wait_until("it has ticked", lambda: (life.shown(ticks) or 0) >= 3)
+        shown = life.shown(FORCED), life.shown("migscaler_config_valid")
+
+    assert shown == (1.0, 0.0)
+    assert site.calls() == []
+    assert "min" in site.log.read_text()
+
+
+def test_state_that_can_t_be_kept_leaves_an_exporter_that_changes_nothing(tmp_path: Path) -> None:
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESHAPING)
+    (tmp_path / "blocked").write_text("a file where a directory should be")
+    site.state = tmp_path / "blocked" / "state"
+    with site.life() as life:
+        wait_until("it has ticked", lambda: (life.shown("migscaler_ticks_total") or 0) >= 3)
+        shown = life.shown(FORCED), "migscaler_gpu_info" in life.get("/metrics").text
+
+    assert shown == (1.0, True)
+    assert site.calls() == []
+
+
+def test_driver_that_hangs_does_not_silence_the_exporter(tmp_path: Path) -> None:
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESTING, "3g@0 3g@4")
+    with site.life() as life:
+        instances = "migscaler_instance_info"
+        wait_until("it shows instances", lambda: instances in life.get("/metrics").text)
+        site.add_fault(hangs("nvmlDeviceGetMigMode", times=None, at_most=60))
+        slowest = 0.0
+
+        def stale_is_gone() -> bool:
+            nonlocal slowest
+            began = time.monotonic()
+            text = life.get("/metrics").text
+            slowest = max(slowest, time.monotonic() - began)
+            return instances not in text
+
+        wait_until("what is stale is no longer shown", stale_is_gone)
+        healthy = life.get("/").status_code
+        site.node.clear_faults()
+
+    assert slowest < 1.0
+    assert healthy == 200
+
+
+def test_pause_gives_the_driver_free_and_resume_takes_it_back(tmp_path: Path) -> None:
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESTING, "3g@0 3g@4")
+    with site.life() as life:
+        instances = "migscaler_instance_info"
+        wait_until("it shows instances", lambda: instances in life.get("/metrics").text)
+
+        paused = site.cli("pause", "--why", "driver upgrade", "--release-driver")
+        wait_until("nothing stale is shown", lambda: instances not in life.get("/metrics").text)
+        shown = life.shown("migscaler_paused")
+        site.node.restart_driver("560.35.03")
+        resumed = site.cli("resume")
+        wait_until(
+            "the new driver is read",
+            lambda: 'driver_version="560.35.03"' in life.get("/metrics").text,
+        )
+
+    assert (paused.returncode, resumed.returncode, shown) == (0, 0, 1.0)
