@@ -313,6 +313,10 @@ class Runtime:
         if snapshot is None or snapshot.foreign_owner is not None or snapshot.vgpu_guest:
             act_on = frozenset()
         act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
+        # Only where something is to be made: another GPU's change meanwhile is somebody else's.
+        lost = {record.gpu_uuid for record in ground.store.wanted() if len(record.layout)}
+        lost -= {gpu.uuid for gpu in (snapshot.gpus if snapshot else ()) if gpu.instances}
+        act_on &= lost
 
         def work() -> tuple[Outcome, ...]:
             with self._our_change(dict.fromkeys(act_on, ())):

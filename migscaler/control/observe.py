@@ -169,9 +169,11 @@ class Observer:
         marks = _marks(gpu)
         if marks is None:
             return False
+        adopted = False
         if memory.marks is None:
             known = self._recorded.get(gpu.uuid)
             changed = known is not None and known.layout != gpu.layout
+            adopted = changed and self._is_foreign(gpu)
         else:
             changed = marks != memory.marks
         ours, touched = memory.own_change, memory.touched
@@ -195,7 +197,24 @@ class Observer:
             memory.touched, memory.own_change = frozenset(), False
         if moved or first:
             self._record(gpu, reading, memory)
-        return foreign and not first
+        return adopted if first else foreign
+
+    def _is_foreign(self, gpu: GpuReading) -> bool:
+        """Say whether a layout that changed while nobody looked takes the wanted one's place.
+
+        Not an empty GPU nor another boot's: there the wanted layout is restored. Not what a plan of
+        ours made, or left half made, before the process ended.
+        """
+        known, found = self._recorded.get(gpu.uuid), gpu.layout
+        if known is None or known.boot_id != self._boot_id or found is None or not len(found):
+            return False
+        try:
+            wanted = {record.gpu_uuid: record.layout for record in self._store.wanted()}
+            is_open = any(plan.gpu_uuid == gpu.uuid for plan in self._store.open_plans())
+        except StoreError as error:
+            _log.warning("wanted_not_read gpu=%s error=%s", gpu.uuid, error)
+            return False
+        return not is_open and wanted.get(gpu.uuid, found) != found
 
     def _recall(self, gpu: GpuReading) -> _GpuMemory:
         """Start from what an earlier process recorded, so that generations never go back."""
