@@ -1,4 +1,4 @@
-"""Kills the whole daemon, NVML worker included, and starts it again on the same node.
+"""Kills the daemon, mostly with its NVML worker, and starts it again on the same node.
 
     python -m tests.e2e.chaos_daemon DIRECTORY SEED ROUNDS
 
@@ -52,6 +52,7 @@ class Tally:
     kills: int = 0
     with_open_plan: int = 0
     kills_while_starting: int = 0
+    kills_without_worker: int = 0
     applied: int = 0
     refused: list[str] = field(default_factory=list)
     excused: int = 0
@@ -187,8 +188,14 @@ class Rounds:
         self.tally.kills_while_starting += 1
 
     def _kill(self) -> None:
-        """Kill daemon and worker at once, in either order."""
+        """Kill daemon and worker at once, in either order; now and then the daemon alone.
+
+        Its worker then ends the call it is in, at which the next daemon must not stumble.
+        """
         pids = family(self._process.pid)
+        if self.draw.random() < 0.3:
+            del pids[1:]
+            self.tally.kills_without_worker += 1
         self.draw.shuffle(pids)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
