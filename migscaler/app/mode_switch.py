@@ -27,4 +27,6 @@ def mode_switch(assembly: Assembly, loop: Loop) -> ModeSwitch:
         sample=again,
         record_wish=lambda gpu, on: observer.record_mode(gpu.uuid, wanted=on),
         find_clients=client_finder(ground.roots.proc),
+        store=ground.store,
+        boot_id=ground.boot_id,
     )

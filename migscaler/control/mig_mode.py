@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from migscaler.control.request import plan_layout
 from migscaler.errors import CommandRefused, HardwareError
-from migscaler.model.gpu import GpuReading, GpuState, InstanceState
+from migscaler.model.gpu import GpuReading, GpuState, InstanceState, ModeChange
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, Plan, Step, StepAction
 from migscaler.model.ports import GpuReader, GpuWriter
+from migscaler.store.records import WantedRecord
+from migscaler.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class ModeSwitch:
 
     `carry_out` executes a plan through the journal, `sample` reads the node anew, `record_wish`
     keeps the mode for the next boot, `find_clients` names processes that keep the driver's devices
-    open.
+    open. `store` keeps the layout that a GPU is to get, of the boot `boot_id`.
     """
 
     reader: GpuReader
@@ -43,6 +45,8 @@ class ModeSwitch:
     sample: Callable[[GpuUuid], GpuState]
     record_wish: Callable[[GpuState, bool], None]
     find_clients: Callable[[GpuReading], tuple[str, ...]]
+    store: Store
+    boot_id: str
 
     def change(
         self, gpu: GpuState, layout: str | None, *, enabled: bool, dry_run: bool
@@ -50,7 +54,9 @@ class ModeSwitch:
         """Switch one GPU and say what happened.
 
         Raises:
-            CommandRefused: something uses the GPU, or it can't do MIG; nothing was changed.
+            CommandRefused: something uses the GPU, it can't do MIG or not this layout; nothing was
+                changed.
+            StoreError: what is intended can't be kept; nothing was changed.
             HardwareError: the driver refused, or the GPU does not answer.
         """
         reading = gpu.reading
@@ -62,18 +68,13 @@ class ModeSwitch:
         if reading.mig_enabled is enabled and reading.mig_pending is enabled:
             return self._result(index, f"MIG is {word} already", active=True)
         self._refuse_if_busy(gpu)
+        intended = self._intended(gpu, layout) if enabled else None
         if dry_run:
             how = "a GPU reset will be needed" if reading.mode_change_needs_reset else "at once"
             return self._result(
                 index, f"would switch MIG {word} ({how})", active=False, clients=clients
             )
-        if not enabled:
-            self._clear(gpu)
-        try:
-            change = self.writer.set_mig_mode(gpu.uuid, enabled=enabled)
-        except HardwareError:
-            self._put_back(gpu)
-            raise
+        change = self._switch_off(gpu) if not enabled else self._switch_on(gpu, intended)
         self.record_wish(gpu, enabled)
         if not change.active:
             if not enabled:
@@ -106,6 +107,54 @@ class ModeSwitch:
         pinned = [state for state in gpu.instances or () if state.pin is not None]
         if pinned:
             raise CommandRefused(f"GPU {index} is in use: {_pinned_text(pinned[0])}")
+
+    def _intended(self, gpu: GpuState, layout: str | None) -> Layout | None:
+        """Return what a GPU gets once MIG is on; None where its profiles are not told before."""
+        model = gpu.reading.model
+        if model is None:
+            return None
+        plan = plan_layout(gpu, layout or _whole(model))
+        return gpu.layout if plan is None else plan.after
+
+    def _switch_on(self, gpu: GpuState, intended: Layout | None) -> ModeChange:
+        """Ask for MIG mode on, with its layout kept first.
+
+        A process that ends right after the switch leaves the GPU empty; the next start then makes
+        what is wanted. On Ampere that may be another boot.
+        """
+        known = {record.gpu_uuid: record for record in self.store.wanted()}.get(gpu.uuid)
+        if intended is not None:
+            self.store.write_wanted(gpu.uuid, intended, self.boot_id)
+        try:
+            return self.writer.set_mig_mode(gpu.uuid, enabled=True)
+        except HardwareError:
+            if self._is_off(gpu.uuid):
+                self._want_again(gpu.uuid, known)
+            raise
+
+    def _is_off(self, uuid: GpuUuid) -> bool:
+        """Say whether MIG is known to be off and to stay so: the answer may have been lost."""
+        try:
+            now = self.reader.read_gpu(uuid)
+        except HardwareError:
+            return False
+        return now.mig_enabled is False and now.mig_pending is False
+
+    def _want_again(self, uuid: GpuUuid, known: WantedRecord | None) -> None:
+        """Take back a layout kept for a switch that did not happen: a reboot would make it."""
+        if known is None:
+            self.store.forget_wanted(uuid)
+        else:
+            self.store.write_wanted(uuid, known.layout, known.boot_id, known.at)
+
+    def _switch_off(self, gpu: GpuState) -> ModeChange:
+        """Remove what is idle and ask for MIG mode off."""
+        self._clear(gpu)
+        try:
+            return self.writer.set_mig_mode(gpu.uuid, enabled=False)
+        except HardwareError:
+            self._put_back(gpu)
+            raise
 
     def _clear(self, gpu: GpuState) -> None:
         """Remove the idle instances, through the journal."""

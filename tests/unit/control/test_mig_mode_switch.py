@@ -36,6 +36,8 @@ class Switchboard:
             sample=self._again,
             record_wish=lambda gpu, on: self.wishes.append((gpu.reading.index, on)),
             find_clients=lambda gpu: CLIENTS,
+            store=here.store,
+            boot_id=here.node.boot_id,
         )
         for _ in range(4):
             here.clock.advance(5)
