@@ -11,7 +11,6 @@ from migscaler.control.executor import Executor
 from migscaler.control.last_look import no_longer_judged_idle
 from migscaler.control.observe import Observer
 from migscaler.errors import StoreError
-from migscaler.model.decision import GpuHistory
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
@@ -141,10 +140,9 @@ class Enforcer:
         """Write the GPU's history and what was lost."""
         now = self._clock.now()
         try:
-            histories = {history.gpu_uuid: history for history in self._store.gpu_histories()}
-            history = histories.get(plan.gpu_uuid, GpuHistory(gpu_uuid=plan.gpu_uuid))
-            history = after_outcome(history, outcome, policy.pace, now)
-            self._store.write_gpu_history(replace(history, gpu_uuid=plan.gpu_uuid))
+            self._store.update_gpu_history(
+                plan.gpu_uuid, lambda history: after_outcome(history, outcome, policy.pace, now)
+            )
         except StoreError as error:
             _log.error(
                 "history_not_written plan=%s gpu=%s error=%s", outcome.plan_id, plan.gpu_uuid, error
