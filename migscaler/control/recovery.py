@@ -13,6 +13,7 @@ from migscaler.control.put_back import PutBack, put_back
 from migscaler.control.restoring import Restored, Restoring
 from migscaler.control.steps_run import Site, StepRunner
 from migscaler.errors import StoreError
+from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.plan import (
     Direction,
@@ -22,7 +23,7 @@ from migscaler.model.plan import (
     direction_between,
 )
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
-from migscaler.store.records import PlanRecord, PlanState
+from migscaler.store.records import PlanRecord, PlanState, WantedRecord
 from migscaler.store.store import Store
 
 
@@ -176,8 +177,9 @@ def restore(
     """Give GPUs that lost all instances the layout last wanted; one outcome per such GPU, by index.
 
     `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in
-    `act_on` are changed, the others reported. A GPU with any instance is left alone. Call after
-    `settle`.
+    `act_on` are changed, the others reported. A GPU with any instance is left alone. MIG mode that
+    is off in the boot of the wanted layout was switched off by a person, unless the driver was
+    loaded anew; that is reported only. Call after `settle`.
 
     Raises:
         HardwareError: NVML does not answer.
@@ -185,7 +187,9 @@ def restore(
     """
     wanted = {record.gpu_uuid: record for record in store.wanted() if len(record.layout)}
     outcomes = []
-    for gpu in reader.read_node().gpus:
+    gpus = reader.read_node().gpus
+    is_reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
+    for gpu in gpus:
         record = wanted.get(gpu.uuid)
         if record is None or gpu.instances or any(gap.what == "gpu" for gap in gpu.gaps):
             continue
@@ -195,6 +199,8 @@ def restore(
             ended = _untouched(f"{record.layout} is gone and no longer wanted")
         elif writer is None or layout != "restore" or gpu.uuid not in act_on:
             ended = _untouched(f"{record.layout} is gone; acting is off, not restored")
+        elif not gpu.mig_enabled and record.boot_id == boot_id and not is_reloaded:
+            ended = _switched_off(gpu, record)
         else:
             site = Site(
                 store=store,
@@ -207,6 +213,27 @@ def restore(
             ended = Restoring(site, gpu, record).run(mig_mode=mig_mode)
         outcomes.append(_restored(gpu.uuid, ended, clock))
     return tuple(outcomes)
+
+
+def _lost_by_reload(recorded: tuple[GpuReading, ...]) -> bool:
+    """Say whether loading the driver anew took the instances away, of all GPUs at once.
+
+    Where a mode change needs no reset (Hopper and newer) MIG mode is lost with them; elsewhere it
+    stays (MIG User Guide, Getting Started). A node's only GPU can't tell a person from a reload.
+    """
+    return all(
+        gpu.instances == () and gpu.mig_enabled is gpu.mode_change_needs_reset for gpu in recorded
+    )
+
+
+def _switched_off(gpu: GpuReading, record: WantedRecord) -> Restored:
+    """Return that a GPU keeps the mode that somebody gave it in this boot."""
+    why = "pending" if gpu.mig_pending else "switched off in this boot; `migscaler mig-mode on`"
+    return Restored(
+        kind=OutcomeKind.ABANDONED,
+        reason=OutcomeReason.CHANGED_UNDERNEATH,
+        explanation=f"{record.layout} is not restored: MIG mode is {why}",
+    )
 
 
 def _untouched(explanation: str) -> Restored:
