@@ -94,5 +94,5 @@ def _claimed(site: Site, reading: GpuReading, one: InstanceReading) -> str | Non
     uuids = {ci.mig_uuid for ci in one.instance.compute_instances}
     for claim in allocations.claims:
         if claim.gpu_uuid == reading.uuid and claim.mig_uuid in uuids:
-            return f"allocated to {claim.owner}"
+            return f"allocated to {claim.named}"
     return None

@@ -210,7 +210,9 @@ IN_USE_REASONS = frozenset({PinReason.PROCESS, PinReason.ALLOCATION})
 class Claim:
     """What a scheduler says of one instance: it belongs to somebody.
 
-    `owner` is a short public text (`lease 4`, `slurm job 12`, a pod), `user` who asked.
+    `owner` is a short public text (`lease 4`, `slurm job 12`, a pod): it is a label of a metric
+    that everyone may scrape, so no account, command or process id stands there. `user` is who
+    asked, `detail` who it is exactly; both are for logs and trusted callers.
     """
 
     gpu_uuid: GpuUuid
@@ -218,6 +220,12 @@ class Claim:
     owner: str
     user: str | None = None
     since: datetime | None = None
+    detail: str | None = None
+
+    @property
+    def named(self) -> str:
+        """Return the owner as precisely as it is known; not for everyone."""
+        return self.detail or self.owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +278,8 @@ class GpuState:
 
     `generation` is ours, bumped at every layout change seen or made; `changed_at` when. `excluded`
     says why the GPU may not be asked or changed now (driver fault), None when it answers.
+    `foreign_change`: somebody else changed the layout since the last picture; `foreign_changes`
+    counts these since the process started.
     """
 
     reading: GpuReading
@@ -278,6 +288,7 @@ class GpuState:
     instances: tuple[InstanceState, ...] | None = None
     excluded: str | None = None
     foreign_change: bool = False
+    foreign_changes: int = 0
 
     @property
     def uuid(self) -> GpuUuid:

@@ -127,7 +127,7 @@ def _process(reading: InstanceReading, around: Surroundings) -> _Signal:
 
 def _allocation(claim: Claim | None, lease: str | None, around: Surroundings) -> _Signal:
     """Look at who was given the instance."""
-    owner = lease if claim is None else claim.owner
+    owner = lease if claim is None else claim.named
     if owner is not None:
         return _Signal(name="allocation", pin=PinReason.ALLOCATION, note=f"it belongs to {owner}")
     if not around.allocations_known:

@@ -174,5 +174,6 @@ def _holder_claim(holder: Holder) -> Claim:
     return Claim(
         gpu_uuid=holder.gpu_uuid,
         mig_uuid=holder.mig_uuid,
-        owner=f"process {holder.pid} ({holder.name}, {holder.trace})",
+        owner="process",
+        detail=f"process {holder.pid} ({holder.name}, {holder.trace})",
     )

@@ -190,7 +190,7 @@ def instance_view(one: InstanceState, snapshot: NodeSnapshot | None, *, trusted:
     }
     if trusted:
         view["explanation"] = one.explanation
-        view["holder"] = None if one.claim is None else one.claim.owner
+        view["holder"] = None if one.claim is None else one.claim.named
         view["holder_user"] = None if one.claim is None else one.claim.user
     return view
 

@@ -135,7 +135,7 @@ def scheduler(host: HostFiles, book: Book | None = None, sees_all: bool = True) 
 def claimed(host: HostFiles, book: Book | None = None) -> list[tuple[MigUuid, str]]:
     found = scheduler(host, book).allocations(READING)
     assert found.known, found.why_unknown
-    return [(claim.mig_uuid, claim.owner) for claim in found.claims]
+    return [(claim.mig_uuid, claim.named) for claim in found.claims]
 
 
 def lease(hold_id: int, text: str | None, kind: str = "lease") -> HoldRecord:
@@ -182,6 +182,16 @@ def test_open_device_node_claims_by_device_minor(host: HostFiles) -> None:
     host.process(50, "python3", files=("/dev/null", "/dev/nvidia-caps/nvidia-cap39"))
 
     assert claimed(host) == [(SECOND, "process 50 (python3, nvidia-cap39 open)")]
+
+
+def test_public_name_of_a_holder_tells_neither_command_nor_process_id(host: HostFiles) -> None:
+    """It is a label of a metric: everyone who may scrape read what everyone else was running."""
+    host.process(50, "secret-project", files=("/dev/nvidia-caps/nvidia-cap39",))
+
+    (claim,) = scheduler(host).allocations(READING).claims
+
+    assert (claim.owner, claim.user) == ("process", None)
+    assert claim.named == "process 50 (secret-project, nvidia-cap39 open)"
 
 
 def test_open_node_of_a_compute_instance_claims_its_instance(host: HostFiles) -> None:
