@@ -12,7 +12,7 @@ from migscaler.planner.cache import OptionCache
 from migscaler.planner.demand import Stack, idle_supply, stack, supply, unmet
 from migscaler.planner.layouts import fragmentation
 from migscaler.planner.problem import PlanGpu, Problem, Solution
-from migscaler.planner.space import Space, make_space
+from migscaler.planner.space import Space
 
 if TYPE_CHECKING:
     from migscaler.planner.fleet import Fleet
@@ -31,19 +31,20 @@ def solve(problem: Problem, cache: OptionCache | None = None) -> Solution:
     Raises:
         PlanningFailed: the problem contradicts itself, or a fault of the solver. Hold.
     """
+    cache = cache if cache is not None else OptionCache()
     try:
         targets = stack(problem)
         today = supply((gpu, idle_supply(gpu)) for gpu in problem.gpus)
         if any(short for _, short in unmet(targets, today)):
             return _solved(problem, targets, cache)
         layouts = {gpu.uuid: gpu.layout for gpu in problem.gpus}
-        reached = (*(0 for _ in problem.tiers), 0, 0, _wasted(problem, problem.gpus))
+        reached = (*(0 for _ in problem.tiers), 0, 0, _wasted(problem, problem.gpus, cache))
         return _solution(problem, targets, today, layouts, reached, reached)
     except ParseError as error:
         raise PlanningFailed(f"a GPU's present layout is impossible: {error}") from error
 
 
-def _solved(problem: Problem, targets: Stack, cache: OptionCache | None) -> Solution:
+def _solved(problem: Problem, targets: Stack, cache: OptionCache) -> Solution:
     """Run the programme.
 
     Solver and numpy are imported here (200 ms, 20 MB): a node that lacks nothing never loads them.
@@ -52,11 +53,10 @@ def _solved(problem: Problem, targets: Stack, cache: OptionCache | None) -> Solu
     from migscaler.planner.levels import settle_levels
     from migscaler.planner.programme import make_columns
 
-    fleet = make_fleet(problem, targets, cache if cache is not None else OptionCache())
+    fleet = make_fleet(problem, targets, cache)
     tiers = len(problem.tiers)
-    columns = make_columns(
-        targets, fleet, tiers, problem.max_touched, _wasted(problem, fleet.unexplained)
-    )
+    wasted = _wasted(problem, fleet.unexplained, cache)
+    columns = make_columns(targets, fleet, tiers, problem.max_touched, wasted)
     settled = settle_levels(columns, tiers)
     layouts = _handed_out(fleet, settled.x.tolist())
     layouts.update((gpu.uuid, gpu.layout) for gpu in fleet.unexplained)
@@ -129,14 +129,14 @@ def _weights_of(problem: Problem, gpu: PlanGpu) -> dict[str, int]:
     return {name: weights.get(key, 1) for name, key in gpu.keys}
 
 
-def _wasted(problem: Problem, gpus: Iterable[PlanGpu]) -> int:
+def _wasted(problem: Problem, gpus: Iterable[PlanGpu], cache: OptionCache) -> int:
     """Return the weighted free slices that could not be used beside today's layouts."""
     spaces: dict[int, Space] = {}
     wasted = 0
     for gpu in gpus:
         space = spaces.get(id(gpu.model))
         if space is None:
-            space = spaces[id(gpu.model)] = make_space(gpu.model)
+            space = spaces[id(gpu.model)] = cache.space(gpu.model)
         wasted += fragmentation(gpu.model, gpu.layout, _weights_of(problem, gpu), space=space)[0]
     return wasted
 
