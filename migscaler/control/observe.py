@@ -36,6 +36,7 @@ class _GpuMemory:
     touched: frozenset[InstanceSpec] = frozenset()
     acting: bool = False
     own_change: bool = False
+    foreign_changes: int = 0
     # Monotonic seconds; a reading begun before it may show the GPU as it was before our change.
     ended_at: float | None = None
 
@@ -197,7 +198,9 @@ class Observer:
             memory.touched, memory.own_change = frozenset(), False
         if moved or first:
             self._record(gpu, reading, memory)
-        return adopted if first else foreign
+        adopted = adopted if first else foreign
+        memory.foreign_changes += adopted
+        return adopted
 
     def _is_foreign(self, gpu: GpuReading) -> bool:
         """Say whether a layout that changed while nobody looked takes the wanted one's place.
@@ -266,6 +269,7 @@ class Observer:
             instances=None if gpu.instances is None else instances.get(gpu.uuid, ()),
             excluded=lost,
             foreign_change=foreign,
+            foreign_changes=memory.foreign_changes,
         )
 
 

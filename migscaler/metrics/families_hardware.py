@@ -58,7 +58,7 @@ GPU: tuple[Family, ...] = (
     row("gpu_memory_utilization_ratio", "ratio", "Share of time in which memory was read or written; exists only while MIG is off.", Many.GPU, origin=_NVML, optional=True),
     row("gpu_processes", "", "Processes on a GPU without MIG.", Many.GPU, origin=_NVML, optional=True),
     row("gpu_changing", "", "1 while a plan changes the GPU; its layout and instance series are absent meanwhile.", Many.GPU, origin="executor"),
-    row("gpu_foreign_change", "", "1 if the last layout change was made by somebody else.", Many.GPU, origin="snapshot"),
+    row("gpu_foreign_changes_total", "changes", "Layout changes seen that somebody else made.", Many.GPU, origin="snapshot"),
     row("gpu_generation", "", "Number of layout changes seen; part of an instance's identity, since GPU instance ids are reused.", Many.GPU, origin="snapshot",
         example="changes(migscaler_gpu_generation[1d])"),
     row("gpu_layout_changed_timestamp_seconds", "seconds", "Time of the last layout change.", Many.GPU, origin="snapshot"),

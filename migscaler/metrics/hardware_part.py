@@ -74,7 +74,7 @@ def add_gpu(status: Status, gpu: GpuState, fits: FitBook, out: Samples) -> None:
     out.add("gpu_up", float(is_up), *labels)
     out.add("gpu_gaps", len(reading.gaps), *labels)
     out.add("gpu_changing", float(withheld), *labels)
-    out.add("gpu_foreign_change", float(gpu.foreign_change), *labels)
+    out.add("gpu_foreign_changes_total", gpu.foreign_changes, *labels)
     out.add("gpu_generation", gpu.generation, *labels)
     out.add_time("gpu_layout_changed_timestamp_seconds", gpu.changed_at, *labels)
     out.add("gpu_mig_enabled", reading.mig_enabled, *labels)

@@ -65,6 +65,8 @@ def test_foreign_change_of_one_gpu_leaves_the_other_alone() -> None:
 
         assert (first.generation, first.foreign_change) == (1, False)
         assert (second.generation, second.foreign_change) == (2, True)
+        assert (first.foreign_changes, second.foreign_changes) == (0, 1)
+        assert here.look().gpus[1].foreign_changes == 1
 
 
 def test_foreign_change_begins_idle_timers_anew() -> None:
