@@ -4,7 +4,7 @@ Fast and without the planner: it looks, puts back what the journal names, and cl
 any point, the next start does the rest.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -186,13 +186,10 @@ def restore(
         StoreError: the state file can't be read.
     """
     wanted = {record.gpu_uuid: record for record in store.wanted() if len(record.layout)}
-    outcomes = []
     gpus = reader.read_node().gpus
     is_reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
-    for gpu in gpus:
-        record = wanted.get(gpu.uuid)
-        if record is None or gpu.instances or any(gap.what == "gpu" for gap in gpu.gaps):
-            continue
+    outcomes = []
+    for gpu, record in _emptied(gpus, wanted):
         ended: Restored
         if layout == "adopt":
             store.forget_wanted(gpu.uuid)
@@ -213,6 +210,16 @@ def restore(
             ended = Restoring(site, gpu, record).run(mig_mode=mig_mode)
         outcomes.append(_restored(gpu.uuid, ended, clock))
     return tuple(outcomes)
+
+
+def _emptied(
+    gpus: tuple[GpuReading, ...], wanted: Mapping[GpuUuid, WantedRecord]
+) -> Iterator[tuple[GpuReading, WantedRecord]]:
+    """Give the GPUs that answer and lack all they should have."""
+    for gpu in gpus:
+        record = wanted.get(gpu.uuid)
+        if record is not None and not gpu.instances and all(gap.what != "gpu" for gap in gpu.gaps):
+            yield gpu, record
 
 
 def _lost_by_reload(recorded: tuple[GpuReading, ...]) -> bool:
