@@ -88,20 +88,26 @@ class Rounds:
     def run(self, rounds: int) -> Tally:
         """Go through the rounds; end at the first broken promise."""
         with self._jobs():
-            self._start_and_wait()
-            for number in range(rounds):
-                asked = self._kill_while_applying()
-                self._kill_while_starting()
+            try:
                 self._start_and_wait()
-                found, excused = self.world.wrongs(asked)
-                self.tally.wrongs += [f"round {number}: {wrong}" for wrong in found]
-                self.tally.excused += excused
-                if found:
-                    break
-                self.world.end_most(self.draw)
-            self._kill()
+                for number in range(rounds):
+                    if not self._is_kept(number):
+                        break
+            finally:
+                self._kill()
         self.tally.jobs_begun = self.world.jobs_begun()
         return self.tally
+
+    def _is_kept(self, number: int) -> bool:
+        """Go through one round; say whether every promise was kept."""
+        asked = self._kill_while_applying()
+        self._kill_while_starting()
+        self._start_and_wait()
+        found, excused = self.world.wrongs(asked)
+        self.tally.wrongs += [f"round {number}: {wrong}" for wrong in found]
+        self.tally.excused += excused
+        self.world.end_most(self.draw)
+        return not self.tally.wrongs
 
     @contextlib.contextmanager
     def _jobs(self) -> Iterator[None]:
