@@ -114,8 +114,10 @@ class Judge:
             self._changed_at[plan.uuid] = self._clock.monotonic()
             self._legal(gpu)
             self._half_made(plan, gpu)
-            if not gpu.instances and plan.before and not plan.meddled:
+            excused = plan.meddled or plan.injected
+            if not gpu.instances and plan.before and not excused:
                 self.wrong(f"{plan.running.plan_id} left {plan.uuid} empty")
+            self._put_back(plan, gpu)
         self._ended.append((plan, plan.missing(gpu)))
 
     def after_tick(self, status: Status) -> None:
@@ -140,6 +142,14 @@ class Judge:
             self.wrong(f"{plan.running.plan_id} on {plan.uuid} lost {dict(missing)}")
         elif told is not None and missing - told:
             self.wrong(f"{plan.running.plan_id} lost {dict(missing)} and tells of {dict(told)}")
+
+    def _put_back(self, plan: Promise, gpu: GpuState) -> None:
+        """A plan that ended left the layout that it promised, or the one before."""
+        if plan.meddled or plan.injected or any(self._is_kept(gpu, key) for key in plan.ours):
+            return
+        found = layout_of(self._node, gpu)
+        if found not in (plan.running.before, plan.running.after):
+            self.wrong(f"{plan.running.plan_id} left {found} of {plan.running.before}")
 
     def _is_kept(self, gpu: GpuState, key: Key) -> bool:
         """Say whether an instance that a plan made is used by now, so that it can't be undone."""
@@ -313,6 +323,7 @@ class Judge:
             self.debts.remove(debt)
             self.counts["settled"] += 1
             self._lost(debt, debt.missing(gpu), None)
+            self._put_back(debt, gpu)
             self._half_made(debt, gpu)
 
     def _half_made(self, plan: Promise, gpu: GpuState) -> None:

@@ -73,15 +73,16 @@ def draw(seed: int, *, lively: int = 300, quiet: int = 100) -> Scenario:
     """Return the scenario of a seed."""
     dice = random.Random(f"scenario {seed}")
     count = dice.choices((1, 2, 3, 4), (50, 35, 10, 5))[0]
+    start = datetime(2026, 3, dice.randint(1, 28), dice.randrange(18), tzinfo=UTC)
     windows = tuple(
-        Window(first=first, last=first + dice.randint(1, 3))
-        for first in dice.sample(range(20), dice.choice((0, 0, 1, 1, 2)))
+        Window(first=start.hour + first, last=start.hour + first + dice.randint(1, 2))
+        for first in dice.sample(range(4), dice.choice((0, 0, 1, 1, 2)))
     )
     return Scenario(
         seed=seed,
         boards=tuple(dice.choices(BOARDS, (4, 3, 3), k=count)),
         variants=tuple(dice.choice(("normal", "mirrored")) for _ in range(count)),
-        start=datetime(2026, 3, dice.randint(1, 28), dice.randrange(24), tzinfo=UTC),
+        start=start,
         policy=_policy(dice, count, windows),
         windows=windows,
         chances=_chances(dice),
@@ -94,7 +95,7 @@ def draw(seed: int, *, lively: int = 300, quiet: int = 100) -> Scenario:
 
 def _policy(dice: random.Random, count: int, windows: tuple[Window, ...]) -> Policy:
     period = timedelta(seconds=dice.choice((30, 45, 60, 60, 60)))
-    frozen = dice.random() < 0.3
+    frozen = dice.random() < 0.5
     return Policy(
         gpus=_entries(dice, count),
         rules=_rules(dice, () if frozen else windows),
