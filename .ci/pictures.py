@@ -68,7 +68,9 @@ def build_renderer() -> None:
     place = ROOT / "grafana" / "render"
     if not (place / "node_modules").is_dir():
         _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], place)
-    if not (place / "dist" / "index.html").is_file():
+    built = place / "dist" / "index.html"
+    newest = max(path.stat().st_mtime for path in (*place.glob("*.*"), *place.glob("src/*")))
+    if not built.is_file() or built.stat().st_mtime < newest:
         _run(["npm", "run", "build"], place)
 
 

@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from pictures_png import small_png
 from playwright.sync_api import Browser
 
 BUILT = Path(__file__).parents[1] / "grafana" / "render" / "dist"
@@ -79,8 +80,7 @@ def drawn_boards(browser: Browser, boards: dict[str, dict[str, object]], place: 
     for name, board in boards.items():
         page = browser.new_page(viewport={"width": WIDTH, "height": 1000})
         page.on("pageerror", lambda error: print(f"page error: {error}"))
-        body = json.dumps(board)
-        page.route("**/data.json", lambda route, body=body: route.fulfill(body=body))
+        page.add_init_script(f"window.board = {json.dumps(board)}")
         page.goto(url)
         shown = page.locator("#board")
         shown.wait_for(timeout=30_000)
@@ -89,7 +89,7 @@ def drawn_boards(browser: Browser, boards: dict[str, dict[str, object]], place: 
             {"width": WIDTH, "height": int(height["height"]) if height else 1000}
         )
         page.wait_for_timeout(1500)  # charts are laid out anew after the window grew
-        shown.screenshot(path=place / f"{name}.png")
+        (place / f"dashboard-{name}.png").write_bytes(small_png(page, shown.screenshot()))
         page.close()
     server.shutdown()
 

@@ -3,5 +3,5 @@ export default {
   base: './',
   esbuild: { jsx: 'automatic' },
   define: { 'process.env': {} },
-  build: { chunkSizeWarningLimit: 20000, sourcemap: false },
+  build: { chunkSizeWarningLimit: 20000, minify: false },
 };

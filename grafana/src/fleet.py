@@ -3,17 +3,26 @@
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.src import shell
-from grafana.src.look import BAD, FREE, GOOD, PLAIN, STATES, WARN, bad_above, words
+from grafana.src.look import (
+    BAD,
+    FREE,
+    GOOD,
+    PLAIN,
+    SIZE_NAMES,
+    STATES,
+    WARN,
+    bad_above,
+    steps,
+    yes_no,
+)
 from grafana.src.panels import figure, gauges, series
 from grafana.src.parts import Size, panel_text
-from grafana.src.query import by_size, of_profile, on_node, query
+from grafana.src.query import by_size, of_profile, on_node, per_hour, query
 from grafana.src.tables import column, rows
 
 _TO_NODE = (
     "/d/migscaler-node?var-node=${__value.text}&var-datasource=${datasource}&${__url_time_range}"
 )
-_CHANGES = f"sum by (direction) (increase({on_node('gpu_plans_total')}[$__rate_interval]))"
-_FAILURES = f"sum (increase({on_node('gpu_plan_failures_total')}[$__rate_interval]))"
 
 
 def fleet() -> model.Dashboard:
@@ -27,7 +36,7 @@ def fleet() -> model.Dashboard:
             shell.Section(title="Now", panels=_now()),
             shell.Section(title="Capacity", panels=_capacity()),
             shell.Section(title="Demand and supply", panels=_demand()),
-            shell.Section(title="Waste", panels=_waste()),
+            shell.Section(title="Use and waste", panels=_waste()),
             shell.Section(title="Changes and obstacles", panels=_changes()),
         ],
     )
@@ -42,7 +51,7 @@ def _now() -> list[model.Panel]:
     up = 'up{cluster=~"$cluster", job=~"$job", instance=~"$node"}'
     return [
         figure(
-            panel_text("Nodes that do not answer", "Scrape targets of migscaler that are down."),
+            panel_text("Nodes down", "Scrape targets of migscaler that are down."),
             query(f"count ({up} == 0) or vector(0)"),
             "none",
             bad_above(1),
@@ -114,14 +123,14 @@ def _capacity() -> list[model.Panel]:
             ),
             asked,
             [
-                column("profile", "Profile"),
-                column("A", "There"),
-                column("B", "Unused"),
-                column("C", "Creatable now"),
-                column("D", "If idle ones go"),
+                column("profile", "Profile", width=125),
+                column("A", "There", width=90),
+                column("B", "Unused", width=95),
+                column("C", "Creatable", width=110),
+                column("D", "If idle go", width=110),
             ],
             size=Size(width=10, height=10),
-            sort="There",
+            most="There",
         ),
         series(
             panel_text("Instances by profile", "Instances that exist."),
@@ -158,11 +167,13 @@ def _demand() -> list[model.Panel]:
             ),
             [query(by_size("rule_wanted_instances"), "{{size}}")],
             "none",
+            colors=SIZE_NAMES,
         ),
         series(
             panel_text("Missing, by size", "Instances wanted that are not there, at this moment."),
             [query(by_size("rule_unmet_instances"), "{{size}}")],
             "none",
+            colors=SIZE_NAMES,
             stacked=True,
         ),
         series(
@@ -197,26 +208,40 @@ def _demand() -> list[model.Panel]:
                 column("C", "Missing"),
                 column("D", "Missing for", "s"),
             ],
-            sort="Missing",
+            most="Missing",
         ),
     ]
 
 
 def _waste() -> list[model.Panel]:
-    """Return idle and stranded slices and fragmentation."""
+    """Return how busy nodes are, idle and stranded slices, and fragmentation."""
 
     def share(state: str) -> str:
         of_state = on_node("gpu_memory_slices", f'state="{state}"')
         whole = on_node("gpu_memory_slices")
         return f"sum by (instance) ({of_state}) / sum by (instance) ({whole})"
 
+    quarter = Size(width=6)
     return [
+        series(
+            panel_text(
+                "Activity by node",
+                """Share of compute slices that are busy: compute-engine activity of instances by
+                their slices, room without instance counting 0. GPUs without figures are left
+                out.""",
+            ),
+            [query(f"max by (instance) ({on_node('activity_ratio')})", "{{instance}}")],
+            "percentunit",
+            size=quarter,
+            maximum=1,
+        ),
         series(
             panel_text(
                 "Idle memory by node", "Share of memory slices under instances proven idle."
             ),
             [query(share("idle"), "{{instance}}")],
             "percentunit",
+            size=quarter,
             maximum=1,
         ),
         series(
@@ -225,6 +250,7 @@ def _waste() -> list[model.Panel]:
             ),
             [query(share("stranded"), "{{instance}}")],
             "percentunit",
+            size=quarter,
             maximum=1,
         ),
         series(
@@ -235,6 +261,7 @@ def _waste() -> list[model.Panel]:
             ),
             [query(f"max by (instance) ({on_node('fragmentation_ratio')})", "{{instance}}")],
             "percentunit",
+            size=quarter,
             maximum=1,
         ),
     ]
@@ -256,12 +283,15 @@ def _changes() -> list[model.Panel]:
     return [
         series(
             panel_text(
-                "Changes of layout",
-                "GPU plans that ended, by direction, and plans abandoned or failed, per interval.",
+                "Changes of layout per hour",
+                """GPU plans that ended, by direction, and plans abandoned or failed: so many in an
+                hour, at the pace of the moment.""",
             ),
-            [query(_CHANGES, "{{direction}}"), query(_FAILURES, "abandoned or failed")],
-            "none",
-            bars=True,
+            [
+                query(per_hour("gpu_plans_total", "direction"), "{{direction}}"),
+                query(per_hour("gpu_plan_failures_total"), "abandoned or failed"),
+            ],
+            "short",
             colors={"^abandoned or failed$": BAD},
         ),
         gauges(
@@ -269,8 +299,10 @@ def _changes() -> list[model.Panel]:
                 "What keeps changes back",
                 "Closed gates by reason, over nodes, rules and GPUs; the ten most frequent.",
             ),
-            query(f"topk (10, {closed})", "{{reason}}"),
+            query(f"topk (10, {closed}) > 0", "{{reason}}"),
             "none",
+            steps((None, WARN)),
+            nothing="Nothing is kept back.",
         ),
         rows(
             panel_text(
@@ -280,9 +312,9 @@ def _changes() -> list[model.Panel]:
             ),
             [query(" or ".join(gates.values()))],
             [
-                column("instance", "Node", link=_TO_NODE),
-                column("gpu", "GPU"),
-                column("rule", "Rule"),
+                column("instance", "Node", link=_TO_NODE, width=110),
+                column("gpu", "GPU", width=55),
+                column("rule", "Rule", width=110),
                 column("reason", "Reason"),
             ],
             size=Size(width=8),
@@ -305,9 +337,10 @@ def _changes() -> list[model.Panel]:
                 column("B", "GPUs"),
                 column("C", "Instances"),
                 column("D", "Missing"),
-                column("E", "Paused", mappings=words(v0=("no", GOOD), v1=("yes", WARN))),
+                column("E", "Paused", mappings=yes_no(WARN, GOOD)),
                 column("F", "Age of figures", "s"),
             ],
-            sort="Missing",
+            size=Size(width=24, height=6),
+            most="Missing",
         ),
     ]

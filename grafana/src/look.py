@@ -13,10 +13,12 @@ from grafana_foundation_sdk.models.dashboard import (
 
 FREE = "#9fa7b3"
 GOOD, WARN, BAD, PLAIN = "#1f8a70", "#e0a100", "#d1383d", "#3d71d9"
-STATES = {"pinned": "#3d71d9", "idle": "#7fc8b5", "free": "#b8c0cc", "stranded": "#e0a100"}
+STATES = {"pinned": "#3d71d9", "idle": "#4fa890", "free": "#b8c0cc", "stranded": "#e0a100"}
 """Color of slices by state."""
 SIZES = {"1": GOOD, "2": "#2f6fce", "3": "#6f55d0", "4": "#b0449b", "7": "#d0641e"}
 """Color of an instance by its number of compute slices; the page uses the same hues."""
+SIZE_NAMES = {f"^{size}g$": color for size, color in SIZES.items()}
+"""Color of a line named by a size."""
 
 
 def steps(*pairs: tuple[float | None, str]) -> ThresholdsConfig:
@@ -42,6 +44,11 @@ def words(**colored: tuple[str, str]) -> list[ValueMapping]:
         for position, (name, (text, color)) in enumerate(colored.items())
     }
     return [ValueMap(options=options)]
+
+
+def yes_no(yes: str, no: str) -> list[ValueMapping]:
+    """Return a mapping of 1 and 0 to words in two colors."""
+    return words(v0=("no", no), v1=("yes", yes))
 
 
 def slices() -> list[ValueMapping]:

@@ -3,14 +3,14 @@
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.src import shell
-from grafana.src.look import BAD, GOOD, PLAIN, bad_above, layouts, slices, words
+from grafana.src.look import BAD, FREE, GOOD, bad_above, layouts, slices, yes_no
 from grafana.src.node_instances import activity, instances
 from grafana.src.panels import figure, series, timeline
 from grafana.src.parts import Size, panel_text
 from grafana.src.query import named_gpu, on_gpu, on_instance, on_node, query
 from grafana.src.tables import column, rows, strip
 
-_YES_NO = words(v0=("no", PLAIN), v1=("yes", GOOD))
+_YES_NO = yes_no(GOOD, FREE)
 
 
 def node() -> model.Dashboard:
@@ -80,16 +80,18 @@ def _now() -> list[model.Panel]:
 def _layout_now() -> list[model.Panel]:
     """Return the strips of slices and the table of GPUs."""
     cover = f"max by (gpu, slice) ({named_gpu(on_gpu('gpu_slice_cover'))})"
-    wanted = on_gpu("gpu_wanted_layout_info")
+    wanted = f'label_replace({on_gpu("gpu_wanted_layout_info")}, "wanted", "$1", "layout", "(.*)")'
+    other = f"max by (gpu) ({on_gpu('gpu_layout_as_wanted')}) == 0"
+    model_of = f'label_replace({on_gpu("gpu_info")}, "model", "$1", "model", "NVIDIA (.*)")'
     mode = f"max by (gpu, mode) ({on_gpu('gpu_mode')} == 1)"
     asked = [
-        f"max by (gpu, model) ({on_gpu('gpu_info')})",
+        f"max by (gpu, model) ({model_of})",
         mode,
         f"max by (gpu, layout) ({on_gpu('gpu_layout_info')})",
-        f'max by (gpu, wanted) (label_replace({wanted}, "wanted", "$1", "layout", "(.*)"))',
+        f"max by (gpu, wanted) ({wanted}) and on (gpu) {other}",
         f"max by (gpu) ({on_gpu('gpu_mig_enabled')})",
-        f"max by (gpu) ({on_gpu('gpu_layout_as_wanted')})",
         f"time() - max by (gpu) ({on_gpu('gpu_layout_changed_timestamp_seconds')})",
+        f"max by (gpu, source) ({on_gpu('gpu_activity_source_info')})",
     ]
     return [
         strip(
@@ -103,26 +105,28 @@ def _layout_now() -> list[model.Panel]:
             label="gpu",
             slot="slice",
             title="GPU",
-            size=Size(width=9, height=11),
+            size=Size(width=8, height=11),
         ),
         rows(
             panel_text(
                 "GPUs",
-                """Layout there and layout wanted (profile@first slice), and what may be done. A
-                GPU without MIG has neither; no mode means that it is not managed.""",
+                """Layout there (profile@first slice), the wanted one if it is another, and what
+                may be done. No mode: it is not managed. Activity: where its figures come from;
+                with none, idleness rests on processes, allocations and memory.""",
             ),
             [query(expr) for expr in asked],
             [
                 column("gpu", "GPU", width=50),
-                column("model", "Model"),
-                column("mode", "Mode", width=80),
+                column("model", "Model", width=150),
+                column("mode", "Mode", width=75),
+                column("E", "MIG", mappings=_YES_NO, width=50),
+                column("F", "Changed", "s", width=85),
+                column("source", "Activity", width=75),
                 column("layout", "Layout"),
-                column("wanted", "Wanted"),
-                column("E", "MIG", mappings=_YES_NO, width=60),
-                column("F", "As wanted", mappings=_YES_NO, width=80),
-                column("G", "Last change", "s", width=100),
+                column("wanted", "Wanted instead"),
             ],
-            size=Size(width=15, height=11),
+            size=Size(width=16, height=11),
+            least=["GPU"],
         ),
     ]
 
@@ -206,11 +210,12 @@ def _hardware() -> list[model.Panel]:
             ],
             [
                 column("gpu", "GPU", width=50),
-                column("A", "Answers", mappings=words(v0=("no", BAD), v1=("yes", GOOD))),
+                column("A", "Answers", mappings=yes_no(GOOD, BAD)),
                 column("B", "Memory errors"),
                 column("xid", "Last XID"),
                 column("C", "XID ago", "s"),
             ],
             size=Size(width=8),
+            least=["GPU"],
         ),
     ]

@@ -2,15 +2,15 @@
 
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana.src.look import GOOD, PLAIN, words
+from grafana.src.look import PLAIN, STATES, words
 from grafana.src.panels import series, timeline
 from grafana.src.parts import Size, panel_text
 from grafana.src.query import on_gpu, on_instance, query
 from grafana.src.tables import column, rows
 
 _BY = "gpu, placement, profile"
-_LEGEND = "GPU {{gpu}} {{profile}} @{{placement}}"
-_IDLE = words(v0=("kept", PLAIN), v1=("idle", GOOD))
+_LEGEND = "GPU {{gpu}} @{{placement}} {{profile}}"
+_IDLE = words(v0=("kept", PLAIN), v1=("idle", STATES["idle"]))
 
 
 def _each(family: str, *more: str) -> str:
@@ -18,118 +18,123 @@ def _each(family: str, *more: str) -> str:
     return f"max by ({', '.join((_BY, *more))}) ({on_instance(family)})"
 
 
-def _memory() -> str:
-    """Return the share of each instance's memory that is in use."""
-    return f"{_each('instance_memory_used_bytes')} / {_each('instance_memory_total_bytes')}"
+def _present(family: str) -> str:
+    """Return a family of those instances only that exist at the end of the range shown.
+
+    Every layout that ever was would otherwise leave its instances in the panel.
+    """
+    return f"{_each(family)} and on ({_BY}) {on_instance('instance_idle')} @ end()"
 
 
 def instances() -> list[model.Panel]:
-    """Return the table of instances, and idleness over time."""
+    """Return the table of instances, their idleness and activity over time."""
+    used, whole = _each("instance_memory_used_bytes"), _each("instance_memory_total_bytes")
     asked = [
         _each("instance_idle"),
         _each("instance_pinned_info", "reason"),
         _each("instance_allocation_info", "holder"),
         _each("instance_processes"),
-        _each("instance_sm_activity_ratio"),
-        _memory(),
+        _each("instance_graphics_activity_ratio"),
+        f"{used} / {whole}",
         f"time() - {_each('instance_quiet_since_timestamp_seconds')}",
         f"time() - {_each('instance_last_activity_timestamp_seconds')}",
+        f"time() - {_each('instance_held_unused_since_timestamp_seconds')}",
     ]
     return [
         rows(
             panel_text(
                 "Instances",
                 """Each instance: whether it is proven idle or why it keeps its place, who holds
-                it, how busy it is, and for how long it has shown no sign of use. Empty cells are
-                not known, not zero.""",
+                it, how busy it is, for how long it has shown no sign of use, and for how long it
+                has been held without being used. Empty cells are not known, not zero.""",
             ),
             [query(expr) for expr in asked],
             [
                 column("gpu", "GPU", width=50),
                 column("placement", "Slices", width=70),
-                column("profile", "Profile", width=90),
-                column("A", "State", mappings=_IDLE, width=70),
+                column("profile", "Profile", width=95),
+                column("A", "State", mappings=_IDLE, width=70, is_filled=True),
                 column("reason", "Kept for"),
                 column("holder", "Holder"),
-                column("D", "Processes", width=80),
-                column("E", "SM activity", "percentunit", is_gauge=True),
+                column("D", "Processes", width=90),
+                column("E", "Activity", "percentunit", is_gauge=True),
                 column("F", "Memory", "percentunit", is_gauge=True),
-                column("G", "Quiet for", "s"),
-                column("H", "Last used", "s"),
+                column("G", "Quiet for", "s", width=95),
+                column("H", "Last used", "s", width=95),
+                column("I", "Held unused", "s", width=105),
             ],
-            size=Size(width=24, height=11),
+            size=Size(width=24, height=12),
+            least=["GPU", "Slices"],
         ),
         timeline(
             panel_text(
                 "Kept or idle over time",
-                "Blue while the instance keeps its place, green once it is proven idle.",
+                """Blue while the instance keeps its place, light once it is proven idle. Only
+                instances that exist at the end of the range.""",
             ),
-            [query(_each("instance_idle"), _LEGEND)],
+            [query(_present("instance_idle"), _LEGEND)],
             _IDLE,
-            size=Size(width=12, height=10),
+            size=Size(width=12, height=12),
         ),
         series(
             panel_text(
-                "Quiet time",
-                """Time since the last sign of use. Counting starts at the end of the last sign;
-                instances in use have no line.""",
+                "Activity by instance",
+                """Share of time in which the instance's compute engine was busy. Only instances
+                that exist at the end of the range; choose a GPU if these are too many.""",
             ),
-            [query(asked[6], _LEGEND)],
-            "s",
-            size=Size(width=12, height=10),
+            [query(_present("instance_graphics_activity_ratio"), _LEGEND)],
+            "percentunit",
+            size=Size(width=12, height=12),
+            maximum=1,
         ),
     ]
 
 
 def activity() -> list[model.Panel]:
-    """Return how busy instances are."""
+    """Return how busy GPUs and profiles are."""
 
-    def one(title: str, about: str, family: str) -> model.Panel:
+    def mean(title: str, about: str, expr: str) -> model.Panel:
         return series(
-            panel_text(title, about),
-            [query(_each(family), _LEGEND)],
+            panel_text(title, f"{about} Mean over the instances of a profile."),
+            [query(f"avg by (profile) ({expr})", "{{profile}}")],
             "percentunit",
-            size=Size(width=8, height=9),
             maximum=1,
         )
 
+    used, whole = (
+        on_instance("instance_memory_used_bytes"),
+        on_instance("instance_memory_total_bytes"),
+    )
     return [
         series(
             panel_text(
-                "SM activity by GPU",
-                """Instances weighted by compute slices, idle room counting 0: how busy the card
-                is. Needs figures for all of a GPU's instances.""",
+                "Activity by GPU",
+                """How busy the card is: compute-engine activity of its instances weighted by
+                slices, room without instance counting 0. Needs figures of all its instances.""",
             ),
-            [query(f"max by (gpu) ({on_gpu('gpu_sm_activity_ratio')})", "GPU {{gpu}}")],
+            [query(f"max by (gpu) ({on_gpu('gpu_activity_ratio')})", "GPU {{gpu}}")],
             "percentunit",
-            size=Size(width=8, height=9),
             maximum=1,
         ),
-        one(
-            "SM activity",
-            "Share of the instance's SMs that were busy.",
-            "instance_sm_activity_ratio",
+        mean(
+            "Activity by profile",
+            "Share of time in which the compute engine was busy.",
+            on_instance("instance_graphics_activity_ratio"),
         ),
-        one(
-            "Graphics engine activity",
-            "Share of time in which the instance's compute engine was busy.",
-            "instance_graphics_activity_ratio",
+        mean(
+            "SM activity by profile",
+            "Share of SMs that were busy.",
+            on_instance("instance_sm_activity_ratio"),
         ),
-        one(
-            "Tensor core activity",
-            "Share of time in which the instance's tensor cores were busy.",
-            "instance_tensor_activity_ratio",
+        mean(
+            "Tensor core activity by profile",
+            "Share of time in which tensor cores were busy.",
+            on_instance("instance_tensor_activity_ratio"),
         ),
-        one(
-            "Memory bandwidth",
-            "Share of the instance's memory bandwidth that was used.",
-            "instance_dram_activity_ratio",
+        mean(
+            "Memory bandwidth by profile",
+            "Share of the memory bandwidth that was used.",
+            on_instance("instance_dram_activity_ratio"),
         ),
-        series(
-            panel_text("Memory in use", "Memory in use, of the instance's own."),
-            [query(_memory(), _LEGEND)],
-            "percentunit",
-            size=Size(width=8, height=9),
-            maximum=1,
-        ),
+        mean("Memory in use by profile", "Share of memory in use.", f"{used} / {whole}"),
     ]

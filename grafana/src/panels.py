@@ -37,6 +37,7 @@ def figure(
     thresholds: ThresholdsConfig | None = None,
     *,
     width: int = 3,
+    height: int = 4,
     names: bool = False,
     mappings: list[model.ValueMapping] | None = None,
 ) -> model.Panel:
@@ -48,12 +49,15 @@ def figure(
         .color_mode(common_model.BigValueColorMode.VALUE)
         .graph_mode(common_model.BigValueGraphMode.NONE)
         .mappings(mappings or [])
+        .color_scheme(FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
+    if unit == "percentunit":
+        made.decimals(0)
     if names:
         made.text_mode(common_model.BigValueTextMode.NAME)
     targets = [instant(asked, "A", PromQueryFormat.TIME_SERIES)]
-    return finished(made.build(), text, targets, Size(width=width, height=4))
+    return finished(made.build(), text, targets, Size(width=width, height=height))
 
 
 def series(
@@ -63,17 +67,21 @@ def series(
     *,
     size: Size = THIRD,
     stacked: bool = False,
-    bars: bool = False,
     maximum: float | None = None,
     colors: dict[str, str] | None = None,
+    nothing: str | None = None,
 ) -> model.Panel:
-    """Return lines over time, or bars for counts per interval; stacked ones add up to a whole."""
+    """Return lines over time; stacked ones add up to a whole.
+
+    `colors` are by regular expression of the line's name; `nothing` is shown if there is no line.
+    """
     made = (
         timeseries.Panel()
         .unit(unit)
         .min(0)
+        .color_scheme(FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
         .line_width(1 if stacked else 2)
-        .fill_opacity(70 if bars else 40 if stacked else 0)
+        .fill_opacity(40 if stacked else 0)
         .show_points(common_model.VisibilityMode.NEVER)
         .legend(
             common.VizLegendOptions()
@@ -89,9 +97,9 @@ def series(
     )
     if maximum is not None:
         made.max(maximum)
-    if bars:
-        made.draw_style(common_model.GraphDrawStyle.BARS)
-    if stacked or bars:
+    if nothing is not None:
+        made.no_value(nothing)
+    if stacked:
         made.stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL).group("A"))
     for name, color in (colors or {}).items():
         fixed = {"mode": "fixed", "fixedColor": color}
@@ -108,8 +116,9 @@ def gauges(
     *,
     size: Size = THIRD,
     maximum: float | None = None,
+    nothing: str | None = None,
 ) -> model.Panel:
-    """Return one bar per series, of this moment."""
+    """Return one bar per series, of this moment; `nothing` is shown if there is none."""
     made = (
         bargauge.Panel()
         .unit(unit)
@@ -118,10 +127,13 @@ def gauges(
         .orientation(common_model.VizOrientation.HORIZONTAL)
         .display_mode(common_model.BarGaugeDisplayMode.BASIC)
         .show_unfilled(True)
+        .color_scheme(FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
     if maximum is not None:
         made.max(maximum)
+    if nothing is not None:
+        made.no_value(nothing)
     targets = [instant(asked, "A", PromQueryFormat.TIME_SERIES)]
     return finished(made.build(), text, targets, size)
 
@@ -131,6 +143,7 @@ def timeline(
     asked: Sequence[Query],
     mappings: list[model.ValueMapping],
     *,
+    thresholds: ThresholdsConfig | None = None,
     size: Size = WIDE,
     matrix: tuple[str, str] | None = None,
     repeat: str | None = None,
@@ -147,7 +160,7 @@ def timeline(
         .unit("none")
         .mappings(mappings)
         .color_scheme(FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
-        .thresholds(plain())
+        .thresholds(thresholds or plain())
         .merge_values(True)
         .row_height(0.9)
         .line_width(0)
@@ -166,8 +179,10 @@ def timeline(
     if matrix is not None:
         row, state = matrix
         targets = [ranged(one, "A", PromQueryFormat.TABLE) for one in asked]
-        made.with_transformation(sorted_by("Time"))
+        # Columns come in the order of their first rows, so names are sorted first.
+        made.with_transformation(sorted_by(row))
         made.with_transformation(to_matrix(rows="Time", columns=row, values=state))
+        made.with_transformation(sorted_by(f"Time\\{row}"))
     panel = finished(made.build(), text, targets, size)
     if repeat is not None:
         panel.repeat, panel.repeat_direction, panel.max_per_row = repeat, "h", 2

@@ -10,9 +10,6 @@ from grafana.src.policy_acting import acting, brakes
 from grafana.src.query import on_gpu, on_node, query
 from grafana.src.tables import column, rows
 
-_RULE = "{{instance}} {{rule}}"
-_CLOSED = words(v1=("closed", WARN))
-
 
 def policy() -> model.Dashboard:
     """Return the dashboard."""
@@ -59,7 +56,7 @@ def _now() -> list[model.Panel]:
         ),
         figure(
             panel_text("Plans wanted", "GPU plans that would be carried out with every gate open."),
-            query(total("wanted_gpu_plans")),
+            query(f"{total('wanted_gpu_plans')} or 0 * {total('decision_timestamp_seconds')}"),
             "none",
         ),
         figure(
@@ -81,9 +78,7 @@ def _now() -> list[model.Panel]:
             steps((None, BAD), (1, WARN), (5, GOOD)),
         ),
         figure(
-            panel_text(
-                "Invalid configurations", "Nodes whose configuration file is not valid as it is."
-            ),
+            panel_text("Invalid configs", "Nodes whose configuration file is not valid as it is."),
             query(f"count ({on_node('config_valid')} == 0) or vector(0)"),
             "none",
             bad_above(1),
@@ -115,28 +110,28 @@ def _targets() -> list[model.Panel]:
                 query(each("rule_unmet_instances")),
             ],
             [
-                column("instance", "Node"),
-                column("rule", "Rule"),
-                column("size", "Size"),
-                column("B", "In use"),
-                column("C", "Wanted"),
-                column("D", "Target"),
-                column("E", "Floor"),
-                column("F", "Free"),
-                column("G", "Missing"),
+                column("instance", "Node", width=110),
+                column("rule", "Rule", width=120),
+                column("size", "Size", width=55),
+                column("B", "In use", width=70),
+                column("C", "Wanted", width=75),
+                column("D", "Target", width=70),
+                column("E", "Floor", width=65),
+                column("F", "Free", width=60),
+                column("G", "Missing", width=75),
             ],
             size=Size(width=12),
-            sort="Missing",
+            most="Missing",
         ),
         series(
-            panel_text("Target by rule", "Instances wanted, spare included."),
-            [query(each("rule_target_instances"), _RULE)],
+            panel_text("Target by rule", "Instances wanted, spare included, over all nodes."),
+            [query(f"sum by (rule) ({on_node('rule_target_instances')})", "{{rule}}")],
             "none",
             size=Size(width=6),
         ),
         series(
-            panel_text("Missing by rule", "Instances wanted that are not there."),
-            [query(each("rule_unmet_instances"), _RULE)],
+            panel_text("Missing by rule", "Instances wanted that are not there, over all nodes."),
+            [query(f"sum by (rule) ({on_node('rule_unmet_instances')})", "{{rule}}")],
             "none",
             size=Size(width=6),
         ),
@@ -185,33 +180,34 @@ def _sources() -> list[model.Panel]:
 
 def _gates() -> list[model.Panel]:
     """Return which gates were closed when, and why decisions came to nothing."""
-    node = f"max by (instance, reason) ({on_node('gate_closed')} == 1)"
-    rule = f"max by (instance, rule, reason) ({on_node('rule_gate_closed')} == 1)"
-    card = f"max by (instance, gpu, reason) ({on_gpu('gpu_gate_closed')} == 1)"
-    held = f"sum by (reason) (increase({on_node('hold_ticks_total')}[$__rate_interval]))"
+    node = f"max by (reason) ({on_node('gate_closed')} == 1)"
+    rule = f"max by (reason) ({on_node('rule_gate_closed')} == 1)"
+    card = f"max by (reason) ({on_gpu('gpu_gate_closed')} == 1)"
+    held = f"sum by (reason) (rate({on_node('hold_ticks_total')}[$__rate_interval]))"
+    ticks = f"sum (rate({on_node('ticks_total')}[$__rate_interval]))"
     return [
         timeline(
             panel_text(
                 "Closed gates over time",
-                """One row per gate that was closed: of a node, a rule or a GPU. Nothing drawn
-                means open.""",
+                """When each gate was closed for at least one node, rule or GPU of those chosen.
+                Nothing drawn means open; Fleet has the list of those closed now.""",
             ),
             [
-                query(node, "{{instance}}: {{reason}}"),
-                query(rule, "{{instance}} {{rule}}: {{reason}}"),
-                query(card, "{{instance}} GPU {{gpu}}: {{reason}}"),
+                query(node, "nodes: {{reason}}"),
+                query(rule, "rules: {{reason}}"),
+                query(card, "GPUs: {{reason}}"),
             ],
-            _CLOSED,
-            size=Size(width=16, height=12),
+            words(v1=("closed", WARN)),
+            size=Size(width=16, height=10),
         ),
         series(
             panel_text(
                 "Why nothing was done",
-                "Decisions that came to nothing being done, by reason, per interval.",
+                "Share of decisions that came to nothing being done, by reason.",
             ),
-            [query(f"{held} > 0", "{{reason}}")],
-            "none",
-            size=Size(width=8, height=12),
+            [query(f"({held} > 0) / on () group_left () {ticks}", "{{reason}}")],
+            "percentunit",
+            size=Size(width=8, height=10),
             stacked=True,
         ),
     ]

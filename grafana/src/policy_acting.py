@@ -5,57 +5,50 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana.src.look import BAD, GOOD, bad_above, words
 from grafana.src.panels import figure, gauges, series, timeline
 from grafana.src.parts import Size, panel_text
-from grafana.src.query import on_gpu, on_node, quantile, query
+from grafana.src.query import on_gpu, on_node, per_hour, quantile, query
 
 _CARD = "{{instance}} GPU {{gpu}}"
 
 
-def _increase(family: str, *by: str) -> str:
-    """Return how much a counter rose per interval."""
-    rise = f"increase({on_node(family)}[$__rate_interval])"
-    return f"sum by ({', '.join(by)}) ({rise})" if by else f"sum ({rise})"
-
-
 def acting() -> list[model.Panel]:
     """Return plans, their failures, and how long things take."""
-    slots = "instance, gpu"
     in_range = "sum by (verdict) (increase({}[$__range]))"
     verdicts = in_range.format(on_node("idle_verdicts_total"))
     regrets = in_range.format(on_node("idle_regrets_total")).replace(
         "(verdict)", "(verdict, window_seconds)"
     )
-    lost = f"max by ({slots}) ({on_gpu('gpu_usable_instances_lost')})"
+    lost = f"sum ({on_gpu('gpu_usable_instances_lost')})"
     return [
         series(
             panel_text(
-                "GPU plans",
-                "Plans begun and GPU plans ended, by direction (finer, coarser), per interval.",
+                "GPU plans per hour",
+                """Plans begun and GPU plans ended, by direction (finer, coarser): so many in an
+                hour, at the pace of the moment.""",
             ),
             [
-                query(_increase("gpu_plans_total", "direction"), "ended: {{direction}}"),
-                query(_increase("plans_total", "direction"), "begun: {{direction}}"),
+                query(per_hour("gpu_plans_total", "direction"), "ended: {{direction}}"),
+                query(per_hour("plans_total", "direction"), "begun: {{direction}}"),
             ],
             "none",
         ),
         series(
-            panel_text("Failures", "GPU plans abandoned or failed, by reason, per interval."),
-            [query(f"{_increase('gpu_plan_failures_total', 'reason')} > 0", "{{reason}}")],
-            "none",
-            bars=True,
+            panel_text("Failures per hour", "GPU plans abandoned or failed, by reason; as above."),
+            [query(f"{per_hour('gpu_plan_failures_total', 'reason')} > 0", "{{reason}}")],
+            "short",
+            nothing="No failures.",
         ),
         series(
             panel_text(
-                "Steps",
+                "Steps per hour",
                 """NVML calls that changed a GPU, by kind, those that did not succeed, and GPU
-                plans of which something was put back; per interval.""",
+                plans of which something was put back; as above.""",
             ),
             [
-                query(_increase("steps_total", "kind"), "{{kind}}"),
-                query(_increase("step_failures_total", "kind"), "failed: {{kind}}"),
-                query(_increase("rollbacks_total"), "put back"),
+                query(per_hour("steps_total", "kind"), "{{kind}}"),
+                query(per_hour("step_failures_total", "kind"), "failed: {{kind}}"),
+                query(per_hour("rollbacks_total"), "put back"),
             ],
-            "none",
-            bars=True,
+            "short",
             colors={"^failed": BAD},
         ),
         series(
@@ -89,32 +82,37 @@ def acting() -> list[model.Panel]:
             ),
             query(
                 f"{regrets} / on (verdict) group_left () clamp_min({verdicts}, 1)",
-                "{{verdict}}, within {{window_seconds}} s",
+                "{{verdict}}, {{window_seconds}} s",
             ),
             "percentunit",
             bad_above(0.05),
+            size=Size(height=6),
             maximum=1,
         ),
         figure(
             panel_text("Plans settled", "Plans found open at a start and brought to an end."),
             query(f"sum ({on_node('settle_duration_seconds_count')})"),
             "none",
-            width=4,
+            width=5,
+            height=6,
         ),
         figure(
             panel_text("Restores", "Times that layouts were restored after a boot."),
             query(f"sum ({on_node('restore_duration_seconds_count')})"),
             "none",
-            width=4,
+            width=5,
+            height=6,
         ),
-        gauges(
+        figure(
             panel_text(
                 "Usable instances lost",
-                "Instances that could be used before a plan and cannot now; the ten worst GPUs.",
+                "Instances that could be used before a plan and cannot now.",
             ),
-            query(f"topk (10, {lost})", _CARD),
+            query(lost),
             "none",
             bad_above(1),
+            width=6,
+            height=6,
         ),
     ]
 

@@ -51,6 +51,12 @@ def named_gpu(expr: str) -> str:
     return f'label_replace({expr}, "gpu", "GPU $1", "gpu", "(.*)")'
 
 
+def per_hour(family: str, *by: str) -> str:
+    """Return how often a counter rises in an hour, at the pace of the last moments."""
+    rate = f"rate({on_node(family)}[$__rate_interval])"
+    return f"3600 * sum by ({', '.join(by)}) ({rate})" if by else f"3600 * sum ({rate})"
+
+
 def quantile(share: float, histogram: str, *by: str) -> str:
     """Return a quantile of a histogram family, over the nodes chosen."""
     labels = ", ".join(("le", *by))

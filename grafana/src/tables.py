@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from grafana_foundation_sdk.builders import common, table
+from grafana_foundation_sdk.builders.dashboard import FieldColor
 from grafana_foundation_sdk.models import common as common_model
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
@@ -14,6 +15,12 @@ from grafana.src.parts import WIDE, Size, Text, finished, instant, sorted_by, to
 from grafana.src.query import Query
 
 _COLORED = {"type": "color-background", "mode": "basic"}
+_COLORED_TEXT = {"type": "color-text"}
+_HIDDEN = ("Time", "cluster")
+
+
+_SLOT_WIDTH = 46
+_NAME_WIDTH = 70
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +36,8 @@ class Column:
     """Address that a cell leads to."""
     is_gauge: bool = False
     """Whether a share (0..1) is drawn as a bar."""
+    is_filled: bool = False
+    """Whether the cell, not only its text, takes the color of its word."""
 
 
 def column(
@@ -40,6 +49,7 @@ def column(
     mappings: list[model.ValueMapping] | None = None,
     link: str | None = None,
     is_gauge: bool = False,
+    is_filled: bool = False,
 ) -> Column:
     """Return a column; `name` is a label or the letter of a query."""
     return Column(
@@ -50,6 +60,7 @@ def column(
         mappings=mappings or [],
         link=link,
         is_gauge=is_gauge,
+        is_filled=is_filled,
     )
 
 
@@ -60,17 +71,20 @@ def rows(
     *,
     size: Size = WIDE,
     unit: str = "none",
-    sort: str | None = None,
+    most: str | None = None,
+    least: Sequence[str] = (),
 ) -> model.Panel:
     """Return a table of this moment; rows are what shares all labels that the queries share.
 
-    `sort` is the title of the column by which rows are sorted, largest first.
+    `most` is the title of the column by which rows are sorted, largest first; `least` names
+    those by which they are sorted, smallest first.
     """
     letters = string.ascii_uppercase[: len(asked)]
     made = (
         table.Panel()
         .unit(unit)
         .thresholds(plain())
+        .color_scheme(FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .show_header(True)
         .align(common_model.FieldTextAlignment.AUTO)
     )
@@ -80,8 +94,9 @@ def rows(
         properties = _properties(one)
         if properties:
             made.override_by_name(one.title, properties)
-    if sort is not None:
-        made.sort_by([common.TableSortByFieldState().display_name(sort).desc(True)])
+    order = [(most, True)] if most is not None else [(name, False) for name in least]
+    if order:
+        made.sort_by([common.TableSortByFieldState().display_name(n).desc(d) for n, d in order])
     targets = [instant(one, letter, PromQueryFormat.TABLE) for one, letter in zip(asked, letters)]
     return finished(made.build(), text, targets, size)
 
@@ -102,6 +117,7 @@ def strip(
         .unit("none")
         .thresholds(plain())
         .mappings(mappings)
+        .width(_SLOT_WIDTH)
         .align(common_model.FieldTextAlignment.CENTER)
         .show_header(True)
         .cell_options(
@@ -115,6 +131,7 @@ def strip(
                 model.DynamicConfigValue(id_val="displayName", value=title),
                 model.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "auto"}),
                 model.DynamicConfigValue(id_val="custom.align", value="left"),
+                model.DynamicConfigValue(id_val="custom.width", value=_NAME_WIDTH),
             ],
         )
         .with_transformation(sorted_by(slot))
@@ -134,7 +151,7 @@ def _organized(columns: Sequence[Column], letters: str) -> model.DataTransformer
     names = [
         _value_field(one.name, letters) if one.name in letters else one.name for one in columns
     ]
-    hidden = ["Time", *(_value_field(letter, letters) for letter in letters)]
+    hidden = [*_HIDDEN, *(_value_field(letter, letters) for letter in letters)]
     options = {
         "excludeByName": {name: True for name in hidden if name not in names},
         "indexByName": {name: index for index, name in enumerate(names)},
@@ -148,10 +165,13 @@ def _properties(one: Column) -> list[model.DynamicConfigValue]:
     found: list[tuple[str, object]] = []
     if one.unit is not None:
         found.append(("unit", one.unit))
+    if one.unit in ("percentunit", "s"):
+        found.append(("decimals", 0))
     if one.width is not None:
         found.append(("custom.width", one.width))
     if one.mappings:
-        found += [("mappings", one.mappings), ("custom.cellOptions", _COLORED)]
+        cell_of_word = _COLORED if one.is_filled else _COLORED_TEXT
+        found += [("mappings", one.mappings), ("custom.cellOptions", cell_of_word)]
     if one.is_gauge:
         cell = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
         found += [("min", 0), ("max", 1), ("custom.cellOptions", cell)]

@@ -1,15 +1,15 @@
 """Three simulated nodes under real daemons, scraped by a real Prometheus, and their story.
 
-The nodes: A100s, H100s, and one that mixes an A100, an A30 and an H100 without MIG. The story:
-demand comes and moves, jobs run, one instance is leased, a driver refuses to create instances until
-the breaker opens, an XID and a memory error are reported, demand turns around.
+The nodes: A100s with a dcgm-exporter, H100s, and one that mixes an A100, an A30 and an H100 without
+MIG. The story: demand comes and moves, jobs run, one instance is leased, a driver refuses to create
+instances until the breaker opens, an XID and a memory error are reported, demand turns around.
 """
 
 import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,10 @@ rules:
 pace: {{raise_after: 0s, lower_after: 0s, rest: 1s, rest_after_failure: 10s, gpus_at_once: 4}}
 {more}
 """
+_DCGM = """
+activity: {{dcgm: {{url: "http://127.0.0.1:{port}/metrics", interval: 1s, max_age: 5s}}}}
+hooks: {{after_change: [["sh", "-c", "kill -HUP $(cat {pid_file})"]]}}
+"""
 _VETO = """
 veto:
   - name: maintenance
@@ -41,7 +45,7 @@ veto:
     url: "http://127.0.0.1:{port}"
     query: "sum(up) < 0"
 """
-NODES = {
+NODES: dict[str, tuple[str, str, bool | Sequence[bool]]] = {
     "a100-1": ("2xA100-SXM4-40GB", '{model: "NVIDIA A100*"}', True),
     "h100-1": ("2xH100-80GB", '{model: "NVIDIA H100*"}', True),
     "mixed-1": (
@@ -82,17 +86,31 @@ class Fleet:
 @contextlib.contextmanager
 def fleet(directory: Path) -> Iterator[Fleet]:
     """Run the fleet until the block ends."""
-    port = free_port()
+    port, dcgm = free_port(), free_port()
     with contextlib.ExitStack() as stack:
         nodes = {}
         for name, (gpus, entries, mig) in NODES.items():
-            more = _VETO.format(port=port) if name == "mixed-1" else ""
-            config = _CONFIG.format(gpus=entries, more=more)
             (directory / name).mkdir()
+            more = {
+                "a100-1": _DCGM.format(port=dcgm, pid_file=directory / "dcgm.pid"),
+                "mixed-1": _VETO.format(port=port),
+            }
+            config = _CONFIG.format(gpus=entries, more=more.get(name, ""))
             nodes[name] = stack.enter_context(daemon(directory / name, gpus, config, mig=mig))
+        stack.enter_context(_dcgm_exporter(nodes["a100-1"], dcgm, directory / "dcgm.pid"))
         targets = {name: node.port for name, node in nodes.items()}
         server = stack.enter_context(_prometheus(directory / "prometheus", targets, port))
         yield Fleet(server=server, nodes=nodes)
+
+
+@contextlib.contextmanager
+def _dcgm_exporter(node: Daemon, port: int, pid_file: Path) -> Iterator[None]:
+    """Run a simulated dcgm-exporter on a node's GPUs; the node's hook tells it of new layouts."""
+    where = ["--directory", str(node.directory / "node"), "--port", str(port)]
+    command = [sys.executable, "-m", "migscaler.cli.main", "sim", "dcgm", *where]
+    with running(command, node.directory / "dcgm.log") as process:
+        pid_file.write_text(str(process.pid))
+        yield
 
 
 @contextlib.contextmanager

@@ -76,6 +76,12 @@ def substituted(text: str, **chosen: str) -> str:
     return re.sub(r"\$\{?(\w+)\}?", lambda m: values.get(m[1], m[0]), text)
 
 
+def told(one: Asked) -> str:
+    """Return a query as docs/dashboards.md tells it: without the variables' matchers."""
+    short = re.sub(r'(, )?\w+=~"\$\w+"', "", one.expr).replace("{, ", "{").replace("{}", "")
+    return f"| {one.board} | {one.panel} | `{short}` |"
+
+
 def series(server: httpx.Client, one: Asked, **chosen: str) -> int:
     """Return how many series with at least one finite value a query returned."""
     expr = substituted(one.expr, **chosen)
@@ -84,8 +90,8 @@ def series(server: httpx.Client, one: Asked, **chosen: str) -> int:
     if one.is_instant:
         answer = server.get("/query", params={"query": expr}).json()
     else:
-        span = {"query": expr, "start": now - STORY_SECONDS, "end": now, "step": 2}
-        answer = server.get("/query_range", params=span).json()
+        span = {"start": now - STORY_SECONDS, "end": now, "step": 2.0}
+        answer = server.get("/query_range", params={"query": expr, **span}).json()
     assert answer["status"] == "success", (one, answer)
     rows = [row.get("values") or [row["value"]] for row in answer["data"]["result"]]
     return sum(any(math.isfinite(float(value)) for _, value in row) for row in rows)
@@ -99,11 +105,11 @@ def test_every_query_of_every_panel_returns_data(watched: Fleet) -> None:
         if "$gpu" in one.panel:
             choices = [{**choice, "gpu": "0"} for choice in choices]
         counts = [series(server, one, **choice) for choice in choices]
-        table.append(f"| {one.board} | {one.panel} | {' + '.join(map(str, counts))} |")
+        table.append(f"{told(one)} {' + '.join(map(str, counts))} |")
         if not sum(counts):
             empty.append(one)
     server.close()
-    print("\n".join(("| dashboard | panel | series |", "|---|---|---|", *table)))
+    print("\n".join(("| dashboard | panel | query | series |", "|---|---|---|---|", *table)))
 
     assert empty == []
     assert len(table) > 80
@@ -140,3 +146,10 @@ def test_choosing_a_node_and_a_gpu_narrows_every_query_of_the_node_dashboard(
             assert 'instance=~"$node"' in matchers, one
     query = 'sum (migscaler_gpu_instances{instance=~"h100-1", gpu=~"0|1"})'
     assert (watched.server.value(query) or 0) >= 5
+
+
+def test_page_lists_every_query_of_every_panel() -> None:
+    page = (DASHBOARDS.parents[1] / "docs" / "dashboards.md").read_text().splitlines()
+    rows = [row.rpartition("` |")[0] + "` |" for row in page if re.match(r"\| \w+ \| .*` \|", row)]
+
+    assert rows == [told(one) for one in asked()]

@@ -12,9 +12,11 @@ import {
 import { firstValueFrom } from 'rxjs';
 
 export function registerTransformers() {
-  const all = Object.values(standardTransformers);
+  // Some are listed under an old name and a new one.
+  const all = new Set(Object.values(standardTransformers).map((one) => one.id));
+  const byId = (id) => Object.values(standardTransformers).find((one) => one.id === id);
   standardTransformersRegistry.setInit(() =>
-    all.map((one) => ({ id: one.id, name: one.name, transformation: () => Promise.resolve(one) }))
+    [...all].map((id) => ({ id, name: id, transformation: () => Promise.resolve(byId(id)) }))
   );
 }
 

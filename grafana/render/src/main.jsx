@@ -51,7 +51,8 @@ const isoRange = ({ from, to }) => {
 function Content(props) {
   const { panel, frames, width, height, range } = props;
   if (frames.length === 0) {
-    return <div style={{ padding: 8 }}>No data</div>;
+    const { noValue = 'No data' } = panel.fieldConfig.defaults;
+    return <div style={{ padding: 8 }}>{noValue}</div>;
   }
   switch (panel.type) {
     case 'stat':
@@ -125,7 +126,7 @@ function Dashboard({ data, drawn, theme }) {
 async function main() {
   await initPluginTranslations('grafana');
   registerTransformers();
-  const data = await (await fetch('data.json')).json();
+  const data = window.board;
   const theme = createTheme({ colors: { mode: data.dark ? 'dark' : 'light' } });
   const drawn = new Map();
   for (const panel of data.panels) {

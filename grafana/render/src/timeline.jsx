@@ -33,7 +33,7 @@ function rowsOf(frames, end) {
 export function Timeline({ panel, frames, width, height, range, theme }) {
   const rows = rowsOf(frames, range.to);
   const longest = Math.max(0, ...rows.map(({ field }) => field.state.displayName.length));
-  const left = Math.min(width / 3, longest * 6.4 + 12);
+  const left = Math.min(width / 3, longest * 7 + 12);
   const legend = panel.options.legend?.showLegend ? 20 : 0;
   const band = (height - AXIS - legend) / Math.max(1, rows.length);
   const x = (at) => left + ((at - range.from) / (range.to - range.from)) * (width - left - ROOM);
