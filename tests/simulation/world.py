@@ -108,10 +108,10 @@ class World:
     def run(self) -> Report:
         """Live through the lively minutes and the quiet ones; judge all the while."""
         try:
-            self._restart()
+            self.start()
             end = self.clock.monotonic() + self.scenario.lively * 60
             while self.clock.monotonic() < end:
-                self._turn()
+                self.turn()
                 self._incidents()
             self._quiet()
             self._replay()
@@ -138,7 +138,7 @@ class World:
 
     # One period
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         period = self.scenario.policy.sampling.total_seconds()
         part = self.dice.uniform(0, period)
         self.clock.advance(part)
@@ -159,7 +159,7 @@ class World:
             self._work()
         except Crash:
             self.judge.counts["crashes"] += 1
-            self._restart()
+            self.start()
 
     def _work(self) -> None:
         """Let housekeeping and the tick run; both finish what a start could not."""
@@ -287,13 +287,13 @@ class World:
         if self.dice.random() < self.chances["crash"]:
             self.points_to_death = self.dice.randint(1, 12)
         if self.dice.random() < self.chances["restart"]:
-            self._restart()
+            self.start()
         if self.dice.random() < self.chances["reboot"]:
             self.judge.meddle(None)
             self.node.reboot()
             self.ledger.leaks.clear()
             self.judge.counts["reboots"] += 1
-            self._restart()
+            self.start()
             self._switch_on()
 
     def _switch_on(self) -> None:
@@ -302,7 +302,7 @@ class World:
             for gpu in state.gpus:
                 gpu.mig_current = gpu.mig_pending = 1
 
-    def _restart(self) -> None:
+    def start(self) -> None:
         """Start a process, again and again if it dies at once."""
         while True:
             self.process.close()
@@ -335,7 +335,7 @@ class World:
         self.events.calm()
         self.points_to_death = None
         self.calm = True
-        self._restart()
+        self.start()
         for gpu in self.node.state.gpus:
             self.store.write_gpu_history(GpuHistory(gpu_uuid=GpuUuid(gpu.uuid)))
         start = self.clock.now()
@@ -344,7 +344,7 @@ class World:
         while self.clock.monotonic() < deadline:
             if self.clock.monotonic() < deadline - _LAST_MINUTES_QUIET * 60:
                 calls = len(self.node.store.lines())
-            self._turn()
+            self.turn()
         edge = any(
             window.is_open(start + timedelta(minutes=m)) != window.is_open(start)
             for window in self.scenario.windows
