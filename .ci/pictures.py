@@ -7,6 +7,7 @@ has to pass on the nodes. `--only page` leaves out the dashboards and with them 
 import argparse
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,8 @@ def main() -> int:
 
 def build_renderer() -> None:
     """Build grafana/render/, installing its locked packages at the first time."""
+    if shutil.which("npm") is None:
+        sys.exit("npm is missing: install Node, or leave out the dashboards with --only page")
     place = ROOT / "grafana" / "render"
     if not (place / "node_modules").is_dir():
         _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], place)
