@@ -33,11 +33,11 @@ def fleet() -> model.Dashboard:
         "All nodes: capacity by profile, demand against supply, waste, and what is blocked.",
         [*shell.places(), shell.profile(by_gpu=False)],
         [
-            shell.Section(title="Now", panels=_now()),
+            shell.Section(title="Now", panels=[*_now(), *_now_wrong()]),
             shell.Section(title="Capacity", panels=_capacity()),
-            shell.Section(title="Demand and supply", panels=_demand()),
+            shell.Section(title="Demand and supply", panels=[*_demand(), *_rules()]),
             shell.Section(title="Use and waste", panels=_waste()),
-            shell.Section(title="Changes and obstacles", panels=_changes()),
+            shell.Section(title="Changes and obstacles", panels=[*_changes(), *_nodes()]),
         ],
     )
 
@@ -46,8 +46,6 @@ def _now() -> list[model.Panel]:
     """Return the figures on top."""
     compute = on_node("gpu_compute_slices")
     pinned = on_node("gpu_compute_slices", 'state="pinned"')
-    memory = on_node("gpu_memory_slices")
-    stranded = on_node("gpu_memory_slices", 'state="stranded"')
     up = 'up{cluster=~"$cluster", job=~"$job", instance=~"$node"}'
     return [
         figure(
@@ -76,6 +74,14 @@ def _now() -> list[model.Panel]:
             "none",
             bad_above(1, WARN),
         ),
+    ]
+
+
+def _now_wrong() -> list[model.Panel]:
+    """Return the figures that should be small."""
+    memory = on_node("gpu_memory_slices")
+    stranded = on_node("gpu_memory_slices", 'state="stranded"')
+    return [
         figure(
             panel_text(
                 "Stranded memory",
@@ -156,10 +162,6 @@ def _capacity() -> list[model.Panel]:
 
 def _demand() -> list[model.Panel]:
     """Return what is wanted, what is there, and why something is missing."""
-    labels = "cluster, instance, rule"
-    wanted, unmet = on_node("rule_wanted_instances"), on_node("rule_unmet_instances")
-    there = f"{on_node('rule_in_use_instances')} + {on_node('rule_supply_instances')}"
-    since = f"time() - {on_node('rule_unmet_since_timestamp_seconds')}"
     return [
         series(
             panel_text(
@@ -188,6 +190,16 @@ def _demand() -> list[model.Panel]:
             stacked=True,
             colors={"^gate$": WARN, "^held$": PLAIN, "^capacity$": FREE, "^configuration$": BAD},
         ),
+    ]
+
+
+def _rules() -> list[model.Panel]:
+    """Return what each rule has on each node."""
+    labels = "cluster, instance, rule"
+    wanted, unmet = on_node("rule_wanted_instances"), on_node("rule_unmet_instances")
+    there = f"{on_node('rule_in_use_instances')} + {on_node('rule_supply_instances')}"
+    since = f"time() - {on_node('rule_unmet_since_timestamp_seconds')}"
+    return [
         rows(
             panel_text(
                 "Rules by node",
@@ -213,14 +225,15 @@ def _demand() -> list[model.Panel]:
     ]
 
 
+def _share(state: str) -> str:
+    """Return the share of each node's memory slices that is in a state."""
+    of_state = on_node("gpu_memory_slices", f'state="{state}"')
+    whole = on_node("gpu_memory_slices")
+    return f"sum by (instance) ({of_state}) / sum by (instance) ({whole})"
+
+
 def _waste() -> list[model.Panel]:
     """Return how busy nodes are, idle and stranded slices, and fragmentation."""
-
-    def share(state: str) -> str:
-        of_state = on_node("gpu_memory_slices", f'state="{state}"')
-        whole = on_node("gpu_memory_slices")
-        return f"sum by (instance) ({of_state}) / sum by (instance) ({whole})"
-
     quarter = Size(width=6)
     return [
         series(
@@ -239,7 +252,7 @@ def _waste() -> list[model.Panel]:
             panel_text(
                 "Idle memory by node", "Share of memory slices under instances proven idle."
             ),
-            [query(share("idle"), "{{instance}}")],
+            [query(_share("idle"), "{{instance}}")],
             "percentunit",
             size=quarter,
             maximum=1,
@@ -248,7 +261,7 @@ def _waste() -> list[model.Panel]:
             panel_text(
                 "Stranded memory by node", "Share of memory slices that no profile can use."
             ),
-            [query(share("stranded"), "{{instance}}")],
+            [query(_share("stranded"), "{{instance}}")],
             "percentunit",
             size=quarter,
             maximum=1,
@@ -269,17 +282,12 @@ def _waste() -> list[model.Panel]:
 
 def _changes() -> list[model.Panel]:
     """Return what was done, what is blocked and by what, and the nodes."""
-    gates = {
-        "rule": f"max by (cluster, instance, rule, reason) ({on_node('rule_gate_closed')} == 1)",
-        "gpu": f"max by (cluster, instance, gpu, reason) ({on_node('gpu_gate_closed')} == 1)",
-        "node": f"max by (cluster, instance, reason) ({on_node('gate_closed')} == 1)",
-    }
-    labels = "cluster, instance"
-    outcome = f"max by ({labels}, outcome) ({on_node('decision_outcome')} == 1)"
-    closed = (
-        f"sum by (reason) ({on_node('gpu_gate_closed')}) or sum by (reason)"
-        f" ({on_node('rule_gate_closed')}) or sum by (reason) ({on_node('gate_closed')})"
-    )
+    scopes = {"rule_gate_closed": "rule, ", "gpu_gate_closed": "gpu, ", "gate_closed": ""}
+    gates = [
+        f"max by (cluster, instance, {scope}reason) ({on_node(family)} == 1)"
+        for family, scope in scopes.items()
+    ]
+    closed = f"sum by (reason) ({' or '.join(gates)})"
     return [
         series(
             panel_text(
@@ -299,7 +307,7 @@ def _changes() -> list[model.Panel]:
                 "What keeps changes back",
                 "Closed gates by reason, over nodes, rules and GPUs; the ten most frequent.",
             ),
-            query(f"topk (10, {closed}) > 0", "{{reason}}"),
+            query(f"topk (10, {closed})", "{{reason}}"),
             "none",
             steps((None, WARN)),
             nothing="Nothing is kept back.",
@@ -310,7 +318,7 @@ def _changes() -> list[model.Panel]:
                 """Each gate that is closed now: for a GPU, for a rule, or for the node as a
                 whole. `migscaler explain` says when it opens and who is in the way.""",
             ),
-            [query(" or ".join(gates.values()))],
+            [query(" or ".join(gates))],
             [
                 column("instance", "Node", link=_TO_NODE, width=110),
                 column("gpu", "GPU", width=55),
@@ -319,6 +327,14 @@ def _changes() -> list[model.Panel]:
             ],
             size=Size(width=8),
         ),
+    ]
+
+
+def _nodes() -> list[model.Panel]:
+    """Return what each node decided last."""
+    labels = "cluster, instance"
+    outcome = f"max by ({labels}, outcome) ({on_node('decision_outcome')} == 1)"
+    return [
         rows(
             panel_text(
                 "Nodes", "What each node decided last, its GPUs, and how old its figures are."

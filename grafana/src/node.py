@@ -4,7 +4,7 @@ from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.src import shell
 from grafana.src.look import BAD, FREE, GOOD, bad_above, layouts, slices, yes_no
-from grafana.src.node_instances import activity, instances
+from grafana.src.node_instances import activity, instances, instances_over_time
 from grafana.src.panels import figure, series, timeline
 from grafana.src.parts import Size, panel_text
 from grafana.src.query import named_gpu, on_gpu, on_instance, on_node, query
@@ -21,11 +21,11 @@ def node() -> model.Dashboard:
         "One node: the layout of each GPU now and over time, its instances, and who holds them.",
         [*shell.places(one_node=True), shell.gpu(), shell.profile(by_gpu=True)],
         [
-            shell.Section(title="Now", panels=[*_now(), *_layout_now()]),
-            shell.Section(title="Instances", panels=instances()),
+            shell.Section(title="Now", panels=[*_now(), *_layout_now(), *_gpus()]),
+            shell.Section(title="Instances", panels=[*instances(), *instances_over_time()]),
             shell.Section(title="Activity", panels=activity()),
             shell.Section(title="Layout over time", panels=_layout_over_time()),
-            shell.Section(title="Hardware", panels=_hardware()),
+            shell.Section(title="Hardware", panels=[*_hardware(), *_hardware_rare()]),
         ],
     )
 
@@ -78,21 +78,8 @@ def _now() -> list[model.Panel]:
 
 
 def _layout_now() -> list[model.Panel]:
-    """Return the strips of slices and the table of GPUs."""
+    """Return the strips of slices."""
     cover = f"max by (gpu, slice) ({named_gpu(on_gpu('gpu_slice_cover'))})"
-    wanted = f'label_replace({on_gpu("gpu_wanted_layout_info")}, "wanted", "$1", "layout", "(.*)")'
-    other = f"max by (gpu) ({on_gpu('gpu_layout_as_wanted')}) == 0"
-    model_of = f'label_replace({on_gpu("gpu_info")}, "model", "$1", "model", "NVIDIA (.*)")'
-    mode = f"max by (gpu, mode) ({on_gpu('gpu_mode')} == 1)"
-    asked = [
-        f"max by (gpu, model) ({model_of})",
-        mode,
-        f"max by (gpu, layout) ({on_gpu('gpu_layout_info')})",
-        f"max by (gpu, wanted) ({wanted}) and on (gpu) {other}",
-        f"max by (gpu) ({on_gpu('gpu_mig_enabled')})",
-        f"time() - max by (gpu) ({on_gpu('gpu_layout_changed_timestamp_seconds')})",
-        f"max by (gpu, source) ({on_gpu('gpu_activity_source_info')})",
-    ]
     return [
         strip(
             panel_text(
@@ -107,6 +94,25 @@ def _layout_now() -> list[model.Panel]:
             title="GPU",
             size=Size(width=8, height=11),
         ),
+    ]
+
+
+def _gpus() -> list[model.Panel]:
+    """Return the table of GPUs."""
+    wanted = f'label_replace({on_gpu("gpu_wanted_layout_info")}, "wanted", "$1", "layout", "(.*)")'
+    other = f"max by (gpu) ({on_gpu('gpu_layout_as_wanted')}) == 0"
+    model_of = f'label_replace({on_gpu("gpu_info")}, "model", "$1", "model", "NVIDIA (.*)")'
+    mode = f"max by (gpu, mode) ({on_gpu('gpu_mode')} == 1)"
+    asked = [
+        f"max by (gpu, model) ({model_of})",
+        mode,
+        f"max by (gpu, layout) ({on_gpu('gpu_layout_info')})",
+        f"max by (gpu, wanted) ({wanted}) and on (gpu) {other}",
+        f"max by (gpu) ({on_gpu('gpu_mig_enabled')})",
+        f"time() - max by (gpu) ({on_gpu('gpu_layout_changed_timestamp_seconds')})",
+        f"max by (gpu, source) ({on_gpu('gpu_activity_source_info')})",
+    ]
+    return [
         rows(
             panel_text(
                 "GPUs",
@@ -164,8 +170,6 @@ def _layout_over_time() -> list[model.Panel]:
 def _hardware() -> list[model.Panel]:
     """Return what concerns the cards themselves."""
     memory = f"{on_gpu('gpu_memory_used_bytes')} / {on_gpu('gpu_memory_total_bytes')}"
-    errors = f"sum by (gpu) ({on_gpu('gpu_ecc_uncorrected_errors_total')})"
-    xid = f"time() - max by (gpu, xid) ({on_gpu('gpu_xid_last_timestamp_seconds')})"
     return [
         series(
             panel_text("Power by GPU", "Power draw of each GPU."),
@@ -183,6 +187,14 @@ def _hardware() -> list[model.Panel]:
             "percentunit",
             maximum=1,
         ),
+    ]
+
+
+def _hardware_rare() -> list[model.Panel]:
+    """Return what only some cards have, and errors."""
+    errors = f"sum by (gpu) ({on_gpu('gpu_ecc_uncorrected_errors_total')})"
+    xid = f"time() - max by (gpu, xid) ({on_gpu('gpu_xid_last_timestamp_seconds')})"
+    return [
         series(
             panel_text(
                 "Utilization of GPUs without MIG",

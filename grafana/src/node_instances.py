@@ -66,6 +66,12 @@ def instances() -> list[model.Panel]:
             size=Size(width=24, height=12),
             least=["GPU", "Slices"],
         ),
+    ]
+
+
+def instances_over_time() -> list[model.Panel]:
+    """Return when instances were idle, and how busy."""
+    return [
         timeline(
             panel_text(
                 "Kept or idle over time",

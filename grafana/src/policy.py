@@ -6,7 +6,7 @@ from grafana.src import shell
 from grafana.src.look import BAD, GOOD, WARN, bad_above, steps, words
 from grafana.src.panels import figure, series, timeline
 from grafana.src.parts import Size, panel_text
-from grafana.src.policy_acting import acting, brakes
+from grafana.src.policy_acting import acting, aftermath, brakes, durations
 from grafana.src.query import on_gpu, on_node, query
 from grafana.src.tables import column, rows
 
@@ -19,11 +19,13 @@ def policy() -> model.Dashboard:
         "Targets, gates, plans and their outcomes, durations, regret, breakers and budget.",
         [*shell.places(), shell.gpu()],
         [
-            shell.Section(title="Now", panels=_now()),
+            shell.Section(title="Now", panels=[*_now(), *_now_wrong()]),
             shell.Section(title="Targets", panels=_targets()),
             shell.Section(title="Sources", panels=_sources()),
             shell.Section(title="Gates", panels=_gates()),
-            shell.Section(title="Plans and outcomes", panels=acting()),
+            shell.Section(
+                title="Plans and outcomes", panels=[*acting(), *durations(), *aftermath()]
+            ),
             shell.Section(title="Brakes", panels=brakes()),
         ],
     )
@@ -59,6 +61,12 @@ def _now() -> list[model.Panel]:
             query(f"{total('wanted_gpu_plans')} or 0 * {total('decision_timestamp_seconds')}"),
             "none",
         ),
+    ]
+
+
+def _now_wrong() -> list[model.Panel]:
+    """Return the figures that should be small, and the budget."""
+    return [
         figure(
             panel_text("Open breakers", "GPUs that are left alone after repeated failures."),
             query(f"sum ({on_gpu('gpu_breaker_open')})"),

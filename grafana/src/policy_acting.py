@@ -11,13 +11,7 @@ _CARD = "{{instance}} GPU {{gpu}}"
 
 
 def acting() -> list[model.Panel]:
-    """Return plans, their failures, and how long things take."""
-    in_range = "sum by (verdict) (increase({}[$__range]))"
-    verdicts = in_range.format(on_node("idle_verdicts_total"))
-    regrets = in_range.format(on_node("idle_regrets_total")).replace(
-        "(verdict)", "(verdict, window_seconds)"
-    )
-    lost = f"sum ({on_gpu('gpu_usable_instances_lost')})"
+    """Return plans, their failures and their steps."""
     return [
         series(
             panel_text(
@@ -51,6 +45,12 @@ def acting() -> list[model.Panel]:
             "short",
             colors={"^failed": BAD},
         ),
+    ]
+
+
+def durations() -> list[model.Panel]:
+    """Return how long things take."""
+    return [
         series(
             panel_text(
                 "Duration of GPU plans", "How long changing one GPU takes, median and 90 %."
@@ -74,6 +74,18 @@ def acting() -> list[model.Panel]:
             ],
             "s",
         ),
+    ]
+
+
+def aftermath() -> list[model.Panel]:
+    """Return what came of it later."""
+    in_range = "sum by (verdict) (increase({}[$__range]))"
+    verdicts = in_range.format(on_node("idle_verdicts_total"))
+    regrets = in_range.format(on_node("idle_regrets_total")).replace(
+        "(verdict)", "(verdict, window_seconds)"
+    )
+    lost = f"sum ({on_gpu('gpu_usable_instances_lost')})"
+    return [
         gauges(
             panel_text(
                 "Regret",
