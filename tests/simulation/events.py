@@ -185,9 +185,11 @@ class Events:
         now = self._clock.now()
         until = self._dice.choice((None, now + timedelta(minutes=10)))
         self._store.write_pause(PauseRecord(who="ada", why="upgrade", since=now, until=until))
+        self._ledger.paused_until = until or now + timedelta(days=365)
 
     def resume(self) -> None:
         self._store.write_pause(None)
+        self._ledger.paused_until = None
 
     def client(self) -> None:
         """Let a client without process keep an instance or its GPU's handle."""

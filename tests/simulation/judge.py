@@ -256,7 +256,7 @@ class Judge:
     def _first_call(self, plan: Promise, gpu: GpuState) -> None:
         """Judge what must hold when a plan changes its first thing."""
         policy, now = self._scenario.policy, self._clock.monotonic()
-        if self._store.pause() is not None:
+        if self._ledger.is_paused():
             self.wrong(f"{plan.running.plan_id} begins while paused")
         if self.node_closed is not None:
             self.wrong(f"{plan.running.plan_id} begins though {self.node_closed}")
@@ -316,7 +316,7 @@ class Judge:
         for debt in tuple(self.debts):
             gpu = gpu_at(self._node, debt.uuid)
             if debt.uuid in opened:
-                able = self._store.pause() is None and not gpu.lost and not self._node.state.faults
+                able = not self._ledger.is_paused() and not gpu.lost and not self._node.state.faults
                 if must_settle and able:
                     self.wrong(f"{debt.running.plan_id} on {debt.uuid} is not settled")
                 continue

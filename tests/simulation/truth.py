@@ -100,6 +100,11 @@ class Ledger:
         self._before: tuple[dict[Key, float], dict[Key, float], float | None] = ({}, {}, None)
         self.leaks: dict[Key, int] = {}
         self.held: list[Held] = []
+        self.paused_until: datetime | None = None
+
+    def is_paused(self) -> bool:
+        """Say whether a person's pause lasts."""
+        return self.paused_until is not None and self._clock.now() < self.paused_until
 
     def forget(self) -> None:
         """Start anew: a process that just started knows of no instance how long it is idle."""
