@@ -117,7 +117,8 @@ def _permitted(picture: _Picture, cache: OptionCache) -> Proposal | None:
     )
     if is_unhindered:
         return wanted
-    found = propose(picture.found, picture.targets, limits, cache)
+    spoken_for = frozenset(uuid for uuid, layout in wanted.solution.layouts if len(layout))
+    found = propose(picture.found, picture.targets, limits, cache, spoken_for)
     return found if found.gpu_plans else None
 
 

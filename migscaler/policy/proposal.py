@@ -39,9 +39,15 @@ class Proposal:
 
 
 def propose(
-    found: Survey, targets: tuple[RuleTarget, ...], limits: Limits, cache: OptionCache
+    found: Survey,
+    targets: tuple[RuleTarget, ...],
+    limits: Limits,
+    cache: OptionCache,
+    spoken_for: frozenset[GpuUuid] = frozenset(),
 ) -> Proposal:
     """Return the best plan within limits, baselines of empty GPUs included.
+
+    A GPU that is `spoken_for` gets no baseline: something is wanted for it that a gate keeps back.
 
     Raises:
         PlanningFailed: the solver could not finish; hold.
@@ -50,7 +56,8 @@ def propose(
     solution = solve(problem, cache)
     plans = order_gpu_plans(problem, solution)
     left = None if limits.budget is None else limits.budget - len(plans)
-    plans += _baselines(found, {plan.gpu_uuid for plan in plans}, limits, left)
+    planned = spoken_for.union(plan.gpu_uuid for plan in plans)
+    plans += _baselines(found, planned, limits, left)
     layouts = dict(solution.layouts)
     layouts.update((plan.gpu_uuid, plan.after) for plan in plans)
     return Proposal(gpu_plans=plans, layouts=layouts, solution=solution)
@@ -107,7 +114,7 @@ def _freed(asked: PlanGpu, gpu: ManagedGpu) -> PlanGpu:
 
 
 def _baselines(
-    found: Survey, planned: set[GpuUuid], limits: Limits, left: int | None
+    found: Survey, planned: frozenset[GpuUuid], limits: Limits, left: int | None
 ) -> tuple[GpuPlan, ...]:
     """Return plans that give empty GPUs their baseline, as far as limits allow."""
     plans: list[GpuPlan] = []

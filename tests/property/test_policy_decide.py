@@ -237,8 +237,10 @@ def test_decision_after_its_plan_wants_nothing_more(inp: DecisionInput) -> None:
     if isinstance(decision.outcome, Hold):
         return
     again = decide(replace(inp, snapshot=after(inp.snapshot, decision.outcome)), CACHE)
-    assert again.wanted is None, again.sentence
-    assert isinstance(again.outcome, Hold)
+    assert isinstance(again.outcome, Hold), again.sentence
+    # A silent source's rule may want more behind its gate; without any closed gate nothing is left.
+    if not decision.gates:
+        assert again.wanted is None, again.sentence
 
 
 @given(inp=inputs(gates=False))

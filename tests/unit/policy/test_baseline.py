@@ -16,6 +16,7 @@ from tests.builders import (
     policy,
     rule,
     snapshot,
+    source_status,
     uuid,
 )
 
@@ -97,3 +98,14 @@ def test_impossible_baseline_is_said() -> None:
         [gate] = decision.gates
         assert gate.reason is GateReason.INFEASIBLE
         assert "is no legal layout" in gate.explanation
+
+
+def test_gpu_that_is_wanted_behind_a_gate_gets_no_baseline() -> None:
+    """A baseline in the place of a size whose source is silent would only stand in its way."""
+    inp = empty()
+    silent = source_status("queue", {"1g": 0}, absent_is_zero=False)
+    spoken = replace(inp.policy, rules=(rule("r", "7g", "queue", minimum=1),))
+    decision = decide(replace(inp, policy=spoken, demand=(silent,)))
+
+    assert isinstance(decision.outcome, Hold)
+    assert decision.outcome.reason is GateReason.SOURCE_UNKNOWN
