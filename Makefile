@@ -79,6 +79,6 @@ lock:
 	@.ci/lock.sh
 
 clean:
-	rm -rf .venv .venv-bench .venv-lock .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	rm -rf .venv .venv-audit .venv-bench .venv-lock .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 		.import_linter_cache .demo .bench build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,3 +21,4 @@ compile requirements.lock pyproject.toml "$@"
 # The constraint keeps the tested versions those that are shipped.
 compile requirements-dev.lock --extra dev --constraint requirements.lock pyproject.toml "$@"
 compile requirements-bench.lock --extra bench --constraint requirements.lock pyproject.toml "$@"
+compile requirements-audit.lock --extra audit --constraint requirements.lock pyproject.toml "$@"

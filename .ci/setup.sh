@@ -2,6 +2,7 @@
 # Prepare this checkout. Run again it does nothing, and then needs neither network nor root.
 #   setup.sh python   .venv with the locked dependencies and the project itself
 #   setup.sh all      also the Debian packages that tests and pictures use
+#   setup.sh audit    also .venv-audit, with what checks and lists the dependencies
 #   setup.sh bench    also .venv-bench, with the exporter that `make bench` compares against
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,6 +18,7 @@ declare -A NEEDED=(
     [chromium]=/usr/bin/chromium
     [fonts-dejavu-core]=/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     [systemd]=/usr/bin/systemd-analyze
+    [faketime]=/usr/bin/faketime
 )
 
 install_debian() {
@@ -97,10 +99,11 @@ ensure_project() {
 }
 
 case $what in
-    python | all | bench) ;;
-    *) fail "usage: setup.sh [python|all|bench]" ;;
+    python | all | bench | audit) ;;
+    *) fail "usage: setup.sh [python|all|bench|audit]" ;;
 esac
 ensure_locked .venv requirements-dev.lock
 ensure_project
-if [ "$what" != python ]; then ensure_debian; fi
+case $what in all | bench) ensure_debian ;; esac
 if [ "$what" = bench ]; then ensure_locked .venv-bench requirements-bench.lock; fi
+if [ "$what" = audit ]; then ensure_locked .venv-audit requirements-audit.lock; fi
