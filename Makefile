@@ -3,6 +3,7 @@
 # make check   formatting, lint, types, floors, generated files
 # make bench   the measurements of docs/benchmarks.md
 # make soak    long random runs
+# make mutants  break each promise on purpose; every one must be noticed by a test
 # make chaos   1,000 times kill -9 in the middle of plans and starts
 # make pictures  the screenshots of the README, from a real Chromium
 # make generate  write the generated files anew (metrics reference, schema, golden files)
@@ -18,7 +19,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format generate bench soak chaos pictures lock clean
+.PHONY: help setup demo test check format generate bench soak chaos mutants pictures lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -70,6 +71,10 @@ soak:
 chaos:
 	@.ci/setup.sh all
 	@$(PYTEST) -m chaos -s tests/e2e/test_chaos.py
+
+mutants:
+	@.ci/setup.sh all
+	@$(BIN)/python -m tests.mutants.run
 
 pictures:
 	@.ci/setup.sh all

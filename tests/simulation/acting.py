@@ -216,6 +216,8 @@ class Desk:
             shape.board, shape.driver, variant=shape.variant, clock=self.clock.monotonic
         )
         self.path = path
+        # A fence is the scheduler's: it outlives the process that set it.
+        self.fenced: set[GpuUuid] = set()
         self.uuid = GpuUuid(self.node.state.gpus[0].uuid)
         self.start()
         self.model: GpuModel = self._model()
@@ -234,6 +236,7 @@ class Desk:
         self.reader = NvmlReader(self.clock, QuietHost())
         self.writer = DyingWriter(NvmlWriter(self.reader), self.death)
         self.scheduler = DeskScheduler(self.death)
+        self.scheduler.fenced = self.fenced
         self.store = DyingStore(open_database(self.path, self.clock), self.clock)
         # The process dies here, never the power: syncing would only make the matrix slow.
         self.store._db.rows("PRAGMA synchronous = OFF")

@@ -145,6 +145,19 @@ def test_process_that_came_while_fencing_drops_the_plan() -> None:
         assert made.calls() == []
 
 
+def test_process_without_memory_that_came_while_fencing_drops_the_plan() -> None:
+    with desk(SHAPE) as made:
+
+        def come() -> None:
+            made.node.start_job(0, made.gi_of("3g@0"), memory_mib=0)
+
+        made.scheduler.on_fence = come
+        outcome = made.execute()
+        assert outcome.reason is OutcomeReason.NO_LONGER_IDLE
+        assert "uses it" in outcome.explanation
+        assert made.calls() == []
+
+
 def test_memory_that_grew_without_a_process_drops_the_plan() -> None:
     with desk(SHAPE) as made:
         state = made.state()

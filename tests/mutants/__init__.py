@@ -1,0 +1,1 @@
+"""Promises broken on purpose, to see that a test fails: `make mutants`."""
