@@ -1,8 +1,10 @@
-"""NVML in a child process: what hangs or crashes there costs one GPU a while, not the exporter."""
+"""NVML in a process of its own: what hangs or crashes there costs a GPU a while, nothing else."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from migscaler.errors import DeadlineExceeded, DriverGone, ForeignAnswer, HardwareError
@@ -10,15 +12,19 @@ from migscaler.hardware.call_counter import CallCounter
 from migscaler.hardware.exclusions import Exclusions
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.roll_call import GpuAnswer, NodeFacts, RollCall
+from migscaler.hardware.worker_link import Worker
 from migscaler.hardware.worker_messages import Request, Setup
 from migscaler.hardware.worker_process import WorkerProcess
+from migscaler.hardware.worker_remote import RemoteWorker
 from migscaler.model.gpu import GpuReading, ModeChange, NodeReading
+from migscaler.model.host import HostTable
 from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.model.ports import Clock, HostProcesses
 from migscaler.model.profile import InstanceSpec
 from migscaler.model.stats import CallStats
 
 _NODE = "node"
+_HOST = "host"
 _STOP_SECONDS = 3.0
 
 T = TypeVar("T")
@@ -42,11 +48,10 @@ class WorkerLimits:
 
 
 class NvmlWorker:
-    """Reads and changes GPUs through a child process, one request at a time.
+    """Reads and changes GPUs through another process, one request at a time.
 
-    Safe for several threads; they take turns. A request past its deadline abandons the child,
-    leaves the GPU it was about alone for a while, and the next request starts another child.
-    `clock`, `prepare` and `make_host` are pickled into the child.
+    Safe for several threads; they take turns. A request past its deadline abandons that process,
+    leaves the GPU it was about alone for a while, and the next request starts another one.
     """
 
     def __init__(
@@ -55,13 +60,23 @@ class NvmlWorker:
         prepare: Callable[[], None] | None = None,
         make_host: Callable[[], HostProcesses] = ProcHost,
         limits: WorkerLimits | None = None,
+        address: Path | None = None,
     ) -> None:
+        """Nothing is started yet.
+
+        Without `address` the process is our child; `clock`, `prepare` and `make_host` are pickled
+        into it. With it, it is one of `migscaler nvml-worker` listening there, under an account of
+        its own, and the other three are its own affair.
+        """
         self._clock = clock
         self._limits = limits or WorkerLimits()
-        self._setup = Setup(clock=clock, make_host=make_host, prepare=prepare)
+        setup = Setup(clock=clock, make_host=make_host, prepare=prepare)
+        self._start: Callable[[float], Worker] = (
+            partial(WorkerProcess, setup) if address is None else partial(RemoteWorker, address)
+        )
         self._lock = threading.RLock()
-        self._process: WorkerProcess | None = None
-        self._abandoned: list[WorkerProcess] = []
+        self._process: Worker | None = None
+        self._abandoned: list[Worker] = []
         self._released = False
         self._restarts = 0
         self._counter = CallCounter()
@@ -106,6 +121,17 @@ class NvmlWorker:
         """Return the counts of all workers so far; what a hung one did last is not among them."""
         with self._lock:
             return self._counter.stats(worker_restarts=self._restarts)
+
+    def read_host(self, with_traces: bool) -> HostTable:
+        """Have the host's processes looked at, with what ties them to MIG devices or without.
+
+        Only a worker of another account does; whoever has a child may look as well itself.
+
+        Raises:
+            HardwareError: they can't be listed.
+        """
+        seconds = self._limits.read_seconds
+        return self._ask(_HOST, "read_host", with_traces, kind=HostTable, seconds=seconds)
 
     # Writing
 
@@ -152,14 +178,25 @@ class NvmlWorker:
         """
         return self._change(uuid, "set_mig_mode", enabled, kind=ModeChange)
 
+    def make_device_nodes(self) -> str | None:
+        """Have the device nodes of new instances made; return what went wrong, None if nothing.
+
+        Only a worker of another account does, as `read_host`.
+        """
+        seconds = self._limits.write_seconds
+        try:
+            return self._ask(_HOST, "make_device_nodes", kind=str, seconds=seconds) or None
+        except HardwareError as error:
+            return str(error)
+
     def _change(self, uuid: GpuUuid, name: str, *arguments: object, kind: type[T]) -> T:
         seconds = self._limits.write_seconds
         return self._ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
 
-    # The child
+    # The process
 
     def release_driver(self) -> None:
-        """End the child, so that the driver can be unloaded; refuse requests until `resume`."""
+        """End the process, so that the driver can be unloaded; refuse requests until `resume`."""
         with self._lock:
             self._released = True
             self._stop()
@@ -170,7 +207,7 @@ class NvmlWorker:
             self._released = False
 
     def close(self) -> None:
-        """End the child and refuse further requests."""
+        """End the process and refuse further requests."""
         with self._lock:
             self.release_driver()
             for process in self._abandoned:
@@ -178,12 +215,12 @@ class NvmlWorker:
 
     @property
     def child_pid(self) -> int | None:
-        """Return the present child's process id, None while there is none."""
+        """Return the present worker's process id, None while there is none."""
         with self._lock:
             return self._process.pid if self._process else None
 
     def _ask(self, key: str, name: str, *arguments: object, kind: type[T], seconds: float) -> T:
-        """Have the child do something about `key`; `kind` is what the answer must be."""
+        """Have something done about `key`; `kind` is what the answer must be."""
         with self._lock:
             if self._released:
                 raise HardwareError("the driver is released; `migscaler resume` takes it up again")
@@ -211,15 +248,21 @@ class NvmlWorker:
                 raise ForeignAnswer(f"{name} answered {type(reply.value).__name__}")
             return reply.value
 
-    def _started(self) -> WorkerProcess:
-        """Return the child, started if there is none."""
+    def _started(self) -> Worker:
+        """Return the worker, started if there is none.
+
+        One that ended between two requests (its service was restarted, the kernel was short of
+        memory) is replaced: that is no GPU's fault.
+        """
         self._abandoned = [old for old in self._abandoned if not old.is_gone(0.0)]
+        if self._process is not None and self._process.has_ended():
+            self._abandon()
         if self._process is None:
-            self._process = WorkerProcess(self._setup, self._limits.start_seconds)
+            self._process = self._start(self._limits.start_seconds)
         return self._process
 
     def _abandon(self) -> None:
-        """Give up on the child without waiting for it."""
+        """Give up on the worker without waiting for it."""
         process, self._process = self._process, None
         self._restarts += 1
         if process is not None:

@@ -1,4 +1,4 @@
-"""What passes between the NVML worker and its parent; all of it can be pickled."""
+"""What passes between the NVML worker and whoever asks it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One operation of the reader or writer by name."""
+    """One command of `worker_commands.COMMANDS` with its arguments, checked by then."""
 
     name: str
     arguments: tuple[object, ...] = ()

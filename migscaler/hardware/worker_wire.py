@@ -1,4 +1,7 @@
-"""How messages cross between the NVML worker and its parent: pickled, cheaper than usual.
+"""How answers cross from the NVML worker: pickled, cheaper than usual.
+
+Only what comes from the worker, or from a parent to its own child, is pickled; requests are not
+(`worker_commands`).
 
 A frozen dataclass with slots is pickled field by field in Python (`dataclasses._dataclass_setstate`
 looks its fields up again for every value): 3 ms for a reading of 56 instances, on either side.

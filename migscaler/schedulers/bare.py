@@ -7,22 +7,26 @@ give instances to jobs that have not started yet.
 import os
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from migscaler.errors import StoreError
+from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import HoldRecord
 from migscaler.model.demand import Counts, Fetched, RawRow, Reading, Want
-from migscaler.model.gpu import Allocations, Claim, NodeReading
+from migscaler.model.gpu import Allocations, Claim, ForeignOwners, NodeReading
+from migscaler.model.host import HostTable, Process
 from migscaler.model.ids import GpuUuid, MigUuid
 from migscaler.model.layout import Layout
 from migscaler.model.ports import Clock, HostProcesses
+from migscaler.model.process import Container
 from migscaler.model.profile import InstanceSpec
-from migscaler.schedulers.evidence import EvidenceScan, Holder
-from migscaler.schedulers.owners import HostRoots, foreign_owner, job_runtime
+from migscaler.schedulers.evidence import EvidenceScan, Holder, has_instances
+from migscaler.schedulers.owners import HostRoots, OwnerSearch, job_runtime
 from migscaler.schedulers.ports import LeaseBook
-from migscaler.schedulers.proc import Process, family, processes, without_kernel_threads
+from migscaler.schedulers.proc import family
+from migscaler.schedulers.traces import read_host
 
 LEASE = "lease"
 """The kind of a hold that is an allocation."""
@@ -34,11 +38,16 @@ MIG_MINORS = Path("driver/nvidia-caps/mig-minors")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareHost:
-    """What of the host is looked at; `own_pid` and its descendants are no holders."""
+    """What of the host is looked at; `own_pid` and its descendants are no holders.
+
+    `read` looks at the processes, with their traces or without, where this process is not allowed
+    to; None: it looks itself. It raises HardwareError or OSError if it can't.
+    """
 
     host: HostProcesses
     roots: HostRoots = field(default_factory=HostRoots)
     own_pid: int = field(default_factory=os.getpid)
+    read: Callable[[bool], HostTable] | None = None
 
 
 class BareScheduler:
@@ -55,7 +64,8 @@ class BareScheduler:
         self._clock = clock
         self._host = host
         self._wait_max_age = wait_max_age
-        self._scan = EvidenceScan(proc=host.roots.proc, mig_minors=host.roots.proc / MIG_MINORS)
+        self._scan = EvidenceScan(host.roots.proc / MIG_MINORS)
+        self._owners = OwnerSearch(host.roots)
         self._lock = threading.Lock()
         self._fenced: frozenset[GpuUuid] = frozenset()
         self._table: tuple[Process, ...] | None = None
@@ -76,18 +86,23 @@ class BareScheduler:
             return Allocations(known=False, why_unknown=why, claims=tuple(claims.values()))
         holders, problem = self._look(reading)
         for holder in holders:
-            claims.setdefault(holder.mig_uuid, _holder_claim(holder))
+            container = self._host.host.process(holder.pid).container
+            claims.setdefault(holder.mig_uuid, _holder_claim(holder, container))
         ordered = tuple(claims.values())
         if problem is not None:
             return Allocations(known=False, why_unknown=problem, claims=ordered)
         return Allocations(known=True, claims=ordered)
 
-    def foreign_owner(self) -> str | None:
-        """Return who else reshapes the GPUs, as `owners.foreign_owner`, without looking twice.
+    def foreign_owners(self) -> ForeignOwners:
+        """Return who else reshapes the GPUs, as `OwnerSearch.look`, without looking twice.
 
         Reading the process table costs 20 us a process; the last answer about allocations did.
         """
-        return foreign_owner(self._host.roots, self._table)
+        found = self._owners.look(self._table)
+        if found.unknown is None and not self._host.host.visible():
+            why = "not all processes of the host are visible; run in the host's PID namespace"
+            return replace(found, unknown=why)
+        return found
 
     def waiting(self) -> Fetched:
         """Return the waits for leases by size; a size nobody waits for is wanted 0 times."""
@@ -134,20 +149,29 @@ class BareScheduler:
 
     def _look(self, reading: NodeReading) -> tuple[tuple[Holder, ...], str | None]:
         """Return holders found among the processes, and what keeps the picture from being whole."""
-        roots = self._host.roots
+        roots, own_pid = self._host.roots, self._host.own_pid
         try:
-            table = processes(roots.proc)
+            table = self._read(has_instances(reading))
         except OSError as error:
             return (), f"processes can't be listed: {error.strerror}"
-        self._table = table
-        ours = family(table, self._host.own_pid)
-        others = tuple(p for p in without_kernel_threads(table) if p.pid not in ours)
-        evidence = self._scan.look(reading, others)
+        except HardwareError as error:
+            return (), f"processes can't be listed: {error}"
+        self._table = table.processes
+        ours = family(table.processes, own_pid)
+        others = tuple(process for process in table.processes if process.pid not in ours)
+        traces = tuple(trace for trace in table.traces if trace.pid not in ours)
+        evidence = self._scan.look(reading, HostTable(processes=others, traces=traces))
         runtime = job_runtime(others, roots.run)
         if runtime is not None:
             remedy = "stop it, or stay in recommend: there is no adapter for it yet"
             return evidence.holders, f"{runtime} and may hand out instances unseen; {remedy}"
         return evidence.holders, evidence.problem
+
+    def _read(self, with_traces: bool) -> HostTable:
+        """Look at the host's processes, here or by whoever may."""
+        if self._host.read is not None:
+            return self._host.read(with_traces)
+        return read_host(self._host.roots.proc, self._host.own_pid, with_traces=with_traces)
 
 
 def _lease_claims(leases: list[HoldRecord], reading: NodeReading) -> dict[MigUuid, Claim]:
@@ -170,10 +194,11 @@ def _lease_claims(leases: list[HoldRecord], reading: NodeReading) -> dict[MigUui
     return claims
 
 
-def _holder_claim(holder: Holder) -> Claim:
+def _holder_claim(holder: Holder, container: Container | None) -> Claim:
+    place = "" if container is None else f", {container}"
     return Claim(
         gpu_uuid=holder.gpu_uuid,
         mig_uuid=holder.mig_uuid,
         owner="process",
-        detail=f"process {holder.pid} ({holder.name}, {holder.trace})",
+        detail=f"process {holder.pid} ({holder.name}{place}, {holder.trace})",
     )

@@ -1,30 +1,21 @@
 """Holders of instances that NVML does not list: no CUDA context yet, but the device is theirs.
 
-Two traces: an open device node of the instance (`/dev/nvidia-caps/nvidia-capN`; the number is
-mapped by `/proc/driver/nvidia-caps/mig-minors`) and its UUID in a process's environment. An
-environment is what the process was started with; a shell that was given an instance keeps it pinned
-until it ends.
+What their traces mean (`traces.py` finds them): a capability node is mapped to its instance by
+`/proc/driver/nvidia-caps/mig-minors`, a MIG UUID names its instance.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from migscaler.model.gpu import GpuReading, NodeReading
+from migscaler.model.host import HostTable, Process
 from migscaler.model.ids import GpuUuid, MigUuid
-from migscaler.schedulers.proc import Process, environment, open_files
 
-_CAP_NODE = re.compile(r"^/dev/nvidia-caps/nvidia-cap(\d+)(?: \(deleted\))?$")
 # Lines of mig-minors: `gpu0/gi1/access 30`, `gpu0/gi1/ci0/access 31`, `config 1`, `monitor 2` (MIG
 # User Guide, Device Nodes and Capabilities). The number after gpu is the device minor.
 _MINOR_LINE = re.compile(r"^gpu(\d+)/gi(\d+)/(?:ci\d+/)?access (\d+)$", re.MULTILINE)
 _OTHER_MINOR_LINE = re.compile(r"^(?:config|monitor) (\d+)$", re.MULTILINE)
-# Both forms of a MIG UUID: MIG-<uuid>, and before R470 MIG-GPU-<uuid>/<gi>/<ci>.
-_MIG_UUID = re.compile(
-    rb"MIG-(?:GPU-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}/\d+/\d+"
-    rb"|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,44 +38,39 @@ class Evidence:
 
 
 class EvidenceScan:
-    """Looks through the process table; keeps the map of device nodes, which is fixed per boot."""
+    """Reads traces as holders; keeps the map of device nodes, which is fixed per boot."""
 
-    def __init__(self, *, proc: Path, mig_minors: Path) -> None:
-        """Take where processes and the map of device nodes are found."""
-        self._proc = proc
+    def __init__(self, mig_minors: Path) -> None:
+        """Take where the map of device nodes is found."""
         self._mig_minors = mig_minors
         self._minors: dict[int, tuple[int, int] | None] | None = None
 
-    def look(self, reading: NodeReading, table: Iterable[Process]) -> Evidence:
-        """Return who holds which instance of the reading.
-
-        Cost: two files and all open files of each process. Nothing is read on a node without
-        instances.
-        """
+    def look(self, reading: NodeReading, table: HostTable) -> Evidence:
+        """Return who holds which instance of the reading."""
         by_uuid, by_place = _instances(reading)
         if not by_uuid:
             return Evidence()
+        known = {process.pid: process for process in table.processes}
         holders: dict[tuple[int, MigUuid], Holder] = {}
         unreadable: list[Process] = []
         unmapped: list[str] = []
-        for process in table:
-            files = open_files(self._proc, process.pid)
-            words = environment(self._proc, process.pid)
-            if files is None or words is None:
+        for trace in table.traces:
+            process = known.get(trace.pid) or Process(pid=trace.pid, name="?", parent=0)
+            if not trace.readable:
                 unreadable.append(process)
-            for mig_uuid in _uuids_in(words or b""):
+            for mig_uuid in trace.mig_uuids:
                 gpu = by_uuid.get(mig_uuid)
                 if gpu is not None:
                     holder = _holder(process, gpu, mig_uuid, "in its environment")
                     holders.setdefault((process.pid, mig_uuid), holder)
-            for number in _cap_numbers(files or ()):
+            for number in trace.caps:
                 place = self._place(number)
                 if place is None and not self._is_known(number):
                     unmapped.append(f"nvidia-cap{number} (process {process.pid})")
                 found = by_place.get(place) if place is not None else None
                 if found is not None:
-                    trace = f"nvidia-cap{number} open"
-                    holders[process.pid, found[1]] = _holder(process, *found, trace)
+                    said = f"nvidia-cap{number} open"
+                    holders[process.pid, found[1]] = _holder(process, *found, said)
         ordered = tuple(holders[key] for key in sorted(holders))
         return Evidence(holders=ordered, problem=_problem(unreadable, unmapped, self._mig_minors))
 
@@ -117,6 +103,11 @@ def read_mig_minors(text: str) -> dict[int, tuple[int, int] | None]:
     return found
 
 
+def has_instances(reading: NodeReading) -> bool:
+    """Say whether there is an instance that a process could hold."""
+    return bool(_instances(reading)[0])
+
+
 def _instances(
     reading: NodeReading,
 ) -> tuple[dict[MigUuid, GpuReading], dict[tuple[int, int], tuple[GpuReading, MigUuid]]]:
@@ -131,17 +122,6 @@ def _instances(
                     by_uuid[compute.mig_uuid] = gpu
                     by_place.setdefault((minor, int(read.instance.gi_id)), (gpu, compute.mig_uuid))
     return by_uuid, by_place
-
-
-def _uuids_in(words: bytes) -> frozenset[MigUuid]:
-    if b"MIG-" not in words:
-        return frozenset()
-    return frozenset(MigUuid(match.decode("ascii")) for match in _MIG_UUID.findall(words))
-
-
-def _cap_numbers(files: Iterable[str]) -> frozenset[int]:
-    matches = (_CAP_NODE.match(target) for target in files if target.startswith("/dev/nvidia-caps"))
-    return frozenset(int(match[1]) for match in matches if match)
 
 
 def _holder(process: Process, gpu: GpuReading, mig_uuid: MigUuid, trace: str) -> Holder:

@@ -6,21 +6,13 @@ Processes end while they are read; that is not a failure. What may not be read i
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from migscaler.model.host import Process as Process  # processes are read here
 
 # What files of a process that has ended answer. Anything else (no descriptor left, no memory) does
 # not say that there is nothing to see.
 _ENDED = (FileNotFoundError, ProcessLookupError, NotADirectoryError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """A process: its id, its kernel name (at most 15 characters) and its parent's id."""
-
-    pid: int
-    name: str
-    parent: int
 
 
 def processes(root: Path) -> tuple[Process, ...]:

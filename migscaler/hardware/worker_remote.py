@@ -1,0 +1,89 @@
+"""One connection to the NVML worker that another account runs, from start to end."""
+
+import os
+import socket
+import struct
+from pathlib import Path
+
+from migscaler.errors import DeadlineExceeded, HardwareError
+from migscaler.hardware.worker_link import Link
+from migscaler.hardware.worker_messages import Reply, Request
+
+# struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of a connected socket, those of who listens.
+_CREDENTIALS = struct.Struct("3i")
+_CONNECT_SECONDS = 5.0
+
+
+class RemoteWorker:
+    """A worker process of its own behind a Unix socket (see `worker_link.Worker`).
+
+    Whoever listens makes one process for this connection and ends it with the connection.
+    """
+
+    def __init__(self, path: Path, start_seconds: float) -> None:
+        """Connect and wait until it is ready.
+
+        Raises:
+            HardwareError: nobody listens there, or not somebody to be trusted, or we are refused.
+        """
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(_CONNECT_SECONDS)
+            link.connect(str(path))
+            _check_listener(link, path)
+            link.settimeout(None)
+        except OSError as error:
+            link.close()
+            raise HardwareError(
+                f"no NVML worker answers at {path} ({error.strerror or error}); is "
+                "`migscaler nvml-worker` running, and may this account reach its socket?"
+            ) from error
+        except HardwareError:
+            link.close()
+            raise
+        self._link = Link(link)
+        try:
+            self._pid = self._link.greeting(start_seconds)
+        except (DeadlineExceeded, ConnectionError) as error:
+            self._link.close()
+            raise HardwareError(
+                f"the NVML worker at {path} did not take us ({error}); its log says why"
+            ) from error
+
+    @property
+    def pid(self) -> int:
+        """Return the process id, as the worker sees it."""
+        return self._pid
+
+    def ask(self, request: Request, seconds: float) -> Reply:
+        """Return the answer to a request, as `Worker.ask`."""
+        return self._link.ask(request, seconds)
+
+    def has_ended(self) -> bool:
+        """Say whether it ended by itself since the last answer."""
+        return self._link.has_ended()
+
+    def abandon(self) -> None:
+        """Hang up; whoever listens there kills the process."""
+        self._link.close()
+
+    def stop(self, seconds: float) -> None:
+        """Let it close NVML and end, and wait for that; hang up when it takes longer."""
+        self._link.finish(seconds)
+        self._link.close()
+
+    def is_gone(self, _seconds: float) -> bool:
+        """Say that nothing of it is left here."""
+        return True
+
+
+def _check_listener(link: socket.socket, path: Path) -> None:
+    """Refuse answers of anybody but root and ourselves: they are believed, and unpickled.
+
+    Raises:
+        HardwareError: somebody else listens.
+    """
+    found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, _gid = _CREDENTIALS.unpack(found)
+    if uid not in (0, os.geteuid()):
+        raise HardwareError(f"uid {uid} listens at {path}, which is neither root nor this account")
