@@ -1,14 +1,15 @@
 """What a GPU allows, as NVML tells it: profiles, where they may lie, and what limits them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from migscaler.errors import ForeignAnswer, NotSupported, NvmlError
 from migscaler.hardware.nvml_answers import (
     ARGUMENT_VERSION_MISMATCH,
     FUNCTION_NOT_FOUND,
     INVALID_ARGUMENT,
-    ComputeProfileInfo,
     Device,
     GiHandle,
     ProfileInfo,
@@ -17,6 +18,8 @@ from migscaler.hardware.nvml_mig_calls import MigCalls
 from migscaler.model.catalog import exclusive_pairs, limiting_engines
 from migscaler.model.layout import GpuModel
 from migscaler.model.profile import Engines, Profile
+
+Info = TypeVar("Info")
 
 # Enumeration ends at INVALID_ARGUMENT (18 GPU and 9 compute profiles in nvml.h, API 13); this only
 # bounds it.
@@ -59,7 +62,7 @@ def read_model(
         ForeignAnswer: placements contradict each other.
         NvmlError: any other answer.
     """
-    infos = _enumerate_profiles(calls, device)
+    infos = _enumerated(lambda enum_value: calls.gpu_profile(device, enum_value))
     profiles = tuple(
         _profile(info, calls.placements(device, info.profile_id), name, memory_mib)
         for info in infos
@@ -76,12 +79,12 @@ def read_model(
     )
 
 
-def _enumerate_profiles(calls: MigCalls, device: Device) -> tuple[ProfileInfo, ...]:
+def _enumerated(ask: Callable[[int], Info]) -> tuple[Info, ...]:
     """Ask for every enum value until the driver knows no more."""
     found = []
     for enum_value in range(_ENUM_BOUND):
         try:
-            found.append(calls.gpu_profile(device, enum_value))
+            found.append(ask(enum_value))
         except NotSupported as error:
             if error.code in (FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH):
                 raise
@@ -159,17 +162,7 @@ def read_compute_profiles(calls: MigCalls, gi: GiHandle, sm_count: int | None) -
     Full width goes by SM count, not by name: a Hopper 1g with double memory has 26 SMs, its compute
     profile 0 gives 16 and 7 gives 26. Where drivers list 7_SLICE_NVL beside 7_SLICE, it comes last.
     """
-    found: list[ComputeProfileInfo] = []
-    for enum_value in range(_ENUM_BOUND):
-        try:
-            found.append(calls.compute_profile(gi, enum_value))
-        except NotSupported as error:
-            if error.code in (FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH):
-                raise
-        except NvmlError as error:
-            if error.code != INVALID_ARGUMENT:
-                raise
-            break
+    found = _enumerated(lambda enum_value: calls.compute_profile(gi, enum_value))
     full = [p for p in found if p.sm_count == sm_count]
     full.sort(key=lambda p: (p.enum_value == _NVL_ENUM, p.enum_value))
     full_ids = tuple(p.profile_id for p in full)

@@ -6,6 +6,7 @@ refused here.
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 from migscaler.sim.codes import Answered, Code
@@ -130,3 +131,30 @@ def give_list(count: Argument, array: Argument, size: int) -> Filled | None:
     if room < size:
         raise Answered(Code.INSUFFICIENT_SIZE)
     return target(array)
+
+
+def give_placements(count: Argument, array: Argument, starts: Sequence[int], size: int) -> None:
+    """Write placements of one size, in slices, or only their count.
+
+    Raises:
+        Answered: the array is too short (INSUFFICIENT_SIZE).
+    """
+    filled = give_list(count, array, len(starts))
+    if filled is not None:
+        for slot, start in enumerate(starts):
+            filled[slot].start = start
+            filled[slot].size = size
+
+
+def give_handles(count: Argument, array: Argument, handles: Sequence[int]) -> None:
+    """Write handles into an array whose length the caller does not say, and their count.
+
+    Raises:
+        Answered: the array is too short (INSUFFICIENT_SIZE).
+    """
+    counter, filled = target(count), target(array)
+    if len(filled) < len(handles):
+        raise Answered(Code.INSUFFICIENT_SIZE)
+    for slot, handle in enumerate(handles):
+        give_slot(filled, slot, handle)
+    counter.value = len(handles)

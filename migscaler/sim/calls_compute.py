@@ -6,8 +6,8 @@ from migscaler.sim.arguments import (
     Filled,
     give_field,
     give_handle,
-    give_list,
-    give_slot,
+    give_handles,
+    give_placements,
     number,
     require_version,
     target,
@@ -93,11 +93,7 @@ def placements(
     rules = session.node.rules(gpu)
     row = compute_profile(rules, gi, number(profile_id))
     starts = compute_starts(rules, gi, row)
-    filled = give_list(count, array, len(starts))
-    if filled is not None:
-        for slot, start in enumerate(starts):
-            filled[slot].start = start
-            filled[slot].size = row.slices
+    give_placements(count, array, starts, row.slices)
     return Code.SUCCESS
 
 
@@ -149,13 +145,9 @@ def compute_instances(
     session.require_privilege()
     gpu, gi = session.instance(handle)
     row = compute_profile(session.node.rules(gpu), gi, number(profile_id))
-    counter, filled = target(count), target(array)
     found = [ci for ci in gi.compute.values() if ci.profile_id == row.ci_id]
-    if len(filled) < len(found):
-        return Code.INSUFFICIENT_SIZE
-    for slot, ci in enumerate(found):
-        give_slot(filled, slot, pack(Kind.COMPUTE_INSTANCE, gpu, gi.id, ci.id))
-    counter.value = len(found)
+    handles = [pack(Kind.COMPUTE_INSTANCE, gpu, gi.id, ci.id) for ci in found]
+    give_handles(count, array, handles)
     return Code.SUCCESS
 
 

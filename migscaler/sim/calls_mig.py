@@ -6,8 +6,8 @@ from migscaler.sim.arguments import (
     Filled,
     give_field,
     give_handle,
-    give_list,
-    give_slot,
+    give_handles,
+    give_placements,
     number,
     require_version,
     target,
@@ -130,11 +130,7 @@ def placements(
     rules = session.node.rules(gpu)
     _require_query(gpu, rules)
     profile = profile_of_id(rules, number(profile_id))
-    filled = give_list(count, array, len(profile.starts))
-    if filled is not None:
-        for slot, start in enumerate(profile.starts):
-            filled[slot].start = start
-            filled[slot].size = profile.memory_slices
+    give_placements(count, array, profile.starts, profile.memory_slices)
     return Code.SUCCESS
 
 
@@ -198,13 +194,8 @@ def instances(
     require_mig(gpu)
     rules = session.node.rules(gpu)
     profile = profile_of_id(rules, number(profile_id))
-    counter, filled = target(count), target(array)
     found = [gi for gi in gpu.instances.values() if gi.profile_id == profile.profile_id]
-    if len(filled) < len(found):
-        return Code.INSUFFICIENT_SIZE
-    for slot, gi in enumerate(found):
-        give_slot(filled, slot, pack(Kind.GPU_INSTANCE, gpu, gi.id))
-    counter.value = len(found)
+    give_handles(count, array, [pack(Kind.GPU_INSTANCE, gpu, gi.id) for gi in found])
     return Code.SUCCESS
 
 
