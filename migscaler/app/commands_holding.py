@@ -4,7 +4,13 @@ from datetime import datetime, timedelta
 
 from migscaler.app.arguments import Arguments
 from migscaler.app.node import Handler, Node
-from migscaler.control.leases import LeaseRequest, candidates, sizes_present, take_lease
+from migscaler.control.leases import (
+    LeaseRequest,
+    candidates,
+    same_queue,
+    sizes_present,
+    take_lease,
+)
 from migscaler.errors import CommandRefused, NotFound
 from migscaler.model.decision import HoldRecord, PauseRecord
 from migscaler.model.demand import Counts, Reading, Want
@@ -244,8 +250,10 @@ class HoldingCommands:
 
     def _grant(self, request: LeaseRequest, wait_id: int | None = None) -> dict[str, object] | None:
         """Lease an instance if one is free beyond those for which others have waited longer."""
+        snapshot = self._node.snapshot()
         ahead = sum(
-            wait.size == request.size and (wait_id is None or wait.wait_id < wait_id)
+            same_queue(snapshot, wait.size, request.size)
+            and (wait_id is None or wait.wait_id < wait_id)
             for wait in self._node.store.lease_waits(self._node.clock.now())
         )
         free = candidates(self._node.snapshot(), request.size, self._node.acting_on())

@@ -7,6 +7,7 @@ from migscaler.model.decision import HoldRecord
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot, PinReason
 from migscaler.model.ids import GpuUuid, MigUuid
 from migscaler.model.ports import HostProcesses
+from migscaler.policy.demand import means_same
 from migscaler.store.store import Store
 
 
@@ -82,6 +83,12 @@ def take_lease(
         if lease is not None:
             return lease, mig_uuid
     return None
+
+
+def same_queue(snapshot: NodeSnapshot, size: str, other: str) -> bool:
+    """Say whether who waits for these sizes waits for the same instances: `3g` and `3g.20gb` do."""
+    models = (gpu.reading.model for gpu in snapshot.gpus)
+    return means_same(size, other, tuple(model for model in models if model is not None))
 
 
 def sizes_present(snapshot: NodeSnapshot) -> tuple[str, ...]:

@@ -42,3 +42,19 @@ def test_free_instance_is_leased(tmp_path: Path) -> None:
         assert answer["granted"] is True
         (lease,) = here.store.holds(here.clock.now())
         assert lease.kind == "lease"
+
+
+def test_sizes_that_name_the_same_instances_are_one_queue(tmp_path: Path) -> None:
+    """Told apart by their text, who came last with the other name was served first."""
+    with node_at_work(tmp_path, "1g@0", config=ENFORCE) as here:
+        begun(here)
+        waits = [
+            here.ask("lease_take", size=size, ttl_seconds=60, wait=True)["wait_id"]
+            for size in ("3g", "3g.20gb")
+        ]
+        here.node.foreign_create(0, "3g@4")
+        here.watch(5)
+        late, early = (
+            here.ask("lease_poll", wait_id=number, ttl_seconds=60) for number in reversed(waits)
+        )
+        assert (late["granted"], early["granted"]) == (False, True)
