@@ -5,6 +5,7 @@
 # make soak    long random runs
 # make mutants  break each promise on purpose; every one must be noticed by a test
 # make chaos   1,000 times kill -9 in the middle of plans and starts
+# make crash-matrix  every plan shape stopped at every state a crash can leave (about an hour)
 # make pictures  the screenshots of the README, from a real Chromium
 # make generate  write the generated files anew (metrics reference, schema, golden files)
 #
@@ -19,7 +20,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format generate bench soak chaos mutants pictures lock clean
+.PHONY: help setup demo test check format generate bench soak chaos crash-matrix mutants pictures lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -75,6 +76,10 @@ chaos:
 mutants:
 	@.ci/setup.sh all
 	@$(BIN)/python -m tests.mutants.run
+
+crash-matrix:
+	@.ci/setup.sh all
+	@WORKERS=$(WORKERS) $(PYTEST) -m chaos -s tests/simulation/test_crash_matrix.py
 
 pictures:
 	@.ci/setup.sh all

@@ -1,6 +1,5 @@
 """A simulated GPU with everything that acting needs, breakable at any point."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +18,14 @@ from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Outcome, Step, StepAction
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
+from migscaler.model.process import HostProcess
 from migscaler.model.profile import InstanceSpec
 from migscaler.sim.node import SimNode, build_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from migscaler.store.database import open_database
 from migscaler.store.records import PlanRecord, StepRequest, StepState, StepTicket
 from migscaler.store.store import Store
+from tests.simulation.verdict import births_of, broken, layout_of
 from tests.unit.store.fixed_clock import FixedClock
 
 
@@ -189,8 +190,8 @@ class QuietHost:
     def exists(self, pid: int) -> bool:
         return True
 
-    def name_and_user(self, pid: int) -> tuple[str | None, str | None]:
-        return (None, None)
+    def process(self, pid: int) -> HostProcess:
+        return HostProcess()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,10 +332,7 @@ class Desk:
 
     def layout(self) -> Layout:
         """Return what the node has, from its own books."""
-        gpu = self.node.state.gpus[0]
-        return Layout(
-            tuple(self.model.spec(f"{gi.profile}@{gi.start}") for gi in gpu.instances.values())
-        )
+        return layout_of(self.node, self.model)
 
     def calls(self) -> list[str]:
         """Return our changing calls that worked, as `destroy_gi 3g.20gb@4`."""
@@ -352,8 +350,7 @@ class Desk:
 
     def births(self) -> dict[int, int]:
         """Return the birth mark of every instance that runs a job: another one means destroyed."""
-        gpu = self.node.state.gpus[0]
-        return {job.gi_id: gpu.instances[job.gi_id].born for job in gpu.jobs if job.gi_id}
+        return births_of(self.node.state.gpus[0])
 
     def _model(self) -> GpuModel:
         model = self.reader.read_gpu(self.uuid).model
@@ -364,29 +361,10 @@ class Desk:
 
     def wrongs(self, births: dict[int, int] | None = None) -> list[str]:
         """Return every promise that the node breaks now, by its own books."""
-        gpu, found = self.node.state.gpus[0], list[str]()
-        log = self.node.call_log()[self.setup_calls :]
-        found += [
-            f"destroyed in use: {call.spec}"
-            for call in log
-            if call.in_use and call.code == 0 and "Destroy" in call.function
-        ]
-        if births is not None and births.items() - self.births().items():
-            found.append("an instance in use is not the one it was")
-        violation = self.model.violation(self.layout())
-        if violation is not None:
-            found.append(f"illegal: {violation}")
-        found += [
-            f"no compute instance in {gi.profile}@{gi.start}"
-            for gi in gpu.instances.values()
-            if len(gi.compute) != 1
-        ]
-        whole = Counter(gi.profile for gi in gpu.instances.values() if len(gi.compute) == 1)
-        short = (self.before.profiles() & self.after.profiles()) - whole
-        found += [f"{count} x {profile} lost" for profile, count in short.items()]
+        change = (self.before, self.after)
+        found = broken(self.node, self.model, change, since=self.setup_calls, births=births)
         found += [f"plan {plan.seq} still open" for plan in self.store.open_plans()]
-        found += [f"still fenced: {uuid}" for uuid in self.scheduler.fenced]
-        return found
+        return found + [f"still fenced: {uuid}" for uuid in self.scheduler.fenced]
 
 
 @contextmanager
