@@ -7,11 +7,14 @@ from migscaler.app.node import Handler, Node
 from migscaler.app.nvidia_smi import command_lines
 from migscaler.app.plan_view import decision_view, outcome_view, plan_view
 from migscaler.control.aftermath import closed_breaker
+from migscaler.control.orphans import is_orphan, plan_removal
 from migscaler.control.request import plan_layout
 from migscaler.errors import CommandRefused
 from migscaler.model.decision import DecisionInput
+from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.plan import Hold, Plan
 from migscaler.model.policy import Mode
+from migscaler.model.profile import InstanceSpec
 from migscaler.policy.decide import decide
 from migscaler.web.ports import Actor
 
@@ -27,6 +30,8 @@ class ActingCommands:
         """Return the commands by name."""
         return {
             "apply": self._apply,
+            "orphans": self._orphans,
+            "remove_orphan": self._remove_orphan,
             "settle": self._settle,
             "mig_mode": self._mig_mode,
             "breaker_reset": self._breaker_reset,
@@ -49,13 +54,7 @@ class ActingCommands:
     def _apply_layout(self, gpu_name: str, layout: str, *, dry_run: bool) -> dict[str, object]:
         """Give one GPU a layout; what is in use there stays."""
         gpu = self._node.find_gpu(gpu_name)
-        entry = self._node.loop.parts.policy.entry_for(gpu.reading, self._node.clock.now())
-        if entry is None or entry.mode is Mode.OBSERVE:
-            why = (entry.reason if entry else None) or "its mode is observe"
-            raise CommandRefused(
-                f"GPU {gpu.reading.index} is left alone ({why}); name it in gpus: with mode "
-                "recommend or enforce to allow it"
-            )
+        self._must_be_ours(gpu)
         gpu_plan = plan_layout(gpu, layout)
         if gpu_plan is None:
             return {
@@ -74,6 +73,58 @@ class ActingCommands:
             "outcomes": [] if dry_run else self._carry_out(plan),
             "dry_run": dry_run,
         }
+
+    def _orphans(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """GPU instances without compute instance, and what keeps each."""
+        snapshot = self._node.snapshot()
+        found = [
+            {
+                "gpu": gpu.reading.index,
+                "gpu_uuid": gpu.uuid,
+                "instance": str(one.spec),
+                "gi_id": one.gi_id,
+                **self._removal(snapshot, gpu, one.spec),
+            }
+            for gpu in snapshot.gpus
+            for one in gpu.instances or ()
+            if is_orphan(one)
+        ]
+        return {"orphans": found}
+
+    def _removal(
+        self, snapshot: NodeSnapshot, gpu: GpuState, spec: InstanceSpec
+    ) -> dict[str, object]:
+        """Return the steps that would remove an orphan, or what keeps it."""
+        try:
+            self._must_be_ours(gpu)
+            plan = plan_removal(snapshot, gpu, spec)
+        except CommandRefused as refusal:
+            return {"steps": [], "kept": str(refusal)}
+        return {"steps": list(map(str, plan.steps)), "kept": None}
+
+    def _remove_orphan(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
+        """Remove one GPU instance without compute instance."""
+        gpu = self._node.find_gpu(arguments.gpu())
+        model = gpu.reading.model
+        if model is None:
+            raise CommandRefused(f"the profiles of GPU {gpu.reading.index} are not known")
+        spec = model.spec(arguments.text("instance"))
+        self._must_be_ours(gpu)
+        plan = plan_removal(self._node.snapshot(), gpu, spec)
+        return {"outcomes": self._carry_out(Plan(gpu_plans=(plan,)))}
+
+    def _must_be_ours(self, gpu: GpuState) -> None:
+        """Refuse for a GPU that is only observed, or whose layout is not for this node to change."""
+        owner = gpu.reading.foreign_owner
+        if owner is not None:
+            raise CommandRefused(f"GPU {gpu.reading.index} is left alone: {owner.words}")
+        entry = self._node.loop.parts.policy.entry_for(gpu.reading, self._node.clock.now())
+        if entry is None or entry.mode is Mode.OBSERVE:
+            why = (entry.reason if entry else None) or "its mode is observe"
+            raise CommandRefused(
+                f"GPU {gpu.reading.index} is left alone ({why}); name it in gpus: with mode "
+                "recommend or enforce to allow it"
+            )
 
     def _carry_out(self, plan: Plan) -> list[dict[str, object]]:
         """Execute a plan now, after a look at what forbids it."""

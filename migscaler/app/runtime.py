@@ -15,6 +15,7 @@ from migscaler.app.node import Node
 from migscaler.app.start import (
     InForce,
     finding_text,
+    fixed_changes,
     good_status,
     with_rival,
     with_state_problem,
@@ -170,6 +171,11 @@ class Runtime:
             self._begun = False
         _log.info("acting_alone")
 
+    def note_web(self, problems: tuple[str, ...]) -> None:
+        """Tell what is wrong with the web configuration file; the daemon looks after it."""
+        with self._swapping:
+            self._put_in_force(replace(self.in_force, web_problems=problems))
+
     def _reload(self) -> tuple[str, ...]:
         """Do what `reload` says, alone."""
         path = self.in_force.status.path
@@ -185,6 +191,7 @@ class Runtime:
             return self._reject(path, fixed, valid=True)
         taken = InForce(loaded=loaded, status=good_status(loaded, Path(path), clock))
         taken = with_state_problem(taken, self.in_force.state_problem)
+        taken = replace(taken, web_problems=self.in_force.web_problems)
         self._put_in_force(with_rival(taken, self.in_force.rival))
         try:
             self._assembly.ground.store.write_good_config(loaded.text, loaded.sha256)
@@ -258,7 +265,7 @@ class Runtime:
             publish=outside.publish,
             call_stats=outside.call_stats,
             job_stats=outside.job_stats,
-            config=in_force.status,
+            config=in_force.shown,
             may_act=in_force.status.forced_observe is None,
         )
 
@@ -267,7 +274,7 @@ class Runtime:
         same = in_force.loaded is self.in_force.loaded
         self.in_force = in_force
         if same:
-            self.loop.reconfigure(replace(self.loop.parts, config=in_force.status))
+            self.loop.reconfigure(replace(self.loop.parts, config=in_force.shown))
             return
         self._rebuild()
 
@@ -310,8 +317,8 @@ class Runtime:
         """
         ground, on_boot = self._assembly.ground, self.loaded.settings.on_boot
         snapshot = self.loop.status().snapshot
-        if snapshot is None or snapshot.foreign_owner is not None or snapshot.vgpu_guest:
-            act_on = frozenset()
+        gpus = () if snapshot is None or snapshot.foreign_owner is not None else snapshot.gpus
+        act_on &= {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is None}
         act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
         # Only where something is to be made: another GPU's change meanwhile is somebody else's.
         lost = {record.gpu_uuid for record in ground.store.wanted() if len(record.layout)}
@@ -386,13 +393,3 @@ def _readable(snapshot: NodeSnapshot | None) -> frozenset[GpuUuid]:
     """Return the GPUs whose instances are known."""
     gpus = () if snapshot is None else snapshot.gpus
     return frozenset(gpu.uuid for gpu in gpus if gpu.instances is not None)
-
-
-def fixed_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[str, ...]:
-    """Return why a new configuration can't be taken without a restart."""
-    problems = []
-    if old.settings.state_dir != new.settings.state_dir:
-        problems.append("state_dir can't change while the daemon runs; restart it")
-    if old.settings.web != new.settings.web:
-        problems.append("web can't change while the daemon runs; restart it")
-    return tuple(problems)

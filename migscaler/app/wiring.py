@@ -24,6 +24,7 @@ from migscaler.control.loop import Parts
 from migscaler.control.observe import Observer
 from migscaler.model.decision import WindowState
 from migscaler.model.demand import Counts
+from migscaler.model.host import HostTable
 from migscaler.model.ids import GpuUuid, SourceName
 from migscaler.model.layout import Layout
 from migscaler.model.policy import Mode, Policy
@@ -47,7 +48,10 @@ _WAITS_HOLD = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What stays the same while a process lives, whatever its configuration says."""
+    """What stays the same while a process lives, whatever its configuration says.
+
+    `read_host` looks at the host's processes where somebody else has to (see `BareHost`).
+    """
 
     clock: Clock
     reader: GpuReader
@@ -57,6 +61,7 @@ class Ground:
     boot_id: str
     roots: HostRoots = field(default_factory=HostRoots)
     tell_node: tuple[AfterChange, ...] = ()
+    read_host: Callable[[bool], HostTable] | None = None
 
 
 class Assembly:
@@ -68,7 +73,7 @@ class Assembly:
         self.scheduler = BareScheduler(
             book=ground.store,
             clock=ground.clock,
-            host=BareHost(host=ground.host, roots=ground.roots),
+            host=BareHost(host=ground.host, roots=ground.roots, read=ground.read_host),
             wait_max_age=_WAITS_HOLD,
         )
         self.activity = ActivityBook()
@@ -78,7 +83,7 @@ class Assembly:
             store=ground.store,
             host=ground.host,
             boot_id=ground.boot_id,
-            find_owner=self.scheduler.foreign_owner,
+            find_owners=self.scheduler.foreign_owners,
             activity=self.activity,
         )
         self._clients: dict[Connection, httpx.Client] = {}

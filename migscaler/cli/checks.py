@@ -5,8 +5,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from migscaler.model.gpu import GpuState, NodeSnapshot
+from migscaler.model.gpu import GpuOwner, GpuState, NodeSnapshot
 from migscaler.web.words import evidence_words, unseen_words
+
+
+# The second is the usage of NVIDIA/gpu-admin-tools, nvidia_gpu_tools.py.
+_WAYS_OUT = {
+    GpuOwner.HYPERVISOR: "run migscaler on the hypervisor's host, or pass the whole GPU through",
+    GpuOwner.CONFIDENTIAL_COMPUTING: "keep the GPU as it is, or switch that off: "
+    "nvidia_gpu_tools.py --gpu=N --set-cc-mode=off --reset-after-cc-mode-switch",
+}
 
 
 class Verdict(enum.Enum):
@@ -61,10 +69,6 @@ def node_checks(snapshot: NodeSnapshot) -> Iterator[Check]:
         yield problem(
             "driver", f"{version}, but no GPU", "check `nvidia-smi -L` and NVIDIA_VISIBLE_DEVICES"
         )
-    if snapshot.vgpu_guest:
-        yield problem(
-            "driver", "this is a vGPU guest, which can't be repartitioned", "run on the host"
-        )
     if snapshot.processes_visible:
         yield fine("processes", "those of the whole host are visible")
     else:
@@ -85,14 +89,22 @@ def node_checks(snapshot: NodeSnapshot) -> Iterator[Check]:
 
 
 def _owner(snapshot: NodeSnapshot) -> Check:
-    """Check that nobody else shapes the GPUs."""
-    if snapshot.foreign_owner is None:
-        return fine("layout owner", "no other tool shapes these GPUs")
-    return problem(
-        "layout owner",
-        f"{snapshot.foreign_owner} shapes these GPUs too",
-        "let only one of the two do it: stop or disable it on this node",
-    )
+    """Check that nobody else shapes the GPUs; nobody seen is not nobody there."""
+    if snapshot.foreign_owner is not None:
+        remedy = snapshot.foreign_owner_remedy or "stop or disable it on this node"
+        return problem(
+            "layout owner",
+            f"{snapshot.foreign_owner} shapes these GPUs too; nothing is changed beside it",
+            f"let only one of the two do it: {remedy}",
+        )
+    if snapshot.foreign_owner_unknown is not None:
+        return problem(
+            "layout owner",
+            f"not known: {snapshot.foreign_owner_unknown}",
+            "nothing is changed until that can be seen; other owners are listed in"
+            " docs/operating.md",
+        )
+    return fine("layout owner", "no other tool shapes these GPUs")
 
 
 def gpu_checks(gpu: GpuState) -> Iterator[Check]:
@@ -108,6 +120,10 @@ def gpu_checks(gpu: GpuState) -> Iterator[Check]:
         return
     for gap in reading.gaps:
         yield _gap(subject, gap.what, gap.why)
+    if reading.foreign_owner is not None:
+        remedy = _WAYS_OUT[reading.foreign_owner]
+        yield problem(subject, f"left alone: {reading.foreign_owner.words}", remedy)
+    yield from _orphans(subject, gpu)
     if reading.mig_enabled is None:
         yield warning(subject, f"{reading.name} is not MIG-capable; it is measured only")
     elif reading.mig_enabled != reading.mig_pending:
@@ -127,6 +143,17 @@ def gpu_checks(gpu: GpuState) -> Iterator[Check]:
                 subject,
                 unseen,
                 "they count as in use; restart the dcgm-exporter, and let hooks.after_change do it",
+            )
+
+
+def _orphans(subject: str, gpu: GpuState) -> Iterator[Check]:
+    """Yield a warning for each GPU instance without compute instance."""
+    for one in gpu.instances or ():
+        if not one.reading.instance.compute_instances:
+            yield warning(
+                subject,
+                f"{one.spec} (GI {one.gi_id}) has no compute instance: nothing can run on it",
+                "if no other tool is about to fill it: migscaler doctor --fix",
             )
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 _SYSTEM_STATE = Path("/var/lib/migscaler")
 # Commands that say nothing, or nothing true, while the GPUs can't be read.
-_NEED_HARDWARE = frozenset({"status", "snapshot", "plan", "explain", "apply", "mig_mode", "hold"})
+_NEED_HARDWARE = frozenset(
+    {"status", "snapshot", "plan", "explain", "apply", "orphans", "remove_orphan", "mig_mode"}
+    | {"hold"}
+)
 
 
 def daemon_at(options: Options) -> Node | None:
@@ -64,7 +67,9 @@ class AsAccount:
     def __init__(self, commands: Commands) -> None:
         """Take who carries them out."""
         self._commands = commands
-        self._actor = Actor(name=_account(), trusted=True, uid=os.geteuid(), pid=os.getpid())
+        self._actor = Actor(
+            name=_account(), trusted=True, writes=True, uid=os.geteuid(), pid=os.getpid()
+        )
 
     def execute(self, name: str, arguments: Answer) -> Answer:
         """Carry out one command."""

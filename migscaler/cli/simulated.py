@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from migscaler.model.ports import HostProcesses
 
 if TYPE_CHECKING:
+    from migscaler.model.process import HostProcess
     from migscaler.schedulers.owners import HostRoots
 
 
@@ -47,9 +48,13 @@ def quiet_host(directory: Path) -> "HostRoots":
 
     host = directory / "host"
     roots = HostRoots(
-        proc=host / "proc", run=host / "run", cgroup=host / "cgroup", units=host / "units"
+        proc=host / "proc",
+        run=host / "run",
+        cgroup=host / "cgroup",
+        units=host / "units",
+        etc=host / "etc",
     )
-    for root in (roots.proc, roots.run, roots.cgroup, roots.units):
+    for root in (roots.proc, roots.run, roots.cgroup, roots.units, roots.etc):
         root.mkdir(parents=True, exist_ok=True)
     return roots
 
@@ -85,12 +90,16 @@ class SimulatedHost:
 
     def exists(self, pid: int) -> bool:
         """Say whether such a process runs on a simulated GPU."""
-        return self.name_and_user(pid) != (None, None)
+        return self.process(pid).name is not None
 
-    def name_and_user(self, pid: int) -> tuple[str | None, str | None]:
-        """Return name and account of a simulated process."""
+    def process(self, pid: int) -> "HostProcess":
+        """Return what a simulated process is, its container read as `ProcHost` reads it."""
+        from migscaler.hardware.cgroups import container_of
+        from migscaler.model.process import HostProcess
+
         for gpu in self._node.state.gpus:
             for job in gpu.jobs:
                 if job.pid == pid:
-                    return job.name, job.user
-        return None, None
+                    where = container_of(f"0::{job.cgroup}")
+                    return HostProcess(name=job.name, user=job.user, container=where)
+        return HostProcess()

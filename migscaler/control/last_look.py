@@ -1,5 +1,6 @@
 """The last look before a change: is the GPU as assumed, is the instance still nobody's?"""
 
+from migscaler.control.orphans import OrphanRemoval, why_kept
 from migscaler.control.steps_run import Site, Stop, find_instance
 from migscaler.model.gpu import GpuReading, GpuState, InstanceReading, NodeReading
 from migscaler.model.ids import GiId
@@ -50,7 +51,10 @@ def no_longer_judged_idle(plan: GpuPlan, newest: GpuState | None) -> OutcomeReas
     if newest is None or newest.instances is None:
         return OutcomeReason.CHANGED_UNDERNEATH
     going = {step.spec for step in plan.steps if step.action is StepAction.DESTROY}
-    pinned = any(one.spec in going and one.pin is not None for one in newest.instances)
+    if isinstance(plan, OrphanRemoval):
+        pinned = any(one.spec in going and why_kept(one) is not None for one in newest.instances)
+    else:
+        pinned = any(one.spec in going and one.pin is not None for one in newest.instances)
     return OutcomeReason.NO_LONGER_IDLE if pinned else None
 
 
@@ -73,7 +77,7 @@ def _busy(one: InstanceReading, memory_limit_bytes: int | None) -> str | None:
     if one.processes is None:
         return "its processes can't be seen"
     if one.processes:
-        return f"process {', '.join(str(process.pid) for process in one.processes)} uses it"
+        return f"used by {', '.join(map(str, one.processes))}"
     if memory_limit_bytes is None:
         return None
     if one.memory_used_bytes is None:

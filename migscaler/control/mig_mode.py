@@ -63,6 +63,8 @@ class ModeSwitch:
         index = reading.index
         if reading.mig_enabled is None:
             raise CommandRefused(f"GPU {index} ({reading.name}) has no MIG mode")
+        if reading.foreign_owner is not None:
+            raise CommandRefused(f"GPU {index} is left alone: {reading.foreign_owner.words}")
         clients = self.find_clients(reading)
         word = "on" if enabled else "off"
         if reading.mig_enabled is enabled and reading.mig_pending is enabled:
@@ -98,8 +100,8 @@ class ModeSwitch:
         # The picture is as old as the wait for a running plan; the last word is a reading of now.
         now = self.reader.read_gpu(gpu.uuid)
         if now.processes:
-            pids = ", ".join(_process_text(p.pid, p.name) for p in now.processes)
-            raise CommandRefused(f"GPU {index} is in use by {pids}; stop it first")
+            users = ", ".join(map(str, now.processes))
+            raise CommandRefused(f"GPU {index} is in use by {users}; stop it first")
         unseen = now.processes is None if now.mig_enabled is False else now.instances is None
         if unseen or gpu.instances is None:
             why = "; ".join(gap.why for gap in now.gaps) or "no answer"
@@ -211,11 +213,6 @@ def _whole(model: GpuModel) -> str:
         (p for p in model.profiles if p.size_class.isalnum()),
         key=lambda p: (p.memory_slices, p.compute_slices),
     ).name
-
-
-def _process_text(pid: int, name: str | None) -> str:
-    """Return `python (pid 12)`."""
-    return f"{name} (pid {pid})" if name else f"pid {pid}"
 
 
 def _pinned_text(state: InstanceState) -> str:

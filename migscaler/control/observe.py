@@ -8,7 +8,14 @@ from datetime import datetime
 from migscaler.control.activity import ActivityBook
 from migscaler.errors import StoreError
 from migscaler.model.decision import HoldRecord
-from migscaler.model.gpu import GpuReading, GpuState, InstanceState, NodeReading, NodeSnapshot
+from migscaler.model.gpu import (
+    ForeignOwners,
+    GpuReading,
+    GpuState,
+    InstanceState,
+    NodeReading,
+    NodeSnapshot,
+)
 from migscaler.model.ids import GiId, GpuUuid
 from migscaler.model.layout import Layout
 from migscaler.model.policy import Policy
@@ -62,7 +69,7 @@ class Observer:
         store: Store,
         host: HostProcesses,
         boot_id: str,
-        find_owner: Callable[[], str | None],
+        find_owners: Callable[[], ForeignOwners] = ForeignOwners,
         activity: ActivityBook | None = None,
     ) -> None:
         """Take the ports; generations recorded by an earlier process are read from the store.
@@ -74,7 +81,7 @@ class Observer:
         self._store = store
         self._host = host
         self._boot_id = boot_id
-        self._find_owner = find_owner
+        self._find_owners = find_owners
         self._activity = activity
         self._memories: dict[GpuUuid, _GpuMemory] = {}
         self._idle = IdleMemory()
@@ -132,6 +139,7 @@ class Observer:
         reading = self._reader.read_node()
         allocations = self._scheduler.allocations(reading)
         foreign = {gpu.uuid: self._follow(gpu, reading) for gpu in reading.gpus}
+        owners = self._find_owners()
         processes_visible = self._host.visible()
         born = self._births(reading)
         if self._activity is not None:
@@ -157,8 +165,9 @@ class Observer:
             allocations_known=allocations.known,
             allocations_why=allocations.why_unknown,
             processes_visible=processes_visible,
-            foreign_owner=self._find_owner(),
-            vgpu_guest=reading.vgpu_guest,
+            foreign_owner=owners.found,
+            foreign_owner_remedy=owners.remedy,
+            foreign_owner_unknown=owners.unknown,
             gaps=reading.gaps,
         )
 

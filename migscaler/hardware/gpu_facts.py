@@ -8,6 +8,7 @@ from migscaler.errors import NotSupported
 from migscaler.hardware.nvml_answers import Device, GiHandle
 from migscaler.hardware.nvml_discovery import ComputeProfiles, read_compute_profiles, read_model
 from migscaler.hardware.nvml_session import NvmlCalls
+from migscaler.model.gpu import GpuOwner
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel
 from migscaler.model.profile import Profile
@@ -27,9 +28,10 @@ class GpuIdentity:
     serial: str | None
     minor: int | None
     pci_bus_id: str | None
+    pci_device_id: int | None
     mode_change_needs_reset: bool | None
     gpm: bool
-    vgpu_guest: bool
+    foreign_owner: GpuOwner | None
     memory_total_bytes: int | None
 
 
@@ -78,7 +80,7 @@ class GpuFacts:
             return None
 
     def identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
-        """Return what the GPU is; eight calls the first time.
+        """Return what the GPU is; nine calls the first time.
 
         Raises:
             NvmlError: it does not answer.
@@ -94,14 +96,17 @@ class GpuFacts:
         mode = self.offered(uuid, "virtualization", lambda: calls.virtualization_mode(device))
         gpm = self.offered(uuid, "gpm", lambda: calls.gpm_supported(device))
         memory = self.offered(uuid, "memory", lambda: calls.memory_total_bytes(device))
+        pci = self.offered(uuid, "pci", lambda: calls.pci(device))
+        confidential = self.offered(uuid, "confidential", calls.confidential_computing)
         return GpuIdentity(
             name=calls.name(device),
             serial=self.offered(uuid, "serial", lambda: calls.serial(device)),
             minor=self.offered(uuid, "minor", lambda: calls.minor(device)),
-            pci_bus_id=self.offered(uuid, "pci", lambda: calls.pci_bus_id(device)),
+            pci_bus_id=None if pci is None else pci.bus_id,
+            pci_device_id=None if pci is None else pci.device_id,
             mode_change_needs_reset=None if architecture is None else architecture <= _AMPERE,
             gpm=bool(gpm),
-            vgpu_guest=mode == _VGPU_GUEST,
+            foreign_owner=_owner(mode, confidential),
             memory_total_bytes=memory,
         )
 
@@ -135,3 +140,15 @@ class GpuFacts:
             known = read_compute_profiles(calls, gi, profile.sm_count)
             self._compute[key] = known
         return known
+
+
+def _owner(virtualization_mode: int | None, confidential: bool | None) -> GpuOwner | None:
+    """Return who has the say over the layout, None: this node.
+
+    A guest's changes are answered NOT_SUPPORTED (nvml.h, nvmlDeviceCreateGpuInstance). No page of
+    NVIDIA's read says that MIG may be used with confidential computing (release notes R550 TRD1
+    speak of whole GPUs), so such GPUs are left alone.
+    """
+    if virtualization_mode == _VGPU_GUEST:
+        return GpuOwner.HYPERVISOR
+    return GpuOwner.CONFIDENTIAL_COMPUTING if confidential else None

@@ -64,6 +64,8 @@ def read_gpu(
         uuid=gpu.uuid,
         name=identity.name,
         pci_bus_id=identity.pci_bus_id,
+        pci_device_id=identity.pci_device_id,
+        foreign_owner=identity.foreign_owner,
         serial=identity.serial,
         minor=identity.minor,
         model=model,

@@ -85,8 +85,7 @@ class NvmlReader:
             figures = gauges.read(mig_enabled=bool(reading.mig_enabled), xid=self._xids.last(uuid))
             reading = replace(reading, gauges=figures, gaps=reading.gaps + gauges.gaps())
             reading = self._with_activity(gpu, reading, live)
-            identity = self._facts.identity(calls, device, uuid)
-            return GpuAnswer(reading=reading, vgpu_guest=identity.vgpu_guest)
+            return GpuAnswer(reading=reading)
 
     def read_gpu(self, uuid: GpuUuid) -> GpuReading:
         """Read mode, layout, processes and memory of one GPU afresh (no activity, no gauges).

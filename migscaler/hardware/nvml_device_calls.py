@@ -14,6 +14,7 @@ from migscaler.hardware.nvml_answers import (
     EventSetHandle,
     GpuEvent,
     Memory,
+    PciInfo,
     ProcessRow,
 )
 from migscaler.hardware.nvml_calls import Caller
@@ -82,9 +83,10 @@ class DeviceCalls(Caller):
         """Return n of /dev/nvidia<n>."""
         return int(self._call("nvmlDeviceGetMinorNumber", device))
 
-    def pci_bus_id(self, device: Device) -> str:
-        """Return e.g. `00000000:01:00.0`."""
-        return str(self._call("nvmlDeviceGetPciInfo", device).busId)
+    def pci(self, device: Device) -> PciInfo:
+        """Return where the GPU is on the bus and what it is there."""
+        info = self._call("nvmlDeviceGetPciInfo", device)
+        return PciInfo(bus_id=str(info.busId), device_id=int(info.pciDeviceId))
 
     def architecture(self, device: Device) -> int:
         """Return NVML_DEVICE_ARCH_*: 7 Ampere, 9 Hopper, 10 Blackwell."""
@@ -93,6 +95,10 @@ class DeviceCalls(Caller):
     def virtualization_mode(self, device: Device) -> int:
         """Return NVML_GPU_VIRTUALIZATION_MODE_*: 2 is a vGPU in a guest."""
         return int(self._call("nvmlDeviceGetVirtualizationMode", device))
+
+    def confidential_computing(self) -> bool:
+        """Say whether confidential computing is on; a setting of the node, not of one GPU."""
+        return bool(self._call("nvmlSystemGetConfComputeState").ccFeature)
 
     def gpm_supported(self, device: Device) -> bool:
         """Say whether the GPU has GPM metrics (Hopper and newer)."""

@@ -25,7 +25,6 @@ class GpuAnswer:
     """One GPU's part of a pass."""
 
     reading: GpuReading
-    vgpu_guest: bool
 
 
 Ask = Callable[[int, GpuUuid | None], GpuAnswer]
@@ -52,7 +51,6 @@ class RollCall:
             self._count = facts.gpu_count
         gpus: list[GpuReading] = []
         gaps: list[Gap] = []
-        vgpu_guest = False
         for index in range(facts.gpu_count):
             uuid = self._at.get(index)
             try:
@@ -65,7 +63,6 @@ class RollCall:
                 else:
                     gpus.append(self._absent(uuid, str(error)))
                 continue
-            vgpu_guest = vgpu_guest or answer.vgpu_guest
             self._note(index, answer.reading)
             gpus.append(answer.reading)
         seen = {gpu.uuid for gpu in gpus}
@@ -77,7 +74,6 @@ class RollCall:
             driver_version=facts.driver_version,
             nvml_version=facts.nvml_version,
             gpus=tuple(sorted(gpus, key=lambda gpu: (gpu.index, gpu.uuid))),
-            vgpu_guest=vgpu_guest,
             gaps=tuple(gaps),
         )
 

@@ -51,7 +51,8 @@ def add_node(status: Status, fits: FitBook, out: Samples) -> None:
     out.add("node_gaps", len(snapshot.gaps))
     out.add("processes_visible", float(snapshot.processes_visible))
     out.add("allocations_known", float(snapshot.allocations_known))
-    out.add("foreign_owner", float(snapshot.foreign_owner is not None))
+    if snapshot.foreign_owner is not None or snapshot.foreign_owner_unknown is None:
+        out.add("foreign_owner", float(snapshot.foreign_owner is not None))
     hidden = withheld_gpus(status)
     shown = [gpu for gpu in snapshot.gpus if gpu.uuid not in hidden]
     pins = [instance.pin for gpu in shown for instance in gpu.instances or ()]

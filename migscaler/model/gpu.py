@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid
 from migscaler.model.layout import GpuModel, Layout
+from migscaler.model.process import Container
 from migscaler.model.profile import InstanceSpec
 
 
@@ -50,13 +51,21 @@ class GpuInstance:
 class GpuProcess:
     """A process that NVML reports on a GPU or instance; None where not known.
 
-    `name` is the kernel's comm and `user` the account, never arguments.
+    `name` is the kernel's comm and `user` the account, never arguments. `container` is also None
+    for a process outside any container.
     """
 
     pid: int
     used_memory_bytes: int | None = None
     name: str | None = None
     user: str | None = None
+    container: Container | None = None
+
+    def __str__(self) -> str:
+        """Return `python3 of ada (pid 77, docker 4f797c539e6c)`; not for everyone."""
+        owner = "" if self.user is None else f" of {self.user}"
+        place = "" if self.container is None else f", {self.container}"
+        return f"{self.name or 'a process'}{owner} (pid {self.pid}{place})"
 
 
 class ActivitySource(enum.Enum):
@@ -128,6 +137,20 @@ class GpuGauges:
     last_xid_at: datetime | None = None
 
 
+class GpuOwner(enum.Enum):
+    """Who has the say over one GPU's layout in place of this node."""
+
+    HYPERVISOR = "hypervisor"
+    CONFIDENTIAL_COMPUTING = "confidential_computing"
+
+    @property
+    def words(self) -> str:
+        """Return why the GPU is left alone."""
+        if self is GpuOwner.HYPERVISOR:
+            return "it is a vGPU of a virtual machine; the hypervisor owns its layout"
+        return "confidential computing is on, with which MIG is not known to work"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
     """One GPU as read in one pass.
@@ -136,8 +159,9 @@ class GpuReading:
     when they could not be enumerated, () when there are none. `mig_enabled`/`mig_pending` are None
     if the GPU is not MIG-capable. `gpm` says whether NVML tells activity per instance; `dcgm`, that
     it is configured to come from DCGM, which may need `dcgm_grace_seconds` to see a new instance.
-    `processes` are those of a GPU without MIG, None if not known. A reading with a gap named `gpu`
-    has nothing but identity.
+    `processes` are those of a GPU without MIG, None if not known. `pci_device_id` is the PCI device
+    id over the vendor id (0x20B010DE). `foreign_owner` is who decides the layout where it is not
+    this node. A reading with a gap named `gpu` has nothing but identity.
     """
 
     index: int
@@ -157,6 +181,8 @@ class GpuReading:
     gaps: tuple[Gap, ...] = ()
     dcgm: bool = False
     dcgm_grace_seconds: float = 0.0
+    pci_device_id: int | None = None
+    foreign_owner: GpuOwner | None = None
 
     @property
     def activity_source(self) -> ActivitySource | None:
@@ -185,7 +211,6 @@ class NodeReading:
     driver_version: str | None = None
     nvml_version: str | None = None
     gpus: tuple[GpuReading, ...] = ()
-    vgpu_guest: bool = False
     gaps: tuple[Gap, ...] = ()
 
 
@@ -235,6 +260,18 @@ class Allocations:
     known: bool
     why_unknown: str = ""
     claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignOwners:
+    """Who else shapes the GPUs of the node, in words, and the way out; `found` None: nobody seen.
+
+    `unknown` says why it can't be told whether there are (more).
+    """
+
+    found: str | None = None
+    remedy: str = ""
+    unknown: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +352,8 @@ class NodeSnapshot:
     allocations_why: str = ""
     processes_visible: bool = True
     foreign_owner: str | None = None
-    vgpu_guest: bool = False
+    foreign_owner_remedy: str = ""
+    foreign_owner_unknown: str | None = None
     gaps: tuple[Gap, ...] = ()
 
     def gpu(self, uuid: GpuUuid) -> GpuState | None:

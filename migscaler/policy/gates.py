@@ -37,9 +37,11 @@ def node_gates(inp: DecisionInput) -> Iterator[Gate]:
     yield from _vetoes(inp)
     if snapshot.foreign_owner is not None:
         words = f"the layout belongs to {snapshot.foreign_owner}"
+        if snapshot.foreign_owner_remedy:
+            words += f"; way out: {snapshot.foreign_owner_remedy}"
         yield Gate(reason=GateReason.FOREIGN_OWNER, explanation=words)
-    if snapshot.vgpu_guest:
-        words = "this is a vGPU guest; the hypervisor owns the layout"
+    elif snapshot.foreign_owner_unknown is not None and snapshot.processes_visible:
+        words = f"it is not known who else shapes the GPUs: {snapshot.foreign_owner_unknown}"
         yield Gate(reason=GateReason.FOREIGN_OWNER, explanation=words)
     if not snapshot.allocations_known:
         words = f"it is not known who was given what: {snapshot.allocations_why or 'no answer'}"
@@ -146,6 +148,14 @@ def _health(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
         yield _gate(gpu, reason, f"{gpu_text(gpu.state)}: {gpu.problem}")
 
 
+def _ownership(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
+    """Yield the gate of a GPU whose layout this node may not change."""
+    owner = gpu.state.reading.foreign_owner
+    if owner is not None:
+        words = f"{gpu_text(gpu.state)} is left alone: {owner.words}"
+        yield _gate(gpu, GateReason.FOREIGN_OWNER, words)
+
+
 def _protection(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
     """Yield gates of a GPU that somebody keeps as it is."""
     name = gpu_text(gpu.state)
@@ -179,6 +189,7 @@ def _past(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
 _LOOKS: tuple[Callable[[ManagedGpu, DecisionInput], Iterator[Gate]], ...] = (
     _mode,
     _health,
+    _ownership,
     _protection,
     _past,
 )

@@ -22,6 +22,9 @@ _CUDA = (
     *((545, 12030), (550, 12040), (560, 12060), (570, 12080), (580, 13000), (590, 13010)),
 )
 
+_HOPPER = 9  # NVML_DEVICE_ARCH_HOPPER
+_PRODUCTION = 2  # NVML_CC_SYSTEM_ENVIRONMENT_PROD
+
 
 def init(session: Session, flags: Argument = 0) -> int:
     """Answer nvmlInit_v2, nvmlInitWithFlags."""
@@ -71,6 +74,21 @@ def cuda_version(session: Session, out: Argument) -> int:
 def _cuda(session: Session) -> int:
     branch = driver_branch(session.driver)
     return max(version for first, version in _CUDA if first <= max(branch, 450))
+
+
+def confidential_state(session: Session, out: Argument) -> int:
+    """Answer nvmlSystemGetConfComputeState: NOT_SUPPORTED where no GPU could have it.
+
+    Hopper is the first generation with confidential computing.
+    """
+    node = session.node
+    if not any(node.rules(gpu).board.nvml_arch >= _HOPPER for gpu in node.state.gpus):
+        return Code.NOT_SUPPORTED
+    state = target(out)
+    state.environment = _PRODUCTION if node.state.confidential else 0
+    state.ccFeature = int(node.state.confidential)
+    state.devToolsMode = 0
+    return Code.SUCCESS
 
 
 def process_name(session: Session, pid: Argument, buffer: Argument, length: Argument) -> int:
@@ -152,6 +170,7 @@ def symbols() -> dict[str, Symbol]:
         "nvmlSystemGetCudaDriverVersion": Symbol(cuda_version),
         "nvmlSystemGetCudaDriverVersion_v2": Symbol(cuda_version),
         "nvmlSystemGetProcessName": Symbol(process_name),
+        "nvmlSystemGetConfComputeState": Symbol(confidential_state, since=535),
         "nvmlDeviceGetCount_v2": Symbol(count),
         "nvmlDeviceGetHandleByIndex_v2": Symbol(handle_by_index),
         "nvmlDeviceGetHandleByUUID": Symbol(handle_by_uuid),

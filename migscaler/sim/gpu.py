@@ -38,7 +38,7 @@ def create_instance(
     now: float,
 ) -> InstanceState:
     """Make a GPU instance, at the driver's choice of start without a placement."""
-    if node.vgpu_guest:
+    if node.vgpu_guest or node.confidential:
         raise Answered(Code.NOT_SUPPORTED)
     require_mig(gpu)
     profile = profile_of_id(rules, profile_id)
@@ -168,7 +168,7 @@ def set_mode(node: NodeState, gpu: GpuState, rules: Rules, mode: int, now: float
 
     Ampere needs a reset, which the driver does itself only on bare metal with nobody attached.
     """
-    if node.vgpu_guest:
+    if node.vgpu_guest or node.confidential:
         raise Answered(Code.NOT_SUPPORTED)
     if mode not in (0, 1):
         raise Answered(Code.INVALID_ARGUMENT)

@@ -82,12 +82,14 @@ class Incidents(JobControl):
         *,
         privileged: bool | None = None,
         vgpu_guest: bool | None = None,
+        confidential: bool | None = None,
         bare_metal_reset: bool | None = None,
     ) -> None:
         """Change what kind of node it is.
 
         Unprivileged: changes and privileged queries answer NO_PERMISSION. vGPU guest: changes
-        answer NOT_SUPPORTED. `bare_metal_reset`: the driver may reset an idle Ampere GPU itself, so
+        answer NOT_SUPPORTED. Confidential computing: changes answer NOT_SUPPORTED (a belief, the
+        strictest one); GPUs without it refuse the question. `bare_metal_reset`: the driver may reset an idle Ampere GPU itself, so
         a mode change is active at once; without it the change stays pending (RESET_REQUIRED).
         """
         with self.changing() as state:
@@ -95,6 +97,8 @@ class Incidents(JobControl):
                 state.privileged = privileged
             if vgpu_guest is not None:
                 state.vgpu_guest = vgpu_guest
+            if confidential is not None:
+                state.confidential = confidential
             if bare_metal_reset is not None:
                 state.bare_metal_reset = bare_metal_reset
 

@@ -10,7 +10,7 @@ from typing import Any
 class Job:
     """A process on a GPU or one of its instances; `activity` is 0..1 of what it runs on.
 
-    `gi_id` and `ci_id` are None on a GPU without MIG mode.
+    `gi_id` and `ci_id` are None on a GPU without MIG mode. `cgroup` is its control group's path.
     """
 
     pid: int
@@ -21,6 +21,7 @@ class Job:
     gi_id: int | None = None
     ci_id: int | None = None
     graphics: bool = False
+    cgroup: str = "/"
 
 
 @dataclass(slots=True)
@@ -139,6 +140,7 @@ class NodeState:
     driver_loaded: bool = True
     privileged: bool = True
     vgpu_guest: bool = False
+    confidential: bool = False
     bare_metal_reset: bool = False
     faults: list[Fault] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from migscaler.errors import DriverGone, GpuLost, InUse, NoPermission, NotSupported
-from migscaler.model.gpu import Gap, ModeChange
+from migscaler.model.gpu import Gap, GpuOwner, ModeChange
 from migscaler.sim import faults
 from migscaler.sim.codes import Code
 from tests.unit.hardware.rig import SimulatedRig, in_process, through_worker
@@ -110,9 +110,33 @@ def test_without_permission_layout_is_unknown_and_changes_are_refused(open_rig: 
 def test_vgpu_guest_is_recognized_and_can_not_be_changed(open_rig: Open) -> None:
     with open_rig("A100-SXM4-40GB") as rig:
         rig.node.set_node(vgpu_guest=True)
-        assert rig.reader.read_node().vgpu_guest
+        assert rig.gpu().foreign_owner is GpuOwner.HYPERVISOR
         with pytest.raises(NotSupported):
             rig.create_orphan("1g@0")
+
+
+def test_confidential_computing_is_recognized_and_nothing_is_changed(open_rig: Open) -> None:
+    with open_rig("H100-80GB") as rig:
+        rig.node.set_node(confidential=True)
+        assert rig.gpu().foreign_owner is GpuOwner.CONFIDENTIAL_COMPUTING
+        with pytest.raises(NotSupported):
+            rig.create_orphan("1g@0")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "driver"),
+    [("H100-80GB", "550.54.14"), ("H100-80GB", "525.85.12"), ("A100-SXM4-40GB", "550.54.14")],
+    ids=["off", "driver without the call", "GPU without it"],
+)
+def test_no_confidential_computing_keeps_no_gpu_back(
+    open_rig: Open, gpus: str, driver: str
+) -> None:
+    with open_rig(gpus, driver=driver) as rig:
+        gpu = rig.gpu()
+        assert (gpu.foreign_owner, gpu.gaps) == (None, ())
+        rig.gpu()
+        calls = {f.function: f.calls for f in rig.reader.call_stats().functions}
+        assert calls["nvmlSystemGetConfComputeState"] == 1
 
 
 def test_gpu_without_mig_has_utilization_and_its_own_processes(open_rig: Open) -> None:

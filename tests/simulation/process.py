@@ -96,8 +96,9 @@ class Outside:
             run=self.directory / "run",
             cgroup=self.directory / "cgroup",
             units=self.directory / "units",
+            etc=self.directory / "etc",
         )
-        for root in (roots.proc, roots.run, roots.cgroup, roots.units):
+        for root in (roots.proc, roots.run, roots.cgroup, roots.units, roots.etc):
             root.mkdir(parents=True, exist_ok=True)
         return roots
 

@@ -37,7 +37,6 @@ class LoopDesk:
             store=made.store,
             host=QuietHost(),
             boot_id=made.boot_id,
-            find_owner=lambda: None,
         )
         self.loop = Loop(
             Parts(

@@ -64,7 +64,6 @@ class Room:
             store=self.store,
             host=QuietHost(),
             boot_id=self.node.boot_id,
-            find_owner=lambda: None,
         )
 
     def restart(self) -> None:

@@ -48,7 +48,6 @@ class Watched:
             store=here.store,
             host=QuietHost(),
             boot_id=here.node.boot_id,
-            find_owner=lambda: None,
             activity=self.book,
         )
 

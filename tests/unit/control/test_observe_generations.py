@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from migscaler.control.observe import Observer
-from migscaler.model.gpu import GpuState, PinReason
+from migscaler.model.gpu import ForeignOwners, GpuState, PinReason
 from migscaler.model.policy import IdlePolicy, Policy
 from tests.simulation.acting import QuietHost
 from tests.unit.control.room import room, small_store
@@ -201,7 +201,7 @@ def test_generation_that_can_not_be_written_is_still_counted(tmp_path: Path) -> 
             store=store,
             host=QuietHost(),
             boot_id=here.node.boot_id,
-            find_owner=lambda: "nvidia-mig-manager runs (process 7)",
+            find_owners=lambda: ForeignOwners(found="mig-manager", remedy="stop it"),
         )
         observer.observe(Policy(), ())
         here.node.foreign_create(0, "3g@4")
@@ -209,6 +209,9 @@ def test_generation_that_can_not_be_written_is_still_counted(tmp_path: Path) -> 
         snapshot = observer.observe(Policy(), ())
 
         assert snapshot.gpus[0].generation == 2
-        assert snapshot.foreign_owner == "nvidia-mig-manager runs (process 7)"
+        assert (snapshot.foreign_owner, snapshot.foreign_owner_remedy) == (
+            "mig-manager",
+            "stop it",
+        )
         assert store.generations() == ()
         store.close()

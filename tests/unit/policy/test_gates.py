@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from migscaler.model.decision import Conditions, DecisionInput, GpuHistory, PauseRecord
-from migscaler.model.gpu import PinReason
+from migscaler.model.gpu import GpuOwner, PinReason
 from migscaler.model.plan import Direction, Gate, GateReason, Hold, Plan
 from migscaler.model.policy import Freeze, Mode
 from migscaler.policy.decide import decide
@@ -50,6 +50,14 @@ def conditioned(**changes: object) -> DecisionInput:
     return replace(wanting(), conditions=Conditions(**changes))  # type: ignore[arg-type]  # test shorthand
 
 
+def left_alone(owner: GpuOwner) -> DecisionInput:
+    """Return the input with a GPU whose layout is not this node's to change."""
+    inp = wanting()
+    (gpu,) = inp.snapshot.gpus
+    owned = replace(gpu, reading=replace(gpu.reading, foreign_owner=owner))
+    return replace(inp, snapshot=replace(inp.snapshot, gpus=(owned,)))
+
+
 PAUSE = PauseRecord(who="ada", why="driver upgrade", since=NOW, until=SOON)
 CASES: list[tuple[GateReason, DecisionInput, str]] = [
     (GateReason.MODE, conditioned(forced_observe="bad file"), "observing only: bad file"),
@@ -80,8 +88,31 @@ CASES: list[tuple[GateReason, DecisionInput, str]] = [
     ),
     (
         GateReason.FOREIGN_OWNER,
-        replace(wanting(), snapshot=replace(wanting().snapshot, vgpu_guest=True)),
-        "this is a vGPU guest; the hypervisor owns the layout",
+        replace(
+            wanting(),
+            snapshot=replace(
+                wanting().snapshot, foreign_owner="mig-manager", foreign_owner_remedy="stop it"
+            ),
+        ),
+        "the layout belongs to mig-manager; way out: stop it",
+    ),
+    (
+        GateReason.FOREIGN_OWNER,
+        replace(
+            wanting(),
+            snapshot=replace(wanting().snapshot, foreign_owner_unknown="no /etc/lsf.conf"),
+        ),
+        "it is not known who else shapes the GPUs: no /etc/lsf.conf",
+    ),
+    (
+        GateReason.FOREIGN_OWNER,
+        left_alone(GpuOwner.HYPERVISOR),
+        "GPU 0 is left alone: it is a vGPU of a virtual machine; the hypervisor owns its layout",
+    ),
+    (
+        GateReason.FOREIGN_OWNER,
+        left_alone(GpuOwner.CONFIDENTIAL_COMPUTING),
+        "GPU 0 is left alone: confidential computing is on, with which MIG is not known to work",
     ),
     (
         GateReason.ALLOCATIONS_UNKNOWN,

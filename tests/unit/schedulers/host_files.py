@@ -16,7 +16,7 @@ class HostFiles:
     root: Path
 
     def __post_init__(self) -> None:
-        for name in ("proc", "run", "cgroup", "units"):
+        for name in ("proc", "run", "cgroup", "units", "etc"):
             (self.root / name).mkdir()
         self.process(1, "systemd", parent=0)
         self.process(OWN_PID, "migscaler")
@@ -28,6 +28,7 @@ class HostFiles:
             run=self.root / "run",
             cgroup=self.root / "cgroup",
             units=self.root / "units",
+            etc=self.root / "etc",
         )
 
     def process(

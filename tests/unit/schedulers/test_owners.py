@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.schedulers.owners import foreign_owner, job_runtime
+from migscaler.schedulers.owners import OwnerSearch, job_runtime
 from migscaler.schedulers.proc import processes
 from tests.unit.schedulers.host_files import HostFiles
 from tests.unit.schedulers.test_bare import READING, scheduler
@@ -17,9 +17,15 @@ def runtime(host: HostFiles) -> str | None:
     return job_runtime(processes(host.roots.proc), host.roots.run)
 
 
+def found(host: HostFiles) -> tuple[str | None, str]:
+    owners = OwnerSearch(host.roots).look()
+    assert owners.unknown is None
+    return owners.found, owners.remedy
+
+
 def test_plain_host_has_no_runtime_and_no_foreign_owner(host: HostFiles) -> None:
     assert runtime(host) is None
-    assert foreign_owner(host.roots) is None
+    assert found(host) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +37,7 @@ def test_plain_host_has_no_runtime_and_no_foreign_owner(host: HostFiles) -> None
         ("conmon", "Podman"),
         ("crio", "CRI-O"),
         ("slurmd", "Slurm (slurmd)"),
+        ("sbatchd", "LSF (sbatchd)"),
         ("kubelet", "Kubernetes (kubelet)"),
         ("k3s-server", "Kubernetes (k3s)"),
     ],
@@ -54,37 +61,164 @@ def test_plain_file_is_no_socket(host: HostFiles) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known"),
+    ("name", "known", "way_out"),
     [
-        ("nvidia-mig-mana", "nvidia-mig-manager"),
-        ("nvidia-mig-part", "nvidia-mig-parted"),
-        ("gpu-kubelet-plu", "the NVIDIA DRA driver"),
+        ("nvidia-mig-mana", "the GPU operator's mig-manager", "nvidia.com/gpu.deploy.mig-manager"),
+        ("nvidia-mig-part", "mig-parted", "nvidia-mig-manager.service"),
+        ("vGPUmonitor", "HAMi", "kubectl label node NODE gpu-"),
+        ("das-daemonset", "the Dynamic Accelerator Slicer", "oc delete dasoperator"),
+        ("instaslice-daem", "the Dynamic Accelerator Slicer", "oc delete dasoperator"),
+        ("migagent", "nos' MIG agent", "mig-agent DaemonSet"),
     ],
 )
-def test_foreign_owner_is_seen_by_its_process(host: HostFiles, name: str, known: str) -> None:
+def test_owner_is_seen_by_its_process(host: HostFiles, name: str, known: str, way_out: str) -> None:
     host.process(77, name)
 
-    assert str(foreign_owner(host.roots)).startswith(f"{known}")
-    assert "process 77" in str(foreign_owner(host.roots))
+    words, remedy = found(host)
+
+    assert str(words).startswith(known)
+    assert str(words).endswith(f"(process 77, {name})")
+    assert way_out in remedy
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (("NODE_NAME=n1", "FEATURE_GATES=DynamicMIG=true,"), "with DynamicMIG"),
+        (("FEATURE_GATES=TimeSlicingSettings=true,DynamicMIG=true",), "with DynamicMIG"),
+        (("FEATURE_GATES=DynamicMIG=false,",), "DynamicMIG not named in its FEATURE_GATES"),
+        (("NODE_NAME=n1",), "DynamicMIG not named in its FEATURE_GATES"),
+        ((), "its feature gates can't be read"),
+    ],
+)
+def test_dra_driver_is_an_owner_and_its_gate_is_told(
+    host: HostFiles, environment: tuple[str, ...], said: str
+) -> None:
+    host.process(77, "gpu-kubelet-plu", environment=environment)
+
+    words, remedy = found(host)
+
+    assert words == (
+        f"the NVIDIA DRA driver (gpu-kubelet-plugin) (process 77, gpu-kubelet-plu, {said})"
+    )
+    assert "resources.gpus.enabled=false" in remedy
 
 
 @pytest.mark.parametrize("group", ["system.slice", "systemd/system.slice"])
-def test_foreign_owner_is_seen_while_its_unit_runs(host: HostFiles, group: str) -> None:
+def test_unit_is_seen_while_it_runs(host: HostFiles, group: str) -> None:
     (host.root / "cgroup" / group / "nvidia-mig-manager.service").mkdir(parents=True)
 
-    assert foreign_owner(host.roots) == (
-        "nvidia-mig-manager.service is running; "
-        "run: systemctl disable --now nvidia-mig-manager.service"
+    assert found(host) == (
+        "mig-parted (nvidia-mig-manager.service is running)",
+        "systemctl disable --now nvidia-mig-manager.service",
     )
 
 
-def test_foreign_owner_is_seen_while_its_unit_is_enabled(host: HostFiles) -> None:
-    wants = host.root / "units" / "multi-user.target.wants"
+@pytest.mark.parametrize("target", ["multi-user.target.wants", "nvidia-gpu-reset.target.wants"])
+def test_unit_is_seen_while_it_is_enabled(host: HostFiles, target: str) -> None:
+    wants = host.root / "units" / target
     wants.mkdir()
     # Where the link leads does not matter; here it leads nowhere.
     (wants / "nvidia-mig-manager.service").symlink_to("/nowhere/nvidia-mig-manager.service")
 
-    assert "is enabled and reshapes the GPUs at boot" in str(foreign_owner(host.roots))
+    words, remedy = found(host)
+
+    assert "is enabled and reshapes the GPUs at boot" in str(words)
+    assert remedy == "systemctl disable --now nvidia-mig-manager.service"
+
+
+def test_installed_unit_that_is_not_enabled_is_no_owner(host: HostFiles) -> None:
+    (host.root / "units" / "nvidia-mig-manager.service").write_text("[Service]\n")
+
+    assert found(host) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "owner"),
+    [
+        ("LSF_MANAGE_MIG=Y\n", True),
+        ("LSF_MANAGE_MIG = y\n", True),
+        ('  LSF_MANAGE_MIG="Y"\n', True),
+        ("LSF_MANAGE_MIG=N\nLSF_MANAGE_MIG=Y\n", True),
+        ("LSF_MANAGE_MIG=Y\nLSF_MANAGE_MIG=N\n", False),
+        ("# LSF_MANAGE_MIG=Y\n", False),
+        ("LSF_MANAGE_MIG=\n", False),
+        ("LSF_GPU_AUTOCONFIG=Y\n", False),
+    ],
+)
+@pytest.mark.parametrize("place", ["LSF_ENVDIR", "/etc"])
+def test_lsf_is_an_owner_where_it_manages_mig(
+    host: HostFiles, text: str, owner: bool, place: str
+) -> None:
+    directory = host.root / "etc" if place == "/etc" else host.root / "lsf/conf"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "lsf.conf").write_text(text)
+    environment = () if place == "/etc" else (f"LSF_ENVDIR={directory}",)
+    host.process(77, "sbatchd", environment=environment)
+
+    words, remedy = found(host)
+
+    assert (words is not None) is owner
+    if owner:
+        assert words == "LSF with LSF_MANAGE_MIG=Y (process 77, sbatchd)"
+        assert "LSF_MANAGE_MIG=N in lsf.conf" in remedy
+
+
+def test_lsf_conf_without_a_daemon_is_nobody(host: HostFiles) -> None:
+    (host.root / "etc" / "lsf.conf").write_text("LSF_MANAGE_MIG=Y\n")
+
+    assert found(host) == (None, "")
+
+
+def test_lsf_whose_configuration_can_not_be_read_is_not_known(host: HostFiles) -> None:
+    host.process(77, "sbatchd")
+
+    owners = OwnerSearch(host.roots).look()
+
+    assert owners.found is None
+    assert str(owners.unknown).startswith(
+        "LSF runs here (process 77, sbatchd), and whether it manages MIG can't be read in "
+    )
+
+
+def test_lsf_conf_is_read_once_per_daemon(host: HostFiles) -> None:
+    """The file lies on a shared file system, and a change needs a restart of the daemons."""
+    conf = host.root / "etc" / "lsf.conf"
+    conf.write_text("LSF_MANAGE_MIG=Y\n")
+    first = host.process(77, "sbatchd")
+    search = OwnerSearch(host.roots)
+    assert search.look().found is not None
+
+    conf.write_text("LSF_MANAGE_MIG=N\n")
+    assert search.look().found is not None
+    for path in (*first.glob("fd/*"), first / "fd", first / "stat", first / "environ", first):
+        path.rmdir() if path.is_dir() else path.unlink()
+    host.process(99, "sbatchd")
+
+    assert search.look().found is None
+
+
+def test_several_owners_are_all_named(host: HostFiles) -> None:
+    host.process(77, "nvidia-mig-mana")
+    host.process(78, "nvidia-mig-part", parent=77)
+    host.process(79, "nvidia-mig-part", parent=77)
+
+    words, remedy = found(host)
+
+    assert words == (
+        "the GPU operator's mig-manager (process 77, nvidia-mig-mana); "
+        "mig-parted (process 78, nvidia-mig-part)"
+    )
+    assert remedy.count("; ") == 2
+
+
+def test_processes_that_can_not_be_listed_are_not_nobody(host: HostFiles) -> None:
+    (host.root / "proc").rename(host.root / "gone")
+
+    owners = OwnerSearch(host.roots).look()
+
+    assert owners.found is None
+    assert owners.unknown == "processes can't be listed: No such file or directory"
 
 
 def test_names_with_blanks_and_brackets_are_read_whole(host: HostFiles) -> None:
@@ -98,16 +232,23 @@ def test_names_with_blanks_and_brackets_are_read_whole(host: HostFiles) -> None:
 def test_owner_is_sought_among_the_processes_just_read(host: HostFiles) -> None:
     looking = scheduler(host)
     looking.allocations(READING)
-    assert looking.foreign_owner() is None
+    assert looking.foreign_owners().found is None
 
     host.process(77, "nvidia-mig-mana")
-    assert looking.foreign_owner() is None
+    assert looking.foreign_owners().found is None
     looking.allocations(READING)
 
-    assert str(looking.foreign_owner()).startswith("nvidia-mig-manager runs (process 77)")
+    assert "process 77" in str(looking.foreign_owners().found)
 
 
 def test_owner_is_sought_also_before_allocations_were_asked_for(host: HostFiles) -> None:
     host.process(77, "nvidia-mig-mana")
 
-    assert str(scheduler(host).foreign_owner()).startswith("nvidia-mig-manager runs (process 77)")
+    assert "process 77" in str(scheduler(host).foreign_owners().found)
+
+
+def test_nobody_seen_from_a_container_is_not_nobody(host: HostFiles) -> None:
+    owners = scheduler(host, sees_all=False).foreign_owners()
+
+    assert owners.found is None
+    assert "host's PID namespace" in str(owners.unknown)
