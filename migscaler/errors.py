@@ -8,6 +8,7 @@ MigscalerError
 +-- HardwareError           pin that GPU, back off, try again next tick
 |   +-- NvmlError           one NVML call answered with an error code
 |   |   +-- InUse                   someone holds it: keep it, put back what was taken
+|   |   |   +-- HeldByProcess           the NVML worker saw who, and did not even ask the driver
 |   |   +-- InsufficientResources   plan again from what is really there
 |   |   +-- NoPermission            ask the operator (root or the mig/config capability)
 |   |   +-- NotSupported            this GPU or driver can't; leave the value out
@@ -93,6 +94,23 @@ class NvmlError(HardwareError):
 
 class InUse(NvmlError):
     """A client holds the object (NVML IN_USE); an expected outcome of a destroy."""
+
+
+class HeldByProcess(InUse):
+    """A privileged NVML worker saw a process on the object and did not make the call."""
+
+    def __init__(self, function: str, holder: str) -> None:
+        """Keep the call that was not made, and who holds the object, in words."""
+        super().__init__(function, 19, "IN_USE")
+        self.holder = holder
+
+    def __str__(self) -> str:
+        """Return the call and the holder."""
+        return f"{self.function} was not called: {self.holder}"
+
+    def __reduce__(self) -> tuple[type["HeldByProcess"], tuple[str, str]]:  # type: ignore[override] # other fields
+        """Pickle by the two fields."""
+        return (type(self), (self.function, self.holder))
 
 
 class InsufficientResources(NvmlError):

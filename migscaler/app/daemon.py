@@ -21,7 +21,7 @@ from migscaler.app.config.settings import (
     socket_path,
     state_directory,
 )
-from migscaler.app.device_nodes import make_device_nodes
+from migscaler.app.device_nodes import make_nodes_after
 from migscaler.app.edges import WindowEdges
 from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.jobs import Job, Jobs
@@ -35,7 +35,9 @@ from migscaler.app.start import (
     with_state_problem,
 )
 from migscaler.app.systemd import notify, watchdog_seconds
+from migscaler.app.web_watch import WebWatch
 from migscaler.app.wiring import Assembly, Ground
+from migscaler.control.executor import AfterChange
 from migscaler.errors import StoreError
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.worker import NvmlWorker
@@ -45,6 +47,7 @@ from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.owners import HostRoots
 from migscaler.web.app import create_app
 from migscaler.web.ports import Actor, WebOptions
+from migscaler.web.protection import Protection
 from migscaler.web.server import WebServer
 
 _log = logging.getLogger("migscaler.daemon")
@@ -69,6 +72,7 @@ class DaemonOptions:
     is installed there. `make_host` (picklable) makes the view of the GPUs' processes, `roots` are
     the host's directories that are searched for other owners. `on_ready` gets the page's address.
     `hardware` names the GPUs for the lock of who may change them, see `named_hardware` for None.
+    `nvml_socket` is where `migscaler nvml-worker` listens; None: NVML runs in a child.
     """
 
     config: Path | None = None
@@ -80,6 +84,7 @@ class DaemonOptions:
     roots: HostRoots = field(default_factory=HostRoots)
     on_ready: Callable[[str], None] | None = None
     hardware: str | None = None
+    nvml_socket: Path | None = None
 
 
 def run_daemon(options: DaemonOptions) -> int:
@@ -117,7 +122,9 @@ class Daemon:
         _log_config(in_force.status)
         self._renderer = Renderer()
         self._shown: Status | None = None
-        self._worker = NvmlWorker(self._clock, options.prepare, options.make_host)
+        self._worker = NvmlWorker(
+            self._clock, options.prepare, options.make_host, address=options.nvml_socket
+        )
         self._jobs = Jobs(self._clock)
         self._assembly = Assembly(
             Ground(
@@ -128,7 +135,8 @@ class Daemon:
                 store=self._state.store,
                 boot_id=options.boot_id(),
                 roots=options.roots,
-                tell_node=(make_device_nodes,) if options.prepare is None else (),
+                tell_node=self._tell_node(),
+                read_host=None if options.nvml_socket is None else self._worker.read_host,
             )
         )
         self.runtime = Runtime(self._assembly, in_force, self._outside())
@@ -136,8 +144,17 @@ class Daemon:
         self._edges = WindowEdges(
             self.runtime.loop.window_edge, self._clock, partial(self._jobs.soon, "tick")
         )
+        web = in_force.loaded.settings.web
+        self._web = WebWatch(web.config_file, web.open_to)
+        self._note_web()
         self._server = self._make_server(in_force.loaded.settings)
         self._config_stamp = self._stamp()
+
+    def _tell_node(self) -> tuple[AfterChange, ...]:
+        """Return what is told of a changed GPU before any hook."""
+        if self._options.nvml_socket is not None:
+            return (lambda _uuid, _layout: self._worker.make_device_nodes(),)
+        return (make_nodes_after,) if self._options.prepare is None else ()
 
     def _outside(self) -> Outside:
         """Return what the node is given from here."""
@@ -171,8 +188,7 @@ class Daemon:
     def run(self) -> int:
         """Serve, settle, tick until told to stop; return the exit code."""
         self._server.start()
-        address = self._server.address
-        page = f"http://{address[0]}:{address[1]}/" if address else str(self._directory)
+        page = self._web.page(self._server.address) or str(self._directory)
         _log.info("serving page=%s version=%s", page, __version__)
         try:
             if self._is_driver_released():
@@ -213,6 +229,10 @@ class Daemon:
         self._jobs.supervise()
         self.runtime.loop.publish_if_stale()
         self._edges.look()
+        if self._web.look():
+            self._note_web()
+            if self._web.protection is not None:
+                self._server.protect(self._web.protection)
         if self._lock.take() is None and self.runtime.in_force.rival is not None:
             self.runtime.act_alone()
         is_due = self._reload.is_set() or self._stamp() != self._config_stamp
@@ -320,12 +340,21 @@ class Daemon:
             return None
         return None if found is None else (found.st_mtime, found.st_ino)
 
+    def _note_web(self) -> None:
+        """Tell status and log what the web configuration file is worth."""
+        self.runtime.note_web(self._web.problems)
+        if self._web.protection is None:
+            _log.error("tcp_closed why=%s", "the web configuration file can't be used")
+
     def _make_server(self, settings: Settings) -> WebServer:
         """Return the HTTP server of this configuration."""
         web = settings.web
         options = WebOptions(
-            writes_over_tcp=web.write_token_file is not None,
+            writes_over_tcp=web.writes,
             token_file=web.write_token_file,
+            read_token_file=web.read_token_file,
+            write_names=web.write_names,
+            protection=lambda: self._web.protection or Protection(),
             health=self._unhealthy,
             ready=self._unready,
         )
@@ -337,7 +366,8 @@ class Daemon:
         )
         listen = self._options.listen or f"{web.host}:{web.port}"
         socket = socket_path(settings, self._directory, os.environ)
-        return WebServer(app, listen, socket if self._state.lock is not None else None)
+        path = socket if self._state.lock is not None else None
+        return WebServer(app, listen, path, protection=self._web.protection)
 
     def _unhealthy(self) -> str | None:
         """Say which loops have stopped, None if all tick."""

@@ -13,7 +13,12 @@ from migscaler.model.layout import Layout
 _SECONDS = 30.0
 
 
-def make_device_nodes(_uuid: GpuUuid, _layout: Layout) -> str | None:
+def make_nodes_after(_uuid: GpuUuid, _layout: Layout) -> str | None:
+    """Make the nodes after a change of a GPU, as `make_device_nodes`."""
+    return make_device_nodes()
+
+
+def make_device_nodes() -> str | None:
     """Run `nvidia-smi -L`; return what went wrong, None if nothing."""
     program = shutil.which("nvidia-smi")
     if program is None:

@@ -67,14 +67,19 @@ class HardwareLock:
             except OSError:
                 return
 
-    def _holder(self) -> str:
-        """Name who has the lock."""
+    def held_by(self) -> tuple[int, int] | None:
+        """Return process id and uid of who has the lock, None if nobody or it does not tell."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.setblocking(False)
             try:
                 asking.connect(self._name)
                 found = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             except OSError:
-                return "another process"
+                return None
         pid, uid, _gid = _CREDENTIALS.unpack(found)
-        return f"process {pid} of uid {uid}"
+        return pid, uid
+
+    def _holder(self) -> str:
+        """Name who has the lock."""
+        held_by = self.held_by()
+        return "another process" if held_by is None else "process {} of uid {}".format(*held_by)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from migscaler.app.clock import RealClock, read_boot_id
 from migscaler.app.config.settings import SERVICE_SOCKET, socket_path, state_directory
-from migscaler.app.device_nodes import make_device_nodes
+from migscaler.app.device_nodes import make_nodes_after
 from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import load_in_force, open_state, with_rival, with_state_problem
@@ -96,7 +96,7 @@ def _assemble(options: LocalOptions, clock: RealClock, store: Store) -> tuple[Nv
         store=store,
         boot_id=options.boot_id(),
         roots=options.roots,
-        tell_node=(make_device_nodes,) if options.prepare is None else (),
+        tell_node=(make_nodes_after,) if options.prepare is None else (),
     )
     return reader, Assembly(ground)
 

@@ -16,6 +16,7 @@ from migscaler.errors import ConfigError, MigscalerError, ParseError
 # their own module.
 _COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Run the daemon on this node."),
+    "nvml-worker": ("nvml_worker", "Make the NVML calls for a daemon without privileges."),
     "demo": ("demo", "Watch it at work on a simulated node, without GPU, root or network."),
     "status": ("status", "Show GPUs, instances, demand and the last decision."),
     "layouts": ("layouts", "Draw the layouts of a GPU model, or of the node's GPUs."),

@@ -1,17 +1,20 @@
 """`migscaler run`: the daemon of this node."""
 
 import os
+from pathlib import Path
 
 import click
 
+from migscaler.cli.nvml_worker import nvml_socket_option
 from migscaler.cli.output import leave, note
 from migscaler.cli.session import Session, pass_session
 
 
 @click.command()
 @click.option("--listen", help="Address and port of page and metrics, over the configuration's.")
+@nvml_socket_option
 @pass_session
-def run(session: Session, listen: str | None) -> None:
+def run(session: Session, listen: str | None, nvml_socket: Path | None) -> None:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
 
     Without a configuration it measures and exports the GPUs it finds, and changes nothing.
@@ -28,6 +31,7 @@ def run(session: Session, listen: str | None) -> None:
                 listen=listen,
                 on_ready=note,
                 hardware=hardware_of(os.environ),
+                nvml_socket=nvml_socket,
             )
         )
     )

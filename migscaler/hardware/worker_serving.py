@@ -42,11 +42,10 @@ def serve(
     connection: Connection,
     reader: NvmlReader,
     operations: Mapping[str, Operation],
-    permit: Callable[[Request], None] | None = None,
 ) -> None:
     """Say that we are ready, and answer requests until the end of the stream.
 
-    `permit` raises HardwareError for what may not be done now. The reader is closed at the end.
+    The reader is closed at the end.
 
     Raises:
         RequestRefused: what arrived is no request; the connection is of no more use.
@@ -59,8 +58,6 @@ def serve(
             if operation is None:
                 raise RequestRefused(f"{request.name} is not offered here")
             try:
-                if permit is not None:
-                    permit(request)
                 value = operation(*request.arguments)
             except HardwareError as error:
                 send(connection, Reply(error=error, stats=reader.take_call_stats()))

@@ -1,0 +1,245 @@
+"""The privileged half of the split arrangement: one process for each connection, made and ended.
+
+This process listens, and does nothing else: it opens no library and reads no request, so that it
+can fork and nothing that a client sends reaches it.
+"""
+
+import logging
+import os
+import pwd
+import select
+import signal
+import socket
+import stat
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from migscaler.app.allowance import Allowance
+from migscaler.app.nvml_worker import Peer, Served, serve_peer
+from migscaler.app.systemd import notify, watchdog_seconds
+from migscaler.errors import AddressTaken, NotFound
+from migscaler.model.ports import Clock
+
+_log = logging.getLogger("migscaler.nvml_server")
+
+# struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of an accepted socket, those of who connected.
+_CREDENTIALS = struct.Struct("3i")
+# A daemon has one connection, and for a while those it gave up on while their call hangs.
+_MOST_WORKERS = 8
+_CONNECTIONS = 30, 0.5
+# A worker whose client has gone ends by itself within a second, else it is killed.
+_GRACE_SECONDS = 2.0
+# A change under way when the service is stopped may end: 60 s is the client's longest deadline.
+_END_SECONDS = 60.0
+_HEARTBEAT_MILLISECONDS = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class _Worker:
+    """A process that serves one connection; `pidfd` becomes readable when it has ended."""
+
+    pid: int
+    pidfd: int
+    link: socket.socket
+    hung_up_at: float | None = None
+
+
+def account(name: str) -> int:
+    """Return the uid of an account, given by name or number.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
+    if name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise NotFound(f"there is no account {name!r} on this machine") from None
+
+
+class NvmlServer:
+    """Serves one account at a Unix socket."""
+
+    def __init__(self, served: Served, path: Path, user: str) -> None:
+        """Listen at `path`, for the account `user` alone.
+
+        The file is for our uid and gid; give the service the account's group.
+
+        Raises:
+            AddressTaken: somebody listens there already, or the file can't be made.
+        """
+        self._served = served
+        self._clock: Clock = served.clock
+        self._path = path
+        self._user = user
+        self._listener = _listen(path)
+        # Nothing is written to it: it is there to be locked, byte by byte.
+        self._writing = os.memfd_create("migscaler-writing", os.MFD_CLOEXEC)
+        self._workers: dict[int, _Worker] = {}
+        self._refused = Allowance(self._clock.monotonic, at_once=10, per_second=0.2)
+        self._connections = Allowance(
+            self._clock.monotonic, at_once=_CONNECTIONS[0], per_second=_CONNECTIONS[1]
+        )
+        self._stopping = False
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, let changes under way end; return the exit code."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        _log.info("nvml_worker_listening socket=%s user=%s", self._path, self._user)
+        notify("READY=1", f"STATUS=serving {self._user} at {self._path}")
+        watchdog = watchdog_seconds()
+        told = self._clock.monotonic()
+        while not self._stopping:
+            self._turn(accepting=True)
+            now = self._clock.monotonic()
+            if watchdog is not None and now - told >= watchdog / 2:
+                notify("WATCHDOG=1")
+                told = now
+        self._end()
+        return 0
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _turn(self, *, accepting: bool) -> None:
+        """Wait for a client, a hang-up or an end for half a second at most."""
+        poller = select.poll()
+        if accepting:
+            poller.register(self._listener, select.POLLIN)
+        for worker in self._workers.values():
+            poller.register(worker.pidfd, select.POLLIN)
+            if worker.hung_up_at is None:
+                poller.register(worker.link, 0)  # hang-up is always reported
+        ready = {descriptor for descriptor, _ in poller.poll(_HEARTBEAT_MILLISECONDS)}
+        now = self._clock.monotonic()
+        for worker in tuple(self._workers.values()):
+            if worker.link.fileno() in ready:
+                worker.hung_up_at = now
+            if worker.hung_up_at is not None and now - worker.hung_up_at > _GRACE_SECONDS:
+                _kill(worker)
+            if worker.pidfd in ready:
+                self._reap(worker)
+        if accepting and self._listener.fileno() in ready:
+            self._accept()
+
+    def _accept(self) -> None:
+        """Take a connection, if it is the account's and there are not too many."""
+        try:
+            link, _ = self._listener.accept()
+        except OSError:
+            return
+        found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _gid = _CREDENTIALS.unpack(found)
+        why = self._why_not(uid)
+        if why is not None:
+            link.close()
+            if self._refused.take():
+                _log.warning("connection_refused pid=%s uid=%s why=%s", pid, uid, why)
+            return
+        self._start(Peer(pid=pid, uid=uid), link)
+
+    def _why_not(self, uid: int) -> str | None:
+        """Say why this uid is not served now, None if it is."""
+        try:
+            if uid != account(self._user):
+                return f"only {self._user} is served"
+        except NotFound as error:
+            return str(error)
+        if len(self._workers) >= _MOST_WORKERS:
+            return f"{len(self._workers)} connections are open or have not ended"
+        return None if self._connections.take() else "too many connections in a short time"
+
+    def _start(self, peer: Peer, link: socket.socket) -> None:
+        """Make a process for the connection."""
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._serve(peer, link, server)
+        worker = _Worker(pid=pid, pidfd=os.pidfd_open(pid), link=link)
+        self._workers[pid] = worker
+        _log.info("connected pid=%s uid=%s worker=%s", peer.pid, peer.uid, pid)
+
+    def _serve(self, peer: Peer, link: socket.socket, server: int) -> None:
+        """Be the process for a connection, to its end."""
+        code = 1
+        try:
+            self._listener.close()
+            for other in self._workers.values():
+                other.link.close()
+                os.close(other.pidfd)
+            serve_peer(self._served, peer, link.detach(), self._writing, server)
+            code = 0
+        except BaseException:  # noqa: BLE001 - a process of its own: nobody is above to catch it
+            _log.exception("worker_failed pid=%s", os.getpid())
+        finally:
+            os._exit(code)
+
+    def _reap(self, worker: _Worker) -> None:
+        """Forget a process that has ended; only now does its client see the end of the stream."""
+        with suppress(ChildProcessError):
+            os.waitpid(worker.pid, 0)
+        os.close(worker.pidfd)
+        worker.link.close()
+        del self._workers[worker.pid]
+
+    def _end(self) -> None:
+        """Take no more requests, wait for those under way."""
+        notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(_END_SECONDS * 1e6)}")
+        self._listener.close()
+        with suppress(OSError):
+            self._path.unlink()
+        for worker in self._workers.values():
+            with suppress(OSError):
+                worker.link.shutdown(socket.SHUT_RD)
+        end = self._clock.monotonic() + _END_SECONDS
+        while self._workers and self._clock.monotonic() < end:
+            self._turn(accepting=False)
+        for worker in self._workers.values():
+            _log.error("worker_left pid=%s why=%s", worker.pid, "its call does not come back")
+            _kill(worker)
+
+
+def _kill(worker: _Worker) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+def _listen(path: Path) -> socket.socket:
+    """Return a socket that listens at a path, in the place of a dead one's file."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)  # for the account's group, nobody else
+    try:
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            _refuse_if_alive(path)
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen(_MOST_WORKERS)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise AddressTaken(f"can't listen at {path}: {error.strerror}") from error
+    except AddressTaken:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _refuse_if_alive(path: Path) -> None:
+    """Refuse a path where somebody listens.
+
+    Raises:
+        AddressTaken: somebody does.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(str(path))
+        except OSError:
+            return
+    raise AddressTaken(f"somebody listens at {path} already")
