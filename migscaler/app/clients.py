@@ -22,9 +22,9 @@ def client_finder(proc_root: Path) -> Callable[[GpuReading], tuple[str, ...]]:
     """Return a function that names a GPU's processes and the known services of the host."""
 
     def find(gpu: GpuReading) -> tuple[str, ...]:
-        running = [f"{p.name or 'a process'} (pid {p.pid})" for p in gpu.processes or ()]
+        running = [str(process) for process in gpu.processes or ()]
         for reading in gpu.instances or ():
-            running += [f"{p.name or 'a process'} (pid {p.pid})" for p in reading.processes or ()]
+            running += [str(process) for process in reading.processes or ()]
         return tuple(dict.fromkeys((*running, *known_services(proc_root))))
 
     return find

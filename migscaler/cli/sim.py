@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from migscaler.cli.nvml_worker import nvml_socket_option, serve_until_told, serving_options
 from migscaler.cli.output import Failed, leave, output_option, show, show_json, table
 from migscaler.cli.params import GPU
 from migscaler.cli.session import Session, pass_session
@@ -72,8 +73,9 @@ def exec_command(directory: Path, command: tuple[str, ...]) -> None:
 @sim.command()
 @directory_option
 @click.option("--listen", help="Address and port of page and metrics, over the configuration's.")
+@nvml_socket_option
 @pass_session
-def run(session: Session, directory: Path, listen: str | None) -> None:
+def run(session: Session, directory: Path, listen: str | None, nvml_socket: Path | None) -> None:
     """Run the real daemon on the simulated node, as `migscaler run` does on real GPUs."""
     from migscaler.app.daemon import DaemonOptions, run_daemon
     from migscaler.cli.simulated import (
@@ -96,9 +98,34 @@ def run(session: Session, directory: Path, listen: str | None) -> None:
                 boot_id=boot_id_of(directory),
                 roots=quiet_host(directory),
                 hardware=simulated_hardware(directory),
+                nvml_socket=nvml_socket,
             )
         )
     )
+
+
+@sim.command("nvml-worker")
+@directory_option
+@serving_options
+def nvml_worker(directory: Path, listen: Path, user: str) -> None:
+    """Serve the simulated node to a daemon of another account, as `migscaler nvml-worker` does."""
+    from migscaler.app.clock import RealClock
+    from migscaler.app.nvml_worker import Served
+    from migscaler.cli.simulated import host_of, preparation, quiet_host, simulated_hardware
+
+    served = Served(
+        clock=RealClock(),
+        hardware=simulated_hardware(directory),
+        make_device_nodes=_no_nodes,
+        prepare=preparation(directory),
+        make_host=host_of(directory),
+        proc=quiet_host(directory).proc,
+    )
+    serve_until_told(served, listen, user)
+
+
+def _no_nodes() -> None:
+    """Make no device nodes: the simulated instances have none."""
 
 
 @sim.group()
@@ -113,6 +140,13 @@ def job() -> None:
 @click.option("--memory-mib", type=click.IntRange(0), default=1024, show_default=True)
 @click.option("--activity", type=click.FloatRange(0, 1), default=0.8, show_default=True)
 @click.option("--name", default="python3", show_default=True)
+@click.option("--user", default="alice", show_default=True)
+@click.option(
+    "--cgroup",
+    default="/",
+    show_default=True,
+    help="Path of its control group, e.g. /system.slice/docker-ID.scope with a full container id.",
+)
 @output_option
 def start(
     directory: Path,
@@ -121,6 +155,8 @@ def start(
     memory_mib: int,
     activity: float,
     name: str,
+    user: str,
+    cgroup: str,
     output: str,
 ) -> None:
     """Start a process on INSTANCE of GPU: a GI id, a MIG UUID, or profile@start; prints its pid."""
@@ -133,6 +169,8 @@ def start(
         memory_mib=memory_mib,
         activity=activity,
         name=name,
+        user=user,
+        cgroup=cgroup,
     )
     if output == "json":
         show_json({"pid": pid})

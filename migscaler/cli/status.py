@@ -10,6 +10,7 @@ from migscaler.cli.demand import rule_table
 from migscaler.cli.output import output_option, show, show_json, table
 from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import Bar, slice_width, strip
+from migscaler.model.process import SHORT_ID
 from migscaler.policy.words import span_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ _MIB = 1024 * 1024
     help="List every instance: by place, or first those on which nothing has run for longest.",
 )
 @click.option(
+    "--verbose",
+    "-v",
+    is_flag=True,
+    help="Also list every instance, and every process on one with user and container.",
+)
+@click.option(
     "--snapshot",
     is_flag=True,
     help="Print the node's picture as JSON, for `config check --against`.",
@@ -37,6 +44,7 @@ def status(
     session: Session,
     instances: bool,  # click passes it by name
     order: str | None,
+    verbose: bool,
     snapshot: bool,
     output: str,
 ) -> None:
@@ -53,8 +61,10 @@ def status(
         show_json(answer)
         return
     show(*headline(answer), "", gpu_table(rows(answer, "gpus")))
-    if instances or order is not None:
+    if instances or verbose or order is not None:
         show("", instance_table(answer, by_quiet=order == "quiet"))
+    if verbose:
+        show("", *process_list(answer))
     if rows(answer, "rules"):
         show("", rule_table(rows(answer, "rules")))
     held = rows(answer, "holds")
@@ -124,6 +134,53 @@ def instance_table(answer: Answer, *, by_quiet: bool = False) -> "RenderableType
         ),
         right=["GPU", "memory", "activity", "quiet for"],
     )
+
+
+def process_list(answer: Answer) -> "list[RenderableType]":
+    """Return one row per process on an instance, or why there is none."""
+    listed = [(gpu, one) for gpu in rows(answer, "gpus") for one in rows(gpu, "instances")]
+    found = [(gpu, one, who) for gpu, one in listed for who in rows(one, "process_details")]
+    said: list[RenderableType] = []
+    if answer.get("processes_visible") is False:
+        said.append(
+            "processes have no name, user or container: not all of the host are visible from here; "
+            "run in the host's PID namespace"
+        )
+    if listed and all("process_details" not in one for _, one in listed):
+        return [*said, "who runs here is told to root and the daemon's account only"]
+    if not found:
+        return [*said, "no process on any instance"]
+    drawn = table(
+        ("GPU", "instance", "pid", "process", "user", "memory", "container", "pod"),
+        (
+            (
+                text(gpu, "index"),
+                text(one, "instance"),
+                text(who, "pid"),
+                text(who, "name"),
+                text(who, "user"),
+                _mib(who),
+                _container(who),
+                text(who, "pod_uid"),
+            )
+            for gpu, one, who in found
+        ),
+        right=["GPU", "pid", "memory"],
+    )
+    return [*said, drawn]
+
+
+def _mib(who: Answer) -> str:
+    used = whole(who, "memory_used_bytes")
+    return "-" if used is None else f"{used // _MIB} MiB"
+
+
+def _container(who: Answer) -> str:
+    """Return `docker 4f797c539e6c`."""
+    container_id = text(who, "container_id")
+    if container_id == "-":
+        return container_id
+    return f"{text(who, 'container_runtime', '')} {container_id[:SHORT_ID]}".lstrip()
 
 
 def _time(answer: Answer, key: str) -> datetime | None:

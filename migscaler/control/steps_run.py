@@ -237,10 +237,10 @@ def _in_use(request: StepRequest, after: GpuReading, what: str) -> Stop:
     """Return the expected refusal: a process in sight holds it, or a client without one."""
     found = None if request.gi_id is None else find_instance(after, request.gi_id, request.spec)
     if found is not None and found.processes:
-        pids = ", ".join(str(one.pid) for one in found.processes)
+        users = ", ".join(map(str, found.processes))
         return Stop(
             reason=OutcomeReason.NO_LONGER_IDLE,
-            explanation=f"{what}: in use by process {pids}",
+            explanation=f"{what}: in use by {users}",
         )
     return Stop(
         reason=OutcomeReason.HELD_BY_CLIENT,

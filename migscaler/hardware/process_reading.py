@@ -6,6 +6,7 @@ from migscaler.hardware.nvml_answers import Device, ProcessRow
 from migscaler.model.gpu import GpuProcess
 from migscaler.model.ids import GiId
 from migscaler.model.ports import HostProcesses
+from migscaler.model.process import HostProcess
 
 _COMPUTE = "Compute"
 # Kinds a GPU or driver may lack; then nothing of that kind can run.
@@ -127,14 +128,26 @@ def _check(row: ProcessRow, host: HostProcesses, total_bytes: int | None) -> Non
 
 
 def _named(rows: list[ProcessRow], host: HostProcesses) -> Processes:
-    """Name the processes, one entry per pid, by pid; memory of a pid's entries is the largest."""
+    """Name the processes, one entry per pid, by pid; memory of a pid's entries is the largest.
+
+    Without the host's PID namespace nobody is named: the same number may be somebody else's here.
+    """
     merged: dict[int, int | None] = {}
     for row in rows:
-        known = merged.get(row.pid)
+        largest = merged.get(row.pid)
         used = row.used_memory_bytes
-        merged[row.pid] = known if used is None else max(known or 0, used)
+        merged[row.pid] = largest if used is None else max(largest or 0, used)
+    sees_host = bool(merged) and host.visible()
     found = []
     for pid, used in sorted(merged.items()):
-        name, user = host.name_and_user(pid)
-        found.append(GpuProcess(pid=pid, used_memory_bytes=used, name=name, user=user))
+        known = host.process(pid) if sees_host else HostProcess()
+        found.append(
+            GpuProcess(
+                pid=pid,
+                used_memory_bytes=used,
+                name=known.name,
+                user=known.user,
+                container=known.container,
+            )
+        )
     return tuple(found)

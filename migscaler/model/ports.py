@@ -7,6 +7,7 @@ from migscaler.model.demand import Fetched
 from migscaler.model.gpu import Allocations, GpuReading, ModeChange, NodeReading
 from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.model.layout import Layout
+from migscaler.model.process import HostProcess
 from migscaler.model.profile import InstanceSpec
 from migscaler.model.stats import CallStats
 
@@ -118,5 +119,5 @@ class HostProcesses(Protocol):
     def exists(self, pid: int) -> bool:
         """Say whether such a process exists."""
 
-    def name_and_user(self, pid: int) -> tuple[str | None, str | None]:
-        """Return comm and account of a process, None where not readable."""
+    def process(self, pid: int) -> HostProcess:
+        """Return name, account and container of a process as far as they can be read."""

@@ -18,6 +18,9 @@ EMPTY_BYTES = 64 * 1024 * 1024
 EMPTY_SHARE = 100  # one part in a hundred of the instance's memory, but no more altogether than:
 EMPTY_MOST_BYTES = 256 * 1024 * 1024  # a hundredth of 80 GB and more would have room for a context
 
+# Processes of an instance named one by one before the rest is only counted.
+NAMED = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -114,9 +117,12 @@ def _measured_baseline(reading: InstanceReading, known: int | None) -> int | Non
 def _process(reading: InstanceReading, around: Surroundings) -> _Signal:
     """Look at the processes on the instance."""
     if reading.processes:
-        named = sorted({p.name for p in reading.processes if p.name})
-        who = f" ({', '.join(named[:3])})" if named else ""
-        note = f"{len(reading.processes)} process(es) on it{who}"
+        named = [str(process) for process in reading.processes[:NAMED]]
+        if len(reading.processes) > NAMED:
+            named.append(f"{len(reading.processes) - NAMED} more")
+        note = f"used by {', '.join(named)}"
+        if not around.processes_visible:
+            note += " (names and containers need the host's PID namespace)"
         return _Signal(name="process", pin=PinReason.PROCESS, note=note)
     if reading.processes is None:
         return _unknown("process", "its processes could not be read")

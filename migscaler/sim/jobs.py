@@ -22,12 +22,14 @@ class JobControl(NodeCore):
         user: str = "alice",
         ci_id: int | None = None,
         exclusive: bool = False,
+        cgroup: str = "/",
     ) -> int:
         """Start a process and return its pid.
 
         `gpu` is an index or UUID; `instance` a GI id, a MIG UUID, or None on a GPU without MIG
         mode. Without a pid an unused number near the top of the pid range is taken, which is in no
         /proc. `exclusive` refuses an instance that another process is on, as a scheduler would.
+        `cgroup` is the path of its control group, by which its container is told.
 
         Raises:
             CommandRefused: no such instance, no compute instance in it, or not enough memory.
@@ -39,7 +41,7 @@ class JobControl(NodeCore):
                 raise CommandRefused(f"GPU {found.index}: another process is on it")
             if pid is None:
                 pid, state.next_pid = state.next_pid, state.next_pid + 1
-            job = Job(pid, name, user, memory_mib, activity, gi_id, ci_id)
+            job = Job(pid, name, user, memory_mib, activity, gi_id, ci_id, cgroup=cgroup)
             problem = transitions.start_job(found, job, self.clock())
             if problem is not None:
                 raise CommandRefused(f"GPU {found.index}: {problem}")

@@ -1,8 +1,11 @@
 """The page's picture: one row per GPU with its strip of memory slices, and the same as a table."""
 
-from migscaler.model.gpu import GpuReading, GpuState
+from datetime import timedelta
+
+from migscaler.model.gpu import GpuReading, GpuState, InstanceState
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
+from migscaler.policy.words import span_text
 from migscaler.web.html import Markup, tag
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, in_words, planned_cells
 from migscaler.web.views import mode_of, wanted_layout
@@ -18,8 +21,8 @@ _LEGEND_KINDS = (
 )
 
 
-def gpu_section(status: Status) -> Markup:
-    """Return the section of all GPUs."""
+def gpu_section(status: Status, *, trusted: bool) -> Markup:
+    """Return the section of all GPUs; who is on an instance only to trusted callers."""
     gpus = () if status.snapshot is None else status.snapshot.gpus
     rows = [_row(status, gpu) for gpu in gpus]
     nothing = tag("p", "No GPU has been read yet.", class_="quiet")
@@ -27,7 +30,7 @@ def gpu_section(status: Status) -> Markup:
         "section",
         tag("div", tag("h2", "GPUs"), _legend(), class_="heading", data_part="legend"),
         *(rows or [nothing]),
-        _table(status) if gpus else "",
+        _table(status, trusted=trusted) if gpus else "",
         class_="gpus",
         aria_label="GPUs",
     )
@@ -148,13 +151,15 @@ def _figures(status: Status, gpu: GpuState) -> Markup:
     return tag("p", tag("span", first), tag("small", second), class_="figures")
 
 
-def _table(status: Status) -> Markup:
+def _table(status: Status, *, trusted: bool) -> Markup:
     """Return every instance as a table, for those who'd rather read."""
-    head = ("GPU", "Instance", "State", "Memory used", "Busy", "MIG UUID")
+    head = ["GPU", "Instance", "State", "Memory used", "Busy", "Quiet for", "MIG UUID"]
+    if trusted:
+        head.append("Who is on it")
     rows = [
         tag("tr", *(tag("td", text) for text in line))
         for gpu in (() if status.snapshot is None else status.snapshot.gpus)
-        for line in _lines(status, gpu)
+        for line in _lines(status, gpu, trusted=trusted)
     ]
     table = tag(
         "table",
@@ -167,7 +172,7 @@ def _table(status: Status) -> Markup:
     )
 
 
-def _lines(status: Status, gpu: GpuState) -> list[tuple[str, ...]]:
+def _lines(status: Status, gpu: GpuState, *, trusted: bool) -> list[tuple[str, ...]]:
     running = status.running
     if gpu.uuid in status.withheld or (running is not None and running.gpu_uuid == gpu.uuid):
         return []
@@ -176,14 +181,29 @@ def _lines(status: Status, gpu: GpuState) -> list[tuple[str, ...]]:
         reading, activity = one.reading, one.reading.activity
         busy = None if activity is None else activity.busiest
         used = reading.memory_used_bytes
-        lines.append(
-            (
-                str(gpu.reading.index),
-                str(one.spec),
-                "idle" if one.pin is None else PIN_WORDS[one.pin],
-                "" if used is None else f"{used / 2**20:,.0f} MiB",
-                "" if busy is None else f"{busy:.0%}",
-                reading.instance.mig_uuid or "",
-            )
+        line = (
+            str(gpu.reading.index),
+            str(one.spec),
+            "idle" if one.pin is None else PIN_WORDS[one.pin],
+            "" if used is None else f"{used / 2**20:,.0f} MiB",
+            "" if busy is None else f"{busy:.0%}",
+            _quiet_words(status, one),
+            reading.instance.mig_uuid or "",
         )
+        lines.append((*line, _who(one)) if trusted else line)
     return lines
+
+
+def _quiet_words(status: Status, one: InstanceState) -> str:
+    """Return for how long nothing has run on an instance, as `status --sort quiet` does."""
+    held, quiet = one.held_unused_since_monotonic, one.quiet_since_monotonic
+    since = quiet if held is None else held
+    at = None if status.snapshot is None else status.snapshot.wall_time(since)
+    return "" if at is None else span_text(max(status.now - at, timedelta()))
+
+
+def _who(one: InstanceState) -> str:
+    """Return whose an instance is and what runs on it."""
+    owner = [] if one.claim is None else [one.claim.named]
+    running = [str(process) for process in one.reading.processes or ()]
+    return ", ".join([*owner, *running])

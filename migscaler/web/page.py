@@ -30,7 +30,7 @@ def page(status: Status | None, *, trusted: bool) -> str:
         "main",
         tag("div", *_banners(status, trusted=trusted), data_part="banners"),
         _decision(status, trusted=trusted),
-        gpu_section(status),
+        gpu_section(status, trusted=trusted),
         tag("div", _rules(status), _gates(status, trusted=trusted), class_="columns"),
         tag("div", outcomes, tag("div", _sources(status), _regret(status)), class_="columns"),
         explanation_section(status, trusted=trusted),

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from migscaler.model.decision import HoldRecord, RuleDecision
 from migscaler.model.demand import SourceStatus
-from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
+from migscaler.model.gpu import GpuProcess, GpuState, InstanceState, NodeSnapshot
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import Layout
 from migscaler.model.plan import Gate, Hold, Outcome, Plan
@@ -31,6 +31,7 @@ def status_view(status: Status, *, trusted: bool) -> View:
         "driver_version": None if snapshot is None else snapshot.driver_version,
         "snapshot_at": None if snapshot is None else when(snapshot.taken_at),
         "snapshot_stale": status.snapshot_stale,
+        "processes_visible": None if snapshot is None else snapshot.processes_visible,
         "state_writable": status.state_writable,
         "config": {
             "path": status.config.path,
@@ -192,7 +193,23 @@ def instance_view(one: InstanceState, snapshot: NodeSnapshot | None, *, trusted:
         view["explanation"] = one.explanation
         view["holder"] = None if one.claim is None else one.claim.named
         view["holder_user"] = None if one.claim is None else one.claim.user
+        view["process_details"] = [process_view(process) for process in reading.processes or ()]
     return view
+
+
+def process_view(process: GpuProcess) -> View:
+    """Return who runs on an instance, for trusted callers; the container's id is the whole one."""
+    inside = process.container
+    return {
+        "pid": process.pid,
+        "name": process.name,
+        "user": process.user,
+        "memory_used_bytes": process.used_memory_bytes,
+        "container_id": None if inside is None else inside.container_id,
+        "container_runtime": None if inside is None else inside.runtime,
+        "pod_uid": None if inside is None else inside.pod_uid,
+        "words": str(process),
+    }
 
 
 def _never(_monotonic: float | None) -> datetime | None:

@@ -131,6 +131,67 @@ def test_status_sorts_by_how_long_nothing_has_run(terminal: Terminal) -> None:
     assert "10 min" in by_quiet[1]
 
 
+def test_verbose_status_lists_each_process_with_user_and_container(terminal: Terminal) -> None:
+    inside = {
+        "pid": 77,
+        "name": "python3",
+        "user": "ada",
+        "memory_used_bytes": 2**30,
+        "container_id": "4f797c539e6c" + 52 * "0",
+        "container_runtime": "containerd",
+        "pod_uid": "74ba62da-1a3d-11e7-bb11-080027cb0e22",
+    }
+    unknown = {"pid": 78, "container_id": 64 * "b"}
+    used = {"instance": "1g.5gb@0", "state": "in use", "process_details": [inside, unknown]}
+    gpu = {"index": 0, "name": "NVIDIA A100", "instances": [used]}
+    terminal.replies(status={"gpus": [gpu]})
+
+    *_, head, first, second = terminal.run("status", "-v").stdout.splitlines()
+
+    assert head.split() == [
+        "GPU",
+        "instance",
+        "pid",
+        "process",
+        "user",
+        "memory",
+        "container",
+        "pod",
+    ]
+    assert first.split() == [
+        "0",
+        "1g.5gb@0",
+        "77",
+        "python3",
+        "ada",
+        "1024",
+        "MiB",
+        "containerd",
+        "4f797c539e6c",
+        "74ba62da-1a3d-11e7-bb11-080027cb0e22",
+    ]
+    assert second.split() == ["0", "1g.5gb@0", "78", "-", "-", "-", "bbbbbbbbbbbb", "-"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({}, "who runs here is told to root and the daemon's account only"),
+        ({"process_details": []}, "no process on any instance"),
+    ],
+)
+def test_verbose_status_says_why_it_lists_no_process(
+    terminal: Terminal, answer: dict[str, object], said: str
+) -> None:
+    gpu = {"index": 0, "name": "NVIDIA A100", "instances": [{"instance": "1g.5gb@0", **answer}]}
+    terminal.replies(status={"gpus": [gpu], "processes_visible": False})
+
+    *_, blind, last = terminal.run("status", "-v").stdout.splitlines()
+
+    assert blind.endswith("run in the host's PID namespace")
+    assert last == said
+
+
 def test_breaker_reset_takes_a_uuid(terminal: Terminal) -> None:
     terminal.replies(breaker_reset={})
 

@@ -154,7 +154,7 @@ def test_process_without_memory_that_came_while_fencing_drops_the_plan() -> None
         made.scheduler.on_fence = come
         outcome = made.execute()
         assert outcome.reason is OutcomeReason.NO_LONGER_IDLE
-        assert "uses it" in outcome.explanation
+        assert "used by a process (pid " in outcome.explanation
         assert made.calls() == []
 
 

@@ -15,6 +15,7 @@ from migscaler.model.gpu import GpuReading, InstanceReading
 from migscaler.model.ids import GiId, GpuUuid
 from migscaler.model.layout import GpuModel
 from migscaler.model.ports import Clock, GpuReader, GpuWriter
+from migscaler.model.process import HostProcess
 from migscaler.sim.node import SimNode, build_node, open_node
 from migscaler.sim.nvml_library import NvmlLibrary
 
@@ -65,8 +66,10 @@ class SimulatedHost:
     def exists(self, pid: int) -> bool:
         return pid >= FIRST_SIMULATED_PID
 
-    def name_and_user(self, pid: int) -> tuple[str | None, str | None]:
-        return (f"job{pid - FIRST_SIMULATED_PID}", "alice") if self.exists(pid) else (None, None)
+    def process(self, pid: int) -> HostProcess:
+        if not self.exists(pid):
+            return HostProcess()
+        return HostProcess(name=f"job{pid - FIRST_SIMULATED_PID}", user="alice")
 
 
 def install_directory(directory: str) -> None:

@@ -1,7 +1,9 @@
 import os
+import pwd
 from pathlib import Path
 
 from migscaler.hardware.host import ProcHost
+from migscaler.model.process import Container, HostProcess
 
 
 def fake_proc(root: Path, processes: dict[int, str]) -> ProcHost:
@@ -23,16 +25,29 @@ def test_hidden_processes_mean_the_host_is_not_visible(tmp_path: Path) -> None:
     assert not fake_proc(tmp_path, {77: "python3"}).visible()
 
 
-def test_process_has_comm_and_account(tmp_path: Path) -> None:
+def test_process_has_comm_account_and_container(tmp_path: Path) -> None:
     host = fake_proc(tmp_path, {77: "python3 train"})
+    (tmp_path / "77" / "cgroup").write_text(f"0::/system.slice/docker-{64 * 'a'}.scope\n")
+
+    found = host.process(77)
+
     assert host.exists(77)
-    name, user = host.name_and_user(77)
-    assert name == "python3 train"
-    assert user is not None
+    assert found.name == "python3 train"
+    assert found.user == pwd.getpwuid(os.getuid()).pw_name
+    assert found.container == Container(container_id=64 * "a", runtime="docker")
+
+
+def test_nothing_is_told_of_a_process_that_ended(tmp_path: Path) -> None:
+    host = fake_proc(tmp_path, {77: "python3"})
+
     assert not host.exists(78)
-    assert host.name_and_user(78) == (None, None)
+    assert host.process(78) == HostProcess()
+
+
+def test_process_without_readable_control_group_is_in_no_container(tmp_path: Path) -> None:
+    assert fake_proc(tmp_path, {77: "python3"}).process(77).container is None
 
 
 def test_own_process_is_found_in_the_real_proc() -> None:
     assert ProcHost().exists(os.getpid())
-    assert ProcHost().name_and_user(os.getpid())[0] is not None
+    assert ProcHost().process(os.getpid()).name is not None

@@ -22,11 +22,13 @@ from migscaler.model.gpu import (
 )
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid
 from migscaler.model.layout import Layout
+from migscaler.model.process import Container
 from migscaler.model.profile import InstanceSpec, Placement
 from migscaler.model.stats import CallCount, CallStats
 from tests.builders import A100, model
 from tests.unit.hardware.rig import through_worker
 
+INSIDE = Container(container_id=64 * "a", runtime="docker", pod_uid="74ba62da")
 READING = GpuReading(
     index=3,
     uuid=GpuUuid("GPU-3"),
@@ -45,7 +47,11 @@ READING = GpuReading(
                 ),
             ),
             memory_used_bytes=12,
-            processes=(GpuProcess(pid=9, used_memory_bytes=None, name="python3", user="ada"),),
+            processes=(
+                GpuProcess(
+                    pid=9, used_memory_bytes=None, name="python3", user="ada", container=INSIDE
+                ),
+            ),
             activity=Activity(source=ActivitySource.GPM, window_seconds=5.0, graphics_ratio=0.25),
         ),
     ),

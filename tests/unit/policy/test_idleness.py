@@ -8,12 +8,14 @@ from migscaler.model.gpu import (
     ActivitySource,
     Allocations,
     ComputeInstance,
+    GpuProcess,
     GpuReading,
     InstanceState,
     PinReason,
 )
 from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.model.policy import IdlePolicy, Mode, Policy
+from migscaler.model.process import Container
 from migscaler.policy.idleness import IdleMemory, judge
 from tests.builders import (
     A100,
@@ -162,6 +164,35 @@ def test_invisible_host_processes_pin() -> None:
     watch = watched()
     watch.processes_visible = False
     assert pin(watch.quiet(one(), 2 * AFTER)) is PinReason.UNKNOWN
+
+
+def test_processes_are_named_with_user_and_container_up_to_three() -> None:
+    inside = Container(container_id=64 * "a", runtime="docker")
+    crowd = tuple(
+        GpuProcess(pid=pid, name="train", user="ada", container=inside if pid == 1 else None)
+        for pid in range(1, 6)
+    )
+
+    state = watched().see(one(processes=crowd))
+
+    assert state is not None
+    assert state.explanation == (
+        "used by train of ada (pid 1, docker aaaaaaaaaaaa), train of ada (pid 2),"
+        " train of ada (pid 3), 2 more"
+    )
+
+
+def test_processes_without_names_say_what_would_name_them() -> None:
+    watch = watched()
+    watch.processes_visible = False
+
+    state = watch.see(one(processes=(GpuProcess(pid=7),)))
+
+    assert pin(state) is PinReason.PROCESS
+    assert state is not None
+    assert state.explanation == (
+        "used by a process (pid 7) (names and containers need the host's PID namespace)"
+    )
 
 
 def test_unknown_allocations_pin() -> None:

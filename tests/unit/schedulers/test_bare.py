@@ -1,7 +1,7 @@
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from migscaler.model.gpu import (
 )
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid
 from migscaler.model.layout import Layout
+from migscaler.model.process import Container, HostProcess
 from migscaler.schedulers.bare import BareHost, BareScheduler
 from migscaler.schedulers.evidence import read_mig_minors
 from tests.builders import A100, model, spec
@@ -54,9 +55,10 @@ class FixedClock:
 
 @dataclass
 class SeenHost:
-    """The host's processes are visible, or not."""
+    """The host's processes are visible, or not; some are in containers."""
 
     sees_all: bool = True
+    containers: dict[int, Container] = field(default_factory=dict)
 
     def visible(self) -> bool:
         return self.sees_all
@@ -64,8 +66,8 @@ class SeenHost:
     def exists(self, pid: int) -> bool:
         raise AssertionError(pid)
 
-    def name_and_user(self, pid: int) -> tuple[str | None, str | None]:
-        raise AssertionError(pid)
+    def process(self, pid: int) -> HostProcess:
+        return HostProcess(container=self.containers.get(pid))
 
 
 @dataclass
@@ -123,11 +125,17 @@ def host(tmp_path: Path) -> HostFiles:
     return files
 
 
-def scheduler(host: HostFiles, book: Book | None = None, sees_all: bool = True) -> BareScheduler:
+def scheduler(
+    host: HostFiles,
+    book: Book | None = None,
+    sees_all: bool = True,
+    containers: dict[int, Container] | None = None,
+) -> BareScheduler:
+    seen = SeenHost(sees_all, containers or {})
     return BareScheduler(
         book=book or Book(),
         clock=FixedClock(),
-        host=BareHost(host=SeenHost(sees_all), roots=host.roots, own_pid=OWN_PID),
+        host=BareHost(host=seen, roots=host.roots, own_pid=OWN_PID),
         wait_max_age=timedelta(minutes=1),
     )
 
@@ -192,6 +200,16 @@ def test_public_name_of_a_holder_tells_neither_command_nor_process_id(host: Host
 
     assert (claim.owner, claim.user) == ("process", None)
     assert claim.named == "process 50 (secret-project, nvidia-cap39 open)"
+
+
+def test_holder_in_a_container_is_named_with_it(host: HostFiles) -> None:
+    host.process(50, "python3", files=("/dev/nvidia-caps/nvidia-cap39",))
+    inside = Container(container_id="4f797c539e6c" + 52 * "0", runtime="docker")
+
+    (claim,) = scheduler(host, containers={50: inside}).allocations(READING).claims
+
+    assert claim.named == "process 50 (python3, docker 4f797c539e6c, nvidia-cap39 open)"
+    assert claim.owner == "process"
 
 
 def test_open_node_of_a_compute_instance_claims_its_instance(host: HostFiles) -> None:

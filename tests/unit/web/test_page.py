@@ -7,14 +7,25 @@ from datetime import timedelta
 
 import pytest
 
-from migscaler.model.gpu import Gap
+from migscaler.model.gpu import Gap, GpuProcess, InstanceState, PinReason
 from migscaler.model.ids import PlanId
 from migscaler.model.plan import Gate, GateReason, Hold, OutcomeReason
+from migscaler.model.process import Container
 from migscaler.model.status import ConfigStatus, Running, Status
 from migscaler.policy.explain import explain
 from migscaler.web.page import page
+from migscaler.web.views import status_view
 from migscaler.web.words import GATE_WORDS, OUTCOME_WORDS
-from tests.builders import A100, NOW, gpu_state, layout, snapshot, uuid
+from tests.builders import (
+    A100,
+    NOW,
+    gpu_state,
+    instance_reading,
+    layout,
+    snapshot,
+    spec,
+    uuid,
+)
 from tests.unit.metrics.statuses import full_status
 
 
@@ -171,6 +182,29 @@ def test_page_tells_regret_in_words() -> None:
         "An instance would be or was destroyed: 12 times."
         " Used again: 1 within 5 min, 2 within 30 min."
     ) in text
+
+
+def test_page_and_status_tell_who_is_on_an_instance_to_the_trusted_only() -> None:
+    """The container's whole id is for programs; people read twelve digits of it."""
+    inside = Container(container_id="4f797c539e6c" + 52 * "0", runtime="docker")
+    running = GpuProcess(pid=4711, name="trainer", user="ada", container=inside)
+    reading = instance_reading(spec(A100, "1g@0"), processes=(running,))
+    state = InstanceState(
+        reading=reading,
+        born=1,
+        pin=PinReason.PROCESS,
+        explanation=f"used by {running}",
+        quiet_since_monotonic=None,
+    )
+    gpu = replace(gpu_state(A100, "1g@0"), instances=(state,))
+    status = replace(full_status(), snapshot=snapshot(gpu))
+    words = "trainer of ada (pid 4711, docker 4f797c539e6c)"
+
+    assert words in text_of(status, trusted=True)
+    (shown,) = status_view(status, trusted=True)["gpus"][0]["instances"]  # type: ignore[index]  # JSON values
+    assert shown["process_details"][0]["container_id"] == inside.container_id
+    for text in (text_of(status), str(status_view(status, trusted=False))):
+        assert [word for word in ("trainer", "ada", "4711", "4f797c") if word in text] == []
 
 
 def test_strangers_are_not_told_who_paused_in_the_sentence() -> None:
