@@ -114,7 +114,7 @@ class ActingCommands:
         return {"outcomes": self._carry_out(Plan(gpu_plans=(plan,)))}
 
     def _must_be_ours(self, gpu: GpuState) -> None:
-        """Refuse for a GPU that is only observed, or whose layout is not for this node to change."""
+        """Refuse for a GPU that is only observed, or whose layout is somebody else's."""
         owner = gpu.reading.foreign_owner
         if owner is not None:
             raise CommandRefused(f"GPU {gpu.reading.index} is left alone: {owner.words}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from migscaler.model.gpu import GpuOwner, GpuState, NodeSnapshot
 from migscaler.web.words import evidence_words, unseen_words
 
-
 # The second is the usage of NVIDIA/gpu-admin-tools, nvidia_gpu_tools.py.
 _WAYS_OUT = {
     GpuOwner.HYPERVISOR: "run migscaler on the hypervisor's host, or pass the whole GPU through",

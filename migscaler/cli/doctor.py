@@ -10,6 +10,7 @@ import click
 from migscaler.cli import checks
 from migscaler.cli.answers import part, rows, text
 from migscaler.cli.checks import Check, Verdict, fine, problem, warning
+from migscaler.cli.orphans import fix
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.records import snapshot_of
 from migscaler.cli.session import Node, Session, pass_session
@@ -25,13 +26,33 @@ _ROOT = click.Path(path_type=Path, file_okay=False, exists=True)
 @click.command()
 @click.option("--proc", type=_ROOT, default="/proc", show_default=True, help="The host's /proc.")
 @click.option("--dev", type=_ROOT, default="/dev", show_default=True, help="The host's /dev.")
+@click.option(
+    "--fix",
+    "only_fix",
+    is_flag=True,
+    help="Show which GPU instances without compute instance would go; ask for each.",
+)
+@click.option("--yes", is_flag=True, help="With --fix: do not ask, do it.")
 @output_option
 @pass_session
-def doctor(session: Session, proc: Path, dev: Path, output: str) -> None:
+def doctor(
+    session: Session,
+    proc: Path,
+    dev: Path,
+    only_fix: bool,  # click passes it by name
+    yes: bool,
+    output: str,
+) -> None:
     """Look at driver, permissions, processes, other owners, sources, configuration and state.
 
-    Exit code 1 if there is a problem; warnings alone are 0.
+    Exit code 1 if there is a problem; warnings alone are 0. With --fix: 3 if something was only
+    shown, 1 if something could not be done.
     """
+    if yes and not only_fix:
+        raise click.UsageError("--yes goes with --fix only")
+    if only_fix:
+        fix(session, output, yes=yes)
+        return
     found = list(examine(session, proc, dev))
     if output == "json":
         show_json({"checks": [_as_json(check) for check in found]})

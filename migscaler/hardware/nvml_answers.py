@@ -100,7 +100,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PciInfo:
-    """Bus id, e.g. `00000000:01:00.0`; device id over vendor id, e.g. 0x20B010DE (nvmlPciInfo_t)."""
+    """Bus id `00000000:01:00.0`, and device id over vendor id 0x20B010DE (nvmlPciInfo_t)."""
 
     bus_id: str
     device_id: int

@@ -89,8 +89,9 @@ class Incidents(JobControl):
 
         Unprivileged: changes and privileged queries answer NO_PERMISSION. vGPU guest: changes
         answer NOT_SUPPORTED. Confidential computing: changes answer NOT_SUPPORTED (a belief, the
-        strictest one); GPUs without it refuse the question. `bare_metal_reset`: the driver may reset an idle Ampere GPU itself, so
-        a mode change is active at once; without it the change stays pending (RESET_REQUIRED).
+        strictest one); GPUs without it refuse the question. `bare_metal_reset`: the driver may
+        reset an idle Ampere GPU itself, so a mode change is active at once; without it the change
+        stays pending (RESET_REQUIRED).
         """
         with self.changing() as state:
             if privileged is not None:

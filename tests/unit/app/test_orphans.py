@@ -33,9 +33,9 @@ def test_node_without_orphans_has_nothing_to_remove(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "3g@0 3g@4") as here:
         here.runtime.begin()
         assert listed(here) == []
-        with pytest.raises(CommandRefused, match="3g.20gb@4 has a compute instance"):
+        with pytest.raises(CommandRefused, match=r"3g\.20gb@4 has a compute instance"):
             here.ask("remove_orphan", gpu=0, instance="3g@4")
-        with pytest.raises(CommandRefused, match="GPU 0 has no 2g.10gb@4"):
+        with pytest.raises(CommandRefused, match=r"GPU 0 has no 2g\.10gb@4"):
             here.ask("remove_orphan", gpu=0, instance="2g@4")
 
 
@@ -110,7 +110,7 @@ def test_held_orphan_stays(tmp_path: Path) -> None:
         with_orphan(here)
         here.ask("hold", gpu=0, reason="mine")
         here.watch(10)
-        with pytest.raises(CommandRefused, match="held by .*mine"):
+        with pytest.raises(CommandRefused, match=r"held by .*mine"):
             here.ask("remove_orphan", gpu=0, instance="3g@4")
         assert here.our_calls() == []
 

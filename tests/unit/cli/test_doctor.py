@@ -17,6 +17,7 @@ from migscaler.cli.checks import (
     together,
 )
 from migscaler.errors import CommandRefused
+from migscaler.model.gpu import GpuOwner
 from migscaler.store.codec import encode
 from tests.builders import A100, gpu_state, snapshot
 from tests.unit.cli.conftest import Terminal
@@ -46,6 +47,59 @@ def test_each_thing_missing_is_a_problem_with_a_remedy() -> None:
         "allocations": Verdict.PROBLEM,
     }
     assert all(check.remedy for check in found)
+
+
+def test_owner_and_way_out_are_told() -> None:
+    node = snapshot(gpu_state(A100, "7g@0"), foreign_owner="mig-parted (process 7)")
+    node = replace(node, foreign_owner_remedy="systemctl disable --now x.service")
+
+    (check,) = (one for one in node_checks(node) if one.subject == "layout owner")
+
+    assert check.found == (
+        "mig-parted (process 7) shapes these GPUs too; nothing is changed beside it"
+    )
+    assert check.remedy.endswith("systemctl disable --now x.service")
+
+
+def test_owners_out_of_sight_are_not_nobody() -> None:
+    node = replace(snapshot(gpu_state(A100, "7g@0")), foreign_owner_unknown="no lsf.conf")
+
+    (check,) = (one for one in node_checks(node) if one.subject == "layout owner")
+
+    assert (check.verdict, check.found) == (Verdict.PROBLEM, "not known: no lsf.conf")
+
+
+@pytest.mark.parametrize(
+    ("owner", "words", "way_out"),
+    [
+        (GpuOwner.HYPERVISOR, "a vGPU", "on the hypervisor's host"),
+        (GpuOwner.CONFIDENTIAL_COMPUTING, "confidential computing", "--set-cc-mode=off"),
+    ],
+)
+def test_gpu_of_somebody_else_is_a_problem_with_the_way_out(
+    owner: GpuOwner, words: str, way_out: str
+) -> None:
+    state = gpu_state(A100, "7g@0")
+    state = replace(state, reading=replace(state.reading, foreign_owner=owner))
+
+    first, _ = gpu_checks(state)
+
+    assert first.verdict is Verdict.PROBLEM
+    assert words in first.found
+    assert way_out in first.remedy
+
+
+def test_orphan_is_a_warning_that_names_the_fix() -> None:
+    state = gpu_state(A100, "3g@0 3g@4")
+    whole, other = state.instances or ()
+    bare = replace(other.reading.instance, compute_instances=())
+    orphan = replace(other, reading=replace(other.reading, instance=bare))
+
+    found = list(gpu_checks(replace(state, instances=(whole, orphan))))
+
+    assert [
+        (c.verdict, c.remedy.split(": ")[-1]) for c in found if "nothing can run" in c.found
+    ] == [(Verdict.WARNING, "migscaler doctor --fix")]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +222,62 @@ def test_doctor_warns_of_a_silent_source_and_names_dcgm(terminal: Terminal, tmp_
     assert found["source queue"]["remedy"].endswith("migscaler source test queue")
     assert found["handles"]["found"].startswith("DCGM (nvidia-dcgm.service)")
     assert "NVIDIA H100*" in found["configuration"]["found"]
+
+
+ORPHAN = {
+    "gpu": 0,
+    "gpu_uuid": "GPU-1",
+    "instance": "3g.20gb@4",
+    "gi_id": 2,
+    "steps": ["destroy 3g.20gb@4"],
+    "kept": None,
+}
+KEPT = {**ORPHAN, "instance": "1g.5gb@0", "steps": [], "kept": "held by ada: mine"}
+
+
+def test_fix_without_yes_only_shows(terminal: Terminal) -> None:
+    terminal.replies(orphans={"orphans": [ORPHAN, KEPT]})
+
+    result = terminal.run("doctor", "--fix")
+
+    assert result.exit_code == 3
+    assert result.stdout.splitlines() == [
+        "GPU 0 3g.20gb@4 (GI 2): destroy 3g.20gb@4",
+        "GPU 0 1g.5gb@0 (GI 2): kept: held by ada: mine",
+    ]
+    assert [name for name, _ in terminal.node.asked] == ["orphans"]
+
+
+def test_fix_with_yes_removes_what_nothing_keeps(terminal: Terminal) -> None:
+    done = {"outcome": "done", "explanation": "now 3g.20gb@0"}
+    terminal.replies(orphans={"orphans": [ORPHAN, KEPT]}, remove_orphan={"outcomes": [done]})
+
+    result = terminal.run("doctor", "--fix", "--yes")
+
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "GPU 0 3g.20gb@4: now 3g.20gb@0"
+    assert terminal.node.asked[1:] == [("remove_orphan", {"gpu": "GPU-1", "instance": "3g.20gb@4"})]
+
+
+def test_fix_that_is_refused_fails_and_says_why(terminal: Terminal) -> None:
+    terminal.replies(
+        orphans={"orphans": [ORPHAN]}, remove_orphan=CommandRefused("paused by ada: upgrade")
+    )
+
+    result = terminal.run("doctor", "--fix", "--yes", "--output", "json")
+
+    assert result.exit_code == 1
+    (outcome,) = json.loads(result.stdout)["outcomes"]
+    assert (outcome["outcome"], outcome["explanation"]) == ("refused", "paused by ada: upgrade")
+
+
+def test_nothing_to_fix_is_fine(terminal: Terminal) -> None:
+    terminal.replies(orphans={"orphans": []})
+
+    result = terminal.run("doctor", "--fix")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_yes_without_fix_is_wrong_usage(terminal: Terminal) -> None:
+    assert terminal.run("doctor", "--yes").exit_code == 2

@@ -100,9 +100,9 @@ CASES: list[tuple[GateReason, DecisionInput, str]] = [
         GateReason.FOREIGN_OWNER,
         replace(
             wanting(),
-            snapshot=replace(wanting().snapshot, foreign_owner_unknown="no /etc/lsf.conf"),
+            snapshot=replace(wanting().snapshot, foreign_owner_unknown="no lsf.conf"),
         ),
-        "it is not known who else shapes the GPUs: no /etc/lsf.conf",
+        "it is not known who else shapes the GPUs: no lsf.conf",
     ),
     (
         GateReason.FOREIGN_OWNER,
