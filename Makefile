@@ -2,7 +2,7 @@
 # make test    every test that needs no GPU
 # make check   formatting, lint, types, floors, generated files
 # make bench   the measurements of docs/benchmarks.md
-# make soak    long random runs
+# make soak    a daemon at work for SOAK_MINUTES (120), watched for growth; long random runs
 # make mutants  break each promise on purpose; every one must be noticed by a test
 # make chaos   1,000 times kill -9 in the middle of plans and starts
 # make crash-matrix  every plan shape stopped at every state a crash can leave (about an hour)
@@ -67,7 +67,7 @@ bench:
 
 soak:
 	@.ci/setup.sh all
-	@MIGSCALER_TEST_PROFILE=soak $(PYTEST) -n $(WORKERS) --dist loadgroup -m soak
+	@MIGSCALER_TEST_PROFILE=soak $(PYTEST) -n $(WORKERS) --dist loadgroup -m soak -rP
 
 chaos:
 	@.ci/setup.sh all

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.errors import StoreError
 from migscaler.model.demand import Fetched, Reading, SourceStatus, VetoStatus
 from migscaler.model.gpu import IN_USE_REASONS, NodeSnapshot
@@ -46,6 +47,7 @@ class Gatherer:
         self._sources = dict(sources)
         self._veto_sources = dict(vetoes)
         self._clock = clock
+        self._watch = ClockWatch(clock)
         self._lock = threading.Lock()
         now = clock.now()
         self._memories = {
@@ -95,12 +97,15 @@ class Gatherer:
             if state.pin in IN_USE_REASONS
         )
         with self._lock:
+            self._follow_clock()
             self._in_use.append((snapshot.taken_at, tuple(sorted(counts.items()))))
             while self._in_use and snapshot.taken_at - self._in_use[0][0] > _REMEMBERED:
                 self._in_use.popleft()
 
     def gather(self, name: SourceName) -> Fetched:
         """Ask one source; an error makes it unknown at once, its last reading is kept."""
+        with self._lock:
+            self._follow_clock()
         fetched = self._sources[name].fetch()
         now = self._clock.now()
         with self._lock:
@@ -135,8 +140,9 @@ class Gatherer:
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         """Return every source as it is now: a reading past its expiry is unknown."""
-        now = self._clock.now()
         with self._lock:
+            self._follow_clock()
+            now = self._clock.now()
             for memory in self._memories.values():
                 memory.status = _aged(memory.status, now)
             configured = tuple(memory.status for memory in self._memories.values())
@@ -160,12 +166,45 @@ class Gatherer:
         with self._lock:
             return self._memories[name].last
 
+    def _follow_clock(self) -> None:
+        """Move what is remembered with a clock that was stepped: ages stay what they were.
+
+        Else a clock set forwards would make every source unknown for a year, so that its rule falls
+        back to its floor, and one set back would let a last answer hold for a year.
+        """
+        step = self._watch.look()
+        if not step:
+            return
+        for memory in self._memories.values():
+            memory.status = _moved(memory.status, step)
+        self._by_hand = tuple((name, _reading(one, step)) for name, one in self._by_hand)
+        self._in_use = deque((moved(at, step), use) for at, use in self._in_use)
+
     def _use_at(self, moment: datetime) -> tuple[tuple[str, int], ...]:
         """Return what was in use at a moment: the last picture not after it, or the oldest."""
         earlier = [use for at, use in self._in_use if at <= moment]
         if earlier:
             return earlier[-1]
         return self._in_use[0][1] if self._in_use else ()
+
+
+def _moved(status: SourceStatus, step: timedelta) -> SourceStatus:
+    """Return a source's status after a step of the clock."""
+    since, reading = status.unknown_since, status.reading
+    return replace(
+        status,
+        reading=None if reading is None else _reading(reading, step),
+        unknown_since=None if since is None else moved(since, step),
+    )
+
+
+def _reading(reading: Reading, step: timedelta) -> Reading:
+    """Return a reading after a step of the clock."""
+    return replace(
+        reading,
+        true_at=moved(reading.true_at, step),
+        expires_at=moved(reading.expires_at, step),
+    )
 
 
 def _aged(status: SourceStatus, now: datetime) -> SourceStatus:

@@ -3,12 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
 from migscaler.control.activity import ActivityBook
 from migscaler.control.books import BUDGET_WINDOW, Books
+from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.control.counters import Tally
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
@@ -44,8 +45,6 @@ _log = logging.getLogger("migscaler.loop")
 # A snapshot older than this many sampling periods decides nothing and shows nothing (conventions
 # 1.3).
 _STALE_PERIODS = 3
-# Wall and monotonic time may drift apart this much between two ticks before it counts as a step.
-_STEP_SECONDS = 2.0
 T = TypeVar("T")
 _OUTCOMES_KEPT = 20
 
@@ -92,8 +91,7 @@ class Loop:
         self._books = Books()
         self._outcomes: tuple[Outcome, ...] = ()
         self._collectors: dict[str, CollectorStatus] = {}
-        self._last_times: tuple[datetime, float] | None = None
-        self._clock_step: str | None = None
+        self._watch = ClockWatch(parts.clock)
         self._journal_problem: str | None = None
         self._calls = CallStats()
         self._plans_begun = 0
@@ -165,7 +163,7 @@ class Loop:
         recorded whenever the decision differs from the one before.
         """
         with self._deciding:
-            self._watch_clock()
+            self._follow_clock()
             try:
                 inp = self.assemble()
             except StoreError as error:
@@ -233,6 +231,8 @@ class Loop:
         snapshot, parts = self._snapshot, self._parts
         if snapshot is None:
             return None
+        # First of all: writing moves the deadlines in the file with a clock that was stepped.
+        conditions = self._conditions()
         now = parts.clock.now()
         return DecisionInput(
             now=now,
@@ -248,7 +248,7 @@ class Loop:
                 gpus=parts.store.gpu_histories(),
                 changes_last_day=parts.store.changes_since(now - BUDGET_WINDOW),
             ),
-            conditions=self._conditions(),
+            conditions=replace(conditions, clock_step=self._watch.problem()),
         )
 
     def publish(self) -> None:
@@ -357,20 +357,19 @@ class Loop:
             pause=parts.store.pause(),
             journal_problem=self._journal_problem,
             open_plan=open_plans[0].plan_id if open_plans else None,
-            clock_step=self._clock_step,
             forced_observe=parts.config.forced_observe,
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),
         )
 
-    def _watch_clock(self) -> None:
-        """Notice that the wall clock was stepped since the last tick; cleared by an even tick."""
-        now, monotonic = self._parts.clock.now(), self._parts.clock.monotonic()
-        if self._last_times is not None:
-            wall = (now - self._last_times[0]).total_seconds()
-            drift = wall - (monotonic - self._last_times[1])
-            stepped = abs(drift) > _STEP_SECONDS
-            self._clock_step = f"the clock was stepped by {drift:+.0f} s" if stepped else None
-        self._last_times = (now, monotonic)
+    def _follow_clock(self) -> None:
+        """Notice that the wall clock was stepped; what has been unmet for a minute stays so."""
+        step = self._watch.look()
+        if step:
+            _log.warning("clock_stepped seconds=%+.0f", step.total_seconds())
+            self._rule_histories = tuple(
+                replace(h, unmet_since=h.unmet_since and moved(h.unmet_since, step))
+                for h in self._rule_histories
+            )
 
     def _fresh(self) -> NodeSnapshot | None:
         """Return the newest picture, None if it is too old to act on."""

@@ -37,7 +37,7 @@ class Decisions(Concern):
             zlib.compress(encode_input(inp).encode()),
             zlib.compress(encode_decision(decision).encode()),
         )
-        with self._db.write() as connection:
+        with self._write() as (connection, _now):
             cursor = connection.execute(
                 "INSERT INTO decisions (at, kind, reason, sentence, input, decision)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -90,7 +90,7 @@ class Decisions(Concern):
         Raises:
             StoreError: the file can't be written.
         """
-        return self._db.change(
+        return self._change(
             "DELETE FROM decisions WHERE seq IN (SELECT seq FROM (SELECT seq,"
             " row_number() OVER newest AS place,"
             " sum(length(input) + length(decision)) OVER newest AS size"

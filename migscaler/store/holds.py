@@ -46,7 +46,7 @@ class Holds(Concern):
             created_at=self._clock.now(),
             pid=pid,
         )
-        with self._db.write() as connection:
+        with self._write() as (connection, _now):
             return _insert(connection, hold)
 
     def take_lease(
@@ -69,19 +69,18 @@ class Holds(Concern):
         Raises:
             StoreError: it is not written; nothing is leased.
         """
-        now = self._clock.now()
-        lease = HoldRecord(
-            hold_id=0,
-            gpu_uuid=gpu_uuid,
-            spec=spec,
-            owner=owner,
-            reason=reason,
-            kind="lease",
-            expires_at=expires_at,
-            created_at=now,
-            pid=pid,
-        )
-        with self._db.write() as connection:
+        with self._write() as (connection, now):
+            lease = HoldRecord(
+                hold_id=0,
+                gpu_uuid=gpu_uuid,
+                spec=spec,
+                owner=owner,
+                reason=reason,
+                kind="lease",
+                expires_at=expires_at,
+                created_at=now,
+                pid=pid,
+            )
             if holder_of(connection, gpu_uuid, spec, now) is not None:
                 return None
             if _being_changed(connection, gpu_uuid, spec):
@@ -96,13 +95,12 @@ class Holds(Concern):
         Raises:
             StoreError: it is not written.
         """
-        now = time_text(self._clock.now())
-        return bool(
-            self._db.change(
+        with self._write() as (connection, now):
+            cursor = connection.execute(
                 f"UPDATE holds SET expires_at = ? WHERE hold_id = ? AND {_LIVE}",  # noqa: S608 (constant)
-                (time_text(expires_at), hold_id, now),
+                (time_text(expires_at), hold_id, time_text(now)),
             )
-        )
+            return bool(cursor.rowcount)
 
     def release_hold(self, hold_id: int) -> bool:
         """End a hold or lease; False if there is none of that number.
@@ -110,7 +108,7 @@ class Holds(Concern):
         Raises:
             StoreError: it is not written.
         """
-        return bool(self._db.change("DELETE FROM holds WHERE hold_id = ?", (hold_id,)))
+        return bool(self._change("DELETE FROM holds WHERE hold_id = ?", (hold_id,)))
 
     def holds(self, now: datetime) -> tuple[HoldRecord, ...]:
         """Return holds and leases that last at this moment, oldest first.
@@ -118,6 +116,7 @@ class Holds(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        now = self._timeline.of_reading(now)
         rows = self._db.rows(
             f"SELECT * FROM holds WHERE {_LIVE} ORDER BY hold_id",  # noqa: S608 (constant)
             (time_text(now),),
@@ -137,7 +136,7 @@ class Holds(Concern):
         Raises:
             StoreError: it is not written.
         """
-        with self._db.write() as connection:
+        with self._write() as (connection, _now):
             cursor = connection.execute(
                 "INSERT INTO lease_waits (size, owner, pid, since, expires_at)"
                 " VALUES (?, ?, ?, ?, ?)",
@@ -152,7 +151,7 @@ class Holds(Concern):
             StoreError: it is not written.
         """
         return bool(
-            self._db.change(
+            self._change(
                 "UPDATE lease_waits SET expires_at = ? WHERE wait_id = ?",
                 (time_text(expires_at), wait_id),
             )
@@ -164,7 +163,7 @@ class Holds(Concern):
         Raises:
             StoreError: it is not written.
         """
-        return bool(self._db.change("DELETE FROM lease_waits WHERE wait_id = ?", (wait_id,)))
+        return bool(self._change("DELETE FROM lease_waits WHERE wait_id = ?", (wait_id,)))
 
     def lease_waits(self, now: datetime) -> tuple[LeaseWait, ...]:
         """Return the waits that last at this moment, oldest first.
@@ -172,6 +171,7 @@ class Holds(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        now = self._timeline.of_reading(now)
         rows = self._db.rows(
             f"SELECT * FROM lease_waits WHERE {_LIVE} ORDER BY wait_id",  # noqa: S608 (constant)
             (time_text(now),),
@@ -194,8 +194,9 @@ class Holds(Concern):
         Raises:
             StoreError: the file can't be written.
         """
-        with self._db.write() as connection:
-            gone = (time_text(now),)
+        with self._write() as (connection, kept):
+            # Whoever read the clock right before it was set back must not end every hold.
+            gone = (time_text(min(now, kept)),)
             connection.execute("DELETE FROM holds WHERE expires_at <= ?", gone)
             connection.execute("DELETE FROM lease_waits WHERE expires_at <= ?", gone)
 

@@ -60,7 +60,7 @@ class Journal(Concern):
             record.boot_id,
             time_text(record.begun_at),
         )
-        with self._db.write() as connection:
+        with self._write() as (connection, _now):
             cursor = connection.execute(
                 "INSERT INTO plans (plan_id, gpu_uuid, before, after, steps, instances, boot_id,"
                 " begun_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open')",
@@ -77,8 +77,7 @@ class Journal(Concern):
         Raises:
             StoreError: it is not written; the call must not be made.
         """
-        now = self._clock.now()
-        with self._db.write() as connection:
+        with self._write() as (connection, now):
             refusal = _refusal(connection, gpu_uuid, request, now)
             if refusal is not None:
                 return refusal
@@ -112,7 +111,7 @@ class Journal(Concern):
         Raises:
             StoreError: it is not written; the step stays in doubt.
         """
-        self._db.change(
+        self._change(
             "UPDATE steps SET state = ?, ended_at = ?, note = ?, gi_id = coalesce(?, gi_id),"
             " ci_id = coalesce(?, ci_id) WHERE seq = ?",
             (state.value, time_text(self._clock.now()), note, gi_id, ci_id, step_id),
@@ -124,7 +123,7 @@ class Journal(Concern):
         Raises:
             StoreError: it is not written.
         """
-        self._db.change("UPDATE plans SET state = 'verified' WHERE seq = ?", (plan_seq,))
+        self._change("UPDATE plans SET state = 'verified' WHERE seq = ?", (plan_seq,))
 
     def end_plan(self, plan_seq: int, outcome: Outcome) -> None:
         """Close a plan with how it ended.
@@ -133,7 +132,7 @@ class Journal(Concern):
             StoreError: it is not written; the plan stays open and is settled later.
         """
         timings = [[t.kind, t.seconds, t.nvml_seconds] for t in outcome.steps]
-        self._db.change(
+        self._change(
             "UPDATE plans SET state = 'closed', kind = ?, reason = ?, explanation = ?, layout = ?,"
             " ended_at = ?, duration_seconds = ?, rolled_back = ?, counts_as_failure = ?,"
             " direction = ?, timings = ? WHERE seq = ?",
@@ -187,6 +186,7 @@ class Journal(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        moment = self._timeline.of_reading(moment)
         rows = self._db.rows(
             "SELECT count(*) FROM plans WHERE begun_at >= ? AND plan_id NOT LIKE 'restore-%'"
             " AND EXISTS"
@@ -201,7 +201,7 @@ class Journal(Concern):
         Raises:
             StoreError: the file can't be written.
         """
-        self._db.change(
+        self._change(
             "DELETE FROM plans WHERE state = 'closed' AND begun_at < ? AND seq <="
             " (SELECT coalesce(max(seq), 0) - ? FROM plans)",
             (time_text(now - timedelta(days=2)), keep),

@@ -25,7 +25,7 @@ class GpuMemory(Concern):
         Raises:
             StoreError: it is not written.
         """
-        self._db.change(
+        self._change(
             "INSERT OR REPLACE INTO generations (gpu_uuid, generation, layout, boot_id, changed_at,"
             " model_name, mig_mode_wanted, born) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -66,7 +66,7 @@ class GpuMemory(Concern):
         Raises:
             StoreError: it is not written.
         """
-        self._db.change(
+        self._change(
             "INSERT OR REPLACE INTO wanted (gpu_uuid, layout, boot_id, at) VALUES (?, ?, ?, ?)",
             (gpu_uuid, layout_text(layout), boot_id, time_text(at or self._clock.now())),
         )
@@ -77,7 +77,7 @@ class GpuMemory(Concern):
         Raises:
             StoreError: it is not written.
         """
-        return bool(self._db.change("DELETE FROM wanted WHERE gpu_uuid = ?", (gpu_uuid,)))
+        return bool(self._change("DELETE FROM wanted WHERE gpu_uuid = ?", (gpu_uuid,)))
 
     def wanted(self) -> tuple[WantedRecord, ...]:
         """Return the layouts last wanted, by GPU UUID.
@@ -103,7 +103,7 @@ class GpuMemory(Concern):
         Raises:
             StoreError: it is not written.
         """
-        with self._db.write() as connection:
+        with self._write() as (connection, _now):
             _put_history(connection, history)
 
     def update_gpu_history(
@@ -118,8 +118,8 @@ class GpuMemory(Concern):
         Raises:
             StoreError: it is not written.
         """
-        with self._db.write() as connection:
-            found = {history.gpu_uuid: history for history in self.gpu_histories()}
+        with self._write() as (connection, _now):
+            found = {history.gpu_uuid: history for history in self._histories()}
             before = found.get(gpu_uuid, GpuHistory(gpu_uuid=gpu_uuid))
             _put_history(connection, replace(change(before), gpu_uuid=gpu_uuid))
         return before
@@ -130,6 +130,11 @@ class GpuMemory(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        self._timeline.now()
+        return self._histories()
+
+    def _histories(self) -> tuple[GpuHistory, ...]:
+        """Return the pasts as they are in the file."""
         wanted = {record.gpu_uuid: record.layout for record in self.wanted()}
         rows = self._db.rows("SELECT * FROM gpu_histories")
         found = {

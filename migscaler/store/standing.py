@@ -24,7 +24,7 @@ class Standing(Concern):
             StoreError: it is not written.
         """
         if pause is None:
-            self._db.change("DELETE FROM standing WHERE name = 'pause'")
+            self._change("DELETE FROM standing WHERE name = 'pause'")
             return
         value = {
             "who": pause.who,
@@ -33,7 +33,7 @@ class Standing(Concern):
             "until": time_text(pause.until),
             "driver_released": pause.driver_released,
         }
-        self._db.change(_PUT, ("pause", json.dumps(value)))
+        self._change(_PUT, ("pause", json.dumps(value)))
 
     def pause(self) -> PauseRecord | None:
         """Return the pause in force now, None without one or when its time is over.
@@ -41,8 +41,9 @@ class Standing(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        now = self._timeline.now()
         rows = self._db.rows("SELECT value FROM standing WHERE name = 'pause'")
-        return _current(rows[0]["value"], self._clock.now()) if rows else None
+        return _current(rows[0]["value"], now) if rows else None
 
     def write_good_config(self, text: str, sha256: str) -> None:
         """Keep a configuration that loaded without error.
@@ -51,7 +52,7 @@ class Standing(Concern):
             StoreError: it is not written.
         """
         at = time_text(self._clock.now())
-        self._db.change(_PUT, ("config", json.dumps({"text": text, "sha256": sha256, "at": at})))
+        self._change(_PUT, ("config", json.dumps({"text": text, "sha256": sha256, "at": at})))
 
     def good_config(self) -> GoodConfig | None:
         """Return the last configuration that loaded, None if there never was one.
@@ -79,7 +80,7 @@ class Standing(Concern):
             "absent_is_zero": reading.absent_is_zero,
             "overrides": reading.overrides,
         }
-        self._db.change(
+        self._change(
             "INSERT INTO pushed (source, reading) VALUES (?, ?)"
             " ON CONFLICT (source) DO UPDATE SET reading = excluded.reading",
             (source, json.dumps(value)),
@@ -91,6 +92,7 @@ class Standing(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        self._timeline.now()
         rows = self._db.rows("SELECT reading FROM pushed WHERE source = ?", (source,))
         return _reading(rows[0]["reading"]) if rows else None
 
@@ -100,6 +102,7 @@ class Standing(Concern):
         Raises:
             StoreError: the file can't be read.
         """
+        self._timeline.now()
         rows = self._db.rows("SELECT source, reading FROM pushed ORDER BY source")
         return tuple((row["source"], _reading(row["reading"])) for row in rows)
 
@@ -109,12 +112,12 @@ class Standing(Concern):
         Raises:
             StoreError: it is not written.
         """
-        return bool(self._db.change("DELETE FROM pushed WHERE source = ?", (source,)))
+        return bool(self._change("DELETE FROM pushed WHERE source = ?", (source,)))
 
     def check_writable(self) -> str | None:
         """Write for the sake of writing: None if it worked, else why changes must stop."""
         try:
-            self._db.change(_PUT, ("probe", time_text(self._clock.now()) or ""))
+            self._change(_PUT, ("probe", time_text(self._clock.now()) or ""))
         except StoreError as problem:
             return str(problem)
         return None

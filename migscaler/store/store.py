@@ -18,8 +18,17 @@ class Store(Journal, Holds, Decisions, GpuMemory, Standing):
     """Everything that outlives the process; safe for use by several threads and processes."""
 
     @classmethod
-    def open(cls, path: Path | None, clock: Clock, *, read_only: bool = False) -> "Store":
+    def open(
+        cls,
+        path: Path | None,
+        clock: Clock,
+        *,
+        read_only: bool = False,
+        boot_id: str | None = None,
+    ) -> "Store":
         """Open the state file, make it if it is new; None keeps everything in memory.
+
+        With the kernel's `boot_id` a step of the clock since the file was last written is noticed.
 
         Cost: about 5 ms for a new file; opening checks every page.
 
@@ -28,7 +37,9 @@ class Store(Journal, Holds, Decisions, GpuMemory, Standing):
             StoreUnwritable: it can't be opened or written.
             NotFound: `read_only` and there is no file.
         """
-        return cls(open_database(path, clock, read_only=read_only), clock)
+        store = cls(open_database(path, clock, read_only=read_only), clock, boot_id)
+        store._timeline.now()
+        return store
 
     @property
     def path(self) -> Path | None:
@@ -51,14 +62,16 @@ class Store(Journal, Holds, Decisions, GpuMemory, Standing):
 
 
 @contextmanager
-def opened(path: Path | None, clock: Clock, *, read_only: bool = False) -> Iterator[Store]:
+def opened(
+    path: Path | None, clock: Clock, *, read_only: bool = False, boot_id: str | None = None
+) -> Iterator[Store]:
     """Open the store for one block (commands).
 
     Raises:
         StoreError: as `Store.open`.
         NotFound: as `Store.open`.
     """
-    store = Store.open(path, clock, read_only=read_only)
+    store = Store.open(path, clock, read_only=read_only, boot_id=boot_id)
     try:
         yield store
     finally:

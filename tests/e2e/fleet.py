@@ -132,10 +132,10 @@ def _prometheus(directory: Path, targets: dict[str, int], port: int) -> Iterator
         f"--storage.tsdb.path={directory / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    with running(command, directory / "prometheus.log"):
+    with running(command, directory / "prometheus.log") as process:
         url = f"http://127.0.0.1:{port}"
         wait_until("Prometheus is ready", lambda: httpx.get(f"{url}/-/ready").is_success)
-        yield Prometheus(url=url)
+        yield Prometheus(url=url, process=process)
 
 
 @contextlib.contextmanager

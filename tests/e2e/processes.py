@@ -141,10 +141,14 @@ def daemon(
 
 @dataclass(slots=True)
 class Queue:
-    """A queue of jobs as its exporter shows it: waiting jobs by profile."""
+    """A queue of jobs as its exporter shows it: waiting jobs by profile.
+
+    While it is `down`, its exporter answers with an error.
+    """
 
     port: int
     waiting: dict[str, int] = field(default_factory=dict)
+    down: bool = False
 
     def text(self) -> str:
         """Return the exposition."""
@@ -161,7 +165,7 @@ def queue_exporter(**waiting: int) -> Iterator[Queue]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = queue.text().encode()
-            self.send_response(200)
+            self.send_response(503 if queue.down else 200)
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -186,6 +190,7 @@ class Prometheus:
     """A real Prometheus server."""
 
     url: str
+    process: subprocess.Popen[bytes]
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of every series of an instant query."""
@@ -215,7 +220,7 @@ def prometheus(directory: Path, targets: dict[str, int], port: int) -> Iterator[
         f"--storage.tsdb.path={directory / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    with running(command, directory / "prometheus.log"):
+    with running(command, directory / "prometheus.log") as process:
         url = f"http://127.0.0.1:{port}"
         wait_until("Prometheus is ready", lambda: httpx.get(f"{url}/-/ready").is_success)
-        yield Prometheus(url=url)
+        yield Prometheus(url=url, process=process)

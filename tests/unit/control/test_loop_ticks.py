@@ -119,18 +119,21 @@ def test_loop_without_enforcer_decides_a_plan_and_calls_nothing() -> None:
         assert loop.request(decision.outcome) == ()
 
 
-def test_clock_that_was_stepped_holds_one_tick() -> None:
+def test_clock_that_was_stepped_holds_until_it_ran_evenly_for_a_minute() -> None:
     with room("3g@0 3g@4") as here:
         loop = watched(here, here.loop(RECOMMENDED))
         even = loop.tick()
         here.watch(loop, timedelta(seconds=15))
         here.clock.step_wall(-3600)
         stepped = loop.tick()
-        here.watch(loop, timedelta(seconds=15))
+        here.watch(loop, timedelta(seconds=55))
+        soon = loop.tick()
+        here.watch(loop, timedelta(seconds=5))
         after = loop.tick()
 
         assert GateReason.CLOCK_STEP not in closed(even)
         assert closed(stepped)[GateReason.CLOCK_STEP] == "the clock was stepped by -3600 s"
+        assert closed(soon)[GateReason.CLOCK_STEP] == "the clock was stepped by -3600 s"
         assert GateReason.CLOCK_STEP not in closed(after)
 
 

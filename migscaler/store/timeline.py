@@ -1,0 +1,191 @@
+"""Times in the file are moved with the node's clock when that is stepped.
+
+What was promised for eight hours lasts eight hours: deadlines are compared with the wall clock, so
+that a clock set to next year would end every hold at once, and one set back would keep demand for a
+year. The file knows what the wall clock showed at one moment of which boot; seconds since boot pass
+evenly for all processes of a boot, so each of them sees by how much the clock was stepped since,
+and the first one that writes moves every deadline by as much (decision 0016).
+
+Across boots the wall clock counts, as nothing else passes there; but it never runs backwards: a
+clock behind the last one written (a board without battery) counts as standing still.
+"""
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from migscaler.errors import StoreError
+from migscaler.model.ports import Clock
+from migscaler.store.database import Database
+from migscaler.store.text import parse_time, some_time, time_text
+
+# A clock is slewed by at most 500 ppm; what is further off than this was stepped.
+TOLERATED = timedelta(seconds=2)
+# How often the file is told what the clock shows, if it is written at all.
+_TOLD_EVERY_SECONDS = 60.0
+# Budgets look back a day; older plans keep the times at which they ran.
+_RECENT = timedelta(days=2)
+# Between the two looks at the one clock the other one was read at the same moment.
+_SAME_MOMENT_SECONDS = 0.1
+_PUT = "INSERT OR REPLACE INTO standing (name, value) VALUES (?, ?)"
+# Table, condition, and the columns that are compared with the clock or shown as an age.
+_COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("holds", ("expires_at", "created_at")),
+    ("lease_waits", ("since", "expires_at")),
+    (
+        "gpu_histories",
+        ("last_change_at", "rest_until", "breaker_open_until", "held_by_client_until"),
+    ),
+    ("plans", ("begun_at", "ended_at")),
+)
+_JSON: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("pushed", "reading", ("true_at", "expires_at")),
+    ("standing WHERE name = 'pause'", "value", ("since", "until")),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """What the wall clock showed at a moment of a boot."""
+
+    boot_id: str | None
+    wall: datetime
+    boot_seconds: float
+
+    def step_until(self, later: "Anchor") -> timedelta:
+        """Return by how much the wall clock was stepped between two moments of a boot."""
+        passed = timedelta(seconds=later.boot_seconds - self.boot_seconds)
+        return later.wall - self.wall - passed
+
+
+class Timeline:
+    """The clock of the file; one per connection."""
+
+    def __init__(self, database: Database, clock: Clock, boot_id: str | None) -> None:
+        """Know nothing of the clock yet; without a boot id only steps of one process are seen."""
+        self._db = database
+        self._clock = clock
+        self._boot_id = boot_id
+        self._last: Anchor | None = None
+
+    def keep(self, connection: sqlite3.Connection) -> datetime:
+        """Return the time, after moving the deadlines if the clock was stepped.
+
+        To be called in a write transaction, before anything in it is compared with the time.
+        """
+        now = self._look()
+        known = self._told(connection)
+        step = self._step(known, now)
+        if abs(step) > TOLERATED:
+            _move(connection, step, now.wall - step)
+        age = None if known is None else now.boot_seconds - known.boot_seconds
+        if abs(step) > TOLERATED or self._last is None or age is None or age > _TOLD_EVERY_SECONDS:
+            value = {"boot_id": now.boot_id, "wall": time_text(now.wall), "at": now.boot_seconds}
+            connection.execute(_PUT, ("clock", json.dumps(value)))
+        self._last = now
+        return now.wall
+
+    def now(self) -> datetime:
+        """Return the time to compare deadlines with that are read.
+
+        That is the wall clock, the deadlines being moved first where that is due; where they can't
+        be (a full disk, a read-only connection), what the wall clock would show without the step.
+        """
+        now = self._look()
+        if self._last is not None and abs(self._last.step_until(now)) <= TOLERATED:
+            return now.wall
+        try:
+            with self._db.write() as connection:
+                return self.keep(connection)
+        except StoreError:
+            return now.wall - self._step(self._known(), now)
+
+    def of_reading(self, moment: datetime) -> datetime:
+        """Return a moment near now as deadlines that are read have to be compared with it."""
+        lag = self.now() - self._clock.now()
+        return moment + lag if lag < -TOLERATED or lag > TOLERATED else moment
+
+    def _look(self) -> Anchor:
+        """Return both clocks of one moment, as near as may be."""
+        before, wall = self._clock.monotonic(), self._clock.now()
+        for _ in range(5):
+            if self._clock.monotonic() - before < _SAME_MOMENT_SECONDS:
+                break
+            before, wall = self._clock.monotonic(), self._clock.now()
+        return Anchor(boot_id=self._boot_id, wall=wall, boot_seconds=before)
+
+    def _step(self, known: Anchor | None, now: Anchor) -> timedelta:
+        """Return by how much deadlines lag behind the clock."""
+        none = timedelta()
+        if known is None:
+            return none
+        if self._boot_id is None:
+            return none if self._last is None else known.step_until(now)
+        if known.boot_id == now.boot_id:
+            return known.step_until(now)
+        return min(now.wall - known.wall, none)
+
+    def _known(self) -> Anchor | None:
+        """Return what the file says of the clock, as far as it can be read."""
+        try:
+            rows = self._db.rows("SELECT value FROM standing WHERE name = 'clock'")
+        except StoreError:
+            return self._last
+        return _anchor(rows[0]["value"]) if rows else None
+
+    @staticmethod
+    def _told(connection: sqlite3.Connection) -> Anchor | None:
+        """Return what the file says of the clock, inside a transaction."""
+        row = connection.execute("SELECT value FROM standing WHERE name = 'clock'").fetchone()
+        return None if row is None else _anchor(row["value"])
+
+
+def _anchor(text: str) -> Anchor | None:
+    """Decode an anchor; None for one that makes no sense: it is written anew."""
+    try:
+        value = json.loads(text)
+        return Anchor(
+            boot_id=value["boot_id"],
+            wall=some_time(value["wall"]),
+            boot_seconds=float(value["at"]),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _move(connection: sqlite3.Connection, step: timedelta, before: datetime) -> None:
+    """Move every deadline by a step; `before` is what the clock would show without it."""
+    for table, columns in _COLUMNS:
+        recent = ""
+        values: tuple[str | None, ...] = ()
+        if table == "plans":
+            recent, values = " WHERE begun_at >= ?", (time_text(before - _RECENT),)
+        named = ", ".join(columns)
+        query = f"SELECT rowid, {named} FROM {table}{recent}"  # noqa: S608 (constants)
+        for row in connection.execute(query, values).fetchall():
+            changed = ", ".join(f"{column} = ?" for column in columns)
+            connection.execute(
+                f"UPDATE {table} SET {changed} WHERE rowid = ?",  # noqa: S608 (constants)
+                (*(moved(row[column], step) for column in columns), row["rowid"]),
+            )
+    for table, column, keys in _JSON:
+        query = f"SELECT rowid, {column} FROM {table}"  # noqa: S608 (constants)
+        for row in connection.execute(query).fetchall():
+            value = json.loads(row[column])
+            value |= {key: moved(value[key], step) for key in keys}
+            connection.execute(
+                f"UPDATE {table.split()[0]} SET {column} = ? WHERE rowid = ?",  # noqa: S608
+                (json.dumps(value), row["rowid"]),
+            )
+
+
+def moved(text: str | None, step: timedelta) -> str | None:
+    """Return a time of the file moved by a step; one beyond the calendar stays where it was."""
+    moment = parse_time(text)
+    if moment is None:
+        return None
+    try:
+        return time_text(moment + step)
+    except OverflowError:
+        return text
