@@ -161,7 +161,7 @@ class Daemon:
         return Outside(
             publish=self._publish,
             call_stats=self._worker.call_stats,
-            job_stats=self._jobs.stats,
+            job_stats=self._jobs.scheduler,
             real_host=ProcHost(),
             release_driver=self._worker.release_driver,
             resume_driver=self._worker.resume,
@@ -220,7 +220,7 @@ class Daemon:
             except Exception:  # noqa: BLE001 - a thread that died here would end the exporter
                 _log.exception("looking_after_failed")
             now = self._clock.monotonic()
-            if watchdog is not None and now - told >= watchdog / 2 and not self._jobs.silent():
+            if watchdog is not None and now - told >= watchdog and not self._jobs.silent():
                 notify("WATCHDOG=1")
                 told = now
 

@@ -33,7 +33,7 @@ from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
 from migscaler.model.profile import InstanceSpec
-from migscaler.model.stats import CallStats, JobStats
+from migscaler.model.stats import CallStats, SchedulerStats
 from migscaler.model.status import Status
 from migscaler.web.views import status_view
 
@@ -53,7 +53,7 @@ class Outside:
 
     publish: Callable[[Status], None]
     call_stats: Callable[[], CallStats]
-    job_stats: Callable[[], tuple[JobStats, ...]]
+    job_stats: Callable[[], SchedulerStats]
     real_host: HostProcesses
     release_driver: Callable[[], None]
     resume_driver: Callable[[], None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from migscaler.app.clock import read_boot_id
 from migscaler.app.config.load import LoadedConfig, find_file, load_file, load_text
 from migscaler.errors import ConfigError, Finding, NodeLocked, StoreError
 from migscaler.model.ports import Clock
@@ -22,13 +23,23 @@ class InForce:
     """The configuration in force and what is to be said about it.
 
     `state_problem`: why there is no durable state; no configuration may act without. `rival`: who
-    else may change these GPUs, None if this process alone may.
+    else may change these GPUs, None if this process alone may. `web_problems`: what is wrong with
+    the web configuration file as it lies there.
     """
 
     loaded: LoadedConfig
     status: ConfigStatus
     state_problem: str | None = None
     rival: str | None = None
+    web_problems: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> ConfigStatus:
+        """Return what is published: the status, with the web configuration file's problems."""
+        if not self.web_problems:
+            return self.status
+        problems = (*self.status.problems, *self.web_problems)
+        return replace(self.status, valid=False, problems=problems)
 
 
 def finding_text(finding: Finding) -> str:
@@ -63,6 +74,16 @@ def good_status(loaded: LoadedConfig, path: Path, clock: Clock) -> ConfigStatus:
         last_reload_success_at=clock.now(),
         warnings=tuple(map(finding_text, loaded.warnings)),
     )
+
+
+def fixed_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[str, ...]:
+    """Return why a new configuration can't be taken without a restart."""
+    problems = []
+    if old.settings.state_dir != new.settings.state_dir:
+        problems.append("state_dir can't change while the daemon runs; restart it")
+    if old.settings.web != new.settings.web:
+        problems.append("web can't change while the daemon runs; restart it")
+    return tuple(problems)
 
 
 def _fallen_back(path: Path, error: ConfigError, store: Store | None) -> InForce:
@@ -110,9 +131,18 @@ def open_state(directory: Path, clock: Clock) -> State:
         why = f"{directory} can't be used: {error.strerror}"
         return State(store=Store.open(None, clock), lock=None, problem=why)
     try:
-        return State(store=Store.open(directory / "state.sqlite", clock), lock=lock)
+        store = Store.open(directory / "state.sqlite", clock, boot_id=_kernel_boot())
+        return State(store=store, lock=lock)
     except StoreError as error:
         return State(store=Store.open(None, clock), lock=lock, problem=str(error))
+
+
+def _kernel_boot() -> str | None:
+    """Return the boot for which the clock counts seconds, None where the kernel does not tell."""
+    try:
+        return read_boot_id()
+    except OSError:
+        return None
 
 
 def _locked(path: Path) -> IO[str]:

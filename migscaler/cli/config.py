@@ -21,6 +21,7 @@ from migscaler.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
     from migscaler.app.config.load import LoadedConfig
+    from migscaler.app.config.web_file import WebReading
     from migscaler.model.gpu import NodeSnapshot
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -43,6 +44,8 @@ def config() -> None:
 def check(session: Session, file: Path | None, against: Path | None, output: str) -> None:
     """Check FILE as a whole; every finding comes with its line and a remedy.
 
+    The web configuration file that it names is checked too, if it is on this machine.
+
     Exit codes: 0 fine, 1 it can't be used, 3 it can, but does not fit the node of --against.
     """
     from migscaler.app.config.load import load_file
@@ -54,10 +57,15 @@ def check(session: Session, file: Path | None, against: Path | None, output: str
     except ConfigError as error:
         _report(path, error.findings, (), output)
         leave(FAILED)
+    web = _web_reading(loaded)
+    if web is not None and web.findings:
+        _report(web.path, web.findings, web.warnings, output)
+        leave(FAILED)
     misfits: tuple[Finding, ...] = ()
     if against is not None:
         misfits = misfits_of(loaded, read_snapshot(against.read_text("utf-8")))
-    _report(path, (), (*loaded.warnings, *misfits), output)
+    doubts = () if web is None else web.warnings
+    _report(path, (), (*loaded.warnings, *doubts, *misfits), output)
     if misfits:
         leave(DIFFERS)
 
@@ -101,6 +109,16 @@ def _path(session: Session, file: Path | None) -> Path:
     if found is None:
         raise Failed("no configuration file found; name one")
     return found
+
+
+def _web_reading(loaded: "LoadedConfig") -> "WebReading | None":
+    """Return how the web configuration file reads, None without one or on another machine."""
+    from migscaler.app.config.web_file import read_web_file
+
+    web = loaded.settings.web
+    if web.config_file is None or not web.config_file.exists():
+        return None
+    return read_web_file(web.config_file, open_to=web.open_to)
 
 
 def _report(

@@ -12,9 +12,10 @@ from starlette.staticfiles import StaticFiles
 
 from migscaler.model.status import Status
 from migscaler.web import views
-from migscaler.web.access import identify
+from migscaler.web.access import Access
 from migscaler.web.command_route import CommandRoute, problem
 from migscaler.web.explanation import explanation_view, paragraphs_of
+from migscaler.web.guard import Guard, actor_of
 from migscaler.web.headers import HeadLimit, SecurityHeaders
 from migscaler.web.page import page
 from migscaler.web.ports import Commands, Render, WebOptions
@@ -46,7 +47,12 @@ def create_app(
         *(Route(f"/api/v1/{name}", site.api(view)) for name, view in _VIEWS.items()),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(SecurityHeaders), Middleware(HeadLimit)])
+    middleware = [
+        Middleware(SecurityHeaders, protection=chosen.protection),
+        Middleware(HeadLimit),
+        Middleware(Guard, options=chosen, access=Access(chosen)),
+    ]
+    return Starlette(routes=routes, middleware=middleware)
 
 
 class _Site:
@@ -64,7 +70,7 @@ class _Site:
 
     async def page(self, request: Request) -> Response:
         """Show the node to a person."""
-        trusted = identify(request, self._options).trusted
+        trusted = actor_of(request).trusted
         return HTMLResponse(page(self._status(), trusted=trusted))
 
     async def metrics(self, request: Request) -> Response:
@@ -96,7 +102,7 @@ class _Site:
             status = self._status()
             if status is None:
                 return problem(503, "NotReady", "nothing is known yet; try again")
-            return JSONResponse(view(status, identify(request, self._options).trusted))
+            return JSONResponse(view(status, actor_of(request).trusted))
 
         return serve
 

@@ -11,7 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from migscaler.errors import CommandRefused, MigscalerError, NotFound, ParseError
-from migscaler.web.access import identify, may_command
+from migscaler.web.access import may_command
+from migscaler.web.guard import actor_of
 from migscaler.web.ports import Actor, Commands, WebOptions
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class CommandRoute:
 
     async def serve(self, request: Request) -> JSONResponse:
         """Check the caller and the body, carry out the command, answer with its values."""
-        actor = identify(request, self._options)
+        actor = actor_of(request)
         refusal = self._refusal(request, actor)
         if refusal is not None:
             return refusal
@@ -43,9 +44,10 @@ class CommandRoute:
 
     def _refusal(self, request: Request, actor: Actor) -> JSONResponse | None:
         """Return the answer to a request that is not even read, None for a proper one."""
-        if not may_command(actor, self._options, request.path_params["name"]):
+        if not may_command(actor, request.path_params["name"]):
             if actor.trusted:
-                return problem(403, "Forbidden", "commands over TCP are switched off")
+                words = "commands over TCP are switched off, or this proof is for reading only"
+                return problem(403, "Forbidden", words)
             words = "commands need the Unix socket (root or the daemon's account) or a token"
             return problem(401 if actor.uid is None else 403, "Forbidden", words)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -54,7 +56,8 @@ class CommandRoute:
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._options.body_bytes:
             return problem(413, "TooLarge", f"more than {self._options.body_bytes} bytes")
-        if self._running >= self._options.commands_at_once:
+        kept = 0 if actor.writes else self._options.commands_kept
+        if self._running + kept >= self._options.commands_at_once:
             return problem(503, "Busy", "too many commands at once; try again")
         return None
 

@@ -1,10 +1,13 @@
 """Middleware for every request: security headers, its date, and a bound on the size of its head."""
 
+from collections.abc import Callable
 from email.utils import formatdate
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from migscaler.web.protection import Protection
 
 # No inline script or style, no frame, no form and no outside origin: the page needs none.
 CONTENT_SECURITY_POLICY = (
@@ -22,10 +25,14 @@ HEADERS = (
 
 
 class SecurityHeaders:
-    """ASGI middleware; what a response sets itself is kept. Nothing is cached unless it says so."""
+    """ASGI middleware; what a response sets itself is kept. Nothing is cached unless it says so.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Headers of the web configuration file replace ours of the same name.
+    """
+
+    def __init__(self, app: ASGIApp, protection: Callable[[], Protection] = Protection) -> None:
         self._app = app
+        self._protection = protection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request with the headers added."""
@@ -34,6 +41,8 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("date", formatdate(usegmt=True))
+                for name, value in self._protection().headers:
+                    headers[name] = value
                 for name, value in (*HEADERS, ("cache-control", "no-store")):
                     headers.setdefault(name, value)
             await send(message)

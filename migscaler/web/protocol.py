@@ -1,11 +1,15 @@
-"""Uvicorn's HTTP protocol, with the Unix socket's peer and a deadline for request heads added."""
+"""Uvicorn's HTTP protocol, with who is at the other end, and a deadline for all that it does."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from migscaler.web.places import Guest, Places
+from migscaler.web.protection import Protection, names_of
 
 PEER_PREFIX = "unix:uid="
 """Begins the client host of a connection over the Unix socket; the port is the peer's pid."""
@@ -15,54 +19,104 @@ _UCRED = struct.Struct("iII")
 
 
 class PeerProtocol(H11Protocol):
-    """Puts peer credentials into the scope's client and closes connections that stay silent.
+    """Puts into the scope who is there, and cuts off whoever takes too long.
 
-    Uvicorn itself waits for ever for the rest of a request head, so that silent clients could
-    use up all connections.
+    Uvicorn itself waits for ever for the rest of a request, and for a client that does not read
+    its answer. `scope["state"]` gets `guest` (its place) and `names` (those of the verified client
+    certificate, None without one).
     """
 
     head_seconds = 10.0
     """How long a request head may take: as long as Prometheus' own exporters wait."""
+    body_seconds = 15.0
+    """How long a body may take, also one that nobody reads."""
+    write_seconds = 15.0
+    """How long a client may take to read what was sent."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    guest: Guest
+    places: Places
+    protection: Protection
+
+    _head_late: float | None = None
+    _body_late: float | None = None
+    _write_late: float | None = None
+    _closing = False
+    _look_again: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as Uvicorn has it
         """Note who it is, and start waiting for the first request."""
         super().connection_made(transport)
-        peer = _peer(transport.get_extra_info("socket"))
+        self.guest.end = transport.abort
+        # The least is buffered, so that a client that does not read is noticed at once. Not 0:
+        # asyncio's TLS pauses at "as much or more" (Python 3.11) and would begin paused.
+        transport.set_write_buffer_limits(high=1, low=0)
+        peer = peer_of(transport.get_extra_info("socket"))
         if peer is not None:
             self.client = peer
-        self._await_head()
+        certificate = transport.get_extra_info("peercert")
+        names = names_of(certificate) if certificate else None
+        self.app_state = {**self.app_state, "guest": self.guest, "names": names}
+        self._head_late = self.loop.time() + self.head_seconds
+        self._look()
+        if self.protection.client_sans and not self.protection.client_sans & (names or frozenset()):
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; while a request head is incomplete, its deadline stands."""
+        """Feed the parser; while a request is incomplete, its deadline stands."""
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self._await_head()
-        else:
-            self._stop_waiting()
+        now, state = self.loop.time(), self.conn.their_state
+        if state is not h11.IDLE:
+            self._head_late = None
+        elif self._head_late is None:
+            self._head_late = now + self.head_seconds
+        if state is not h11.SEND_BODY:
+            self._body_late = None
+        elif self._body_late is None:
+            self._body_late = now + self.body_seconds
+
+    def pause_writing(self) -> None:
+        """Give the client a time to read."""
+        super().pause_writing()
+        self._write_late = self.loop.time() + self.write_seconds
+
+    def resume_writing(self) -> None:
+        """Forget the deadline: all was read."""
+        super().resume_writing()
+        self._write_late = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._stop_waiting()
+        """Give the place back."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+        self.places.leave(self.guest)
         super().connection_lost(exc)
 
-    def _await_head(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.head_seconds, self._give_up)
+    def end_after_answer(self) -> None:
+        """End the connection, after the answer under way: what let it in has changed."""
+        with contextlib.suppress(h11.LocalProtocolError):
+            self.shutdown()
 
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    @property
+    def is_tcp(self) -> bool:
+        """Say whether it came over TCP."""
+        return self.client is None or not self.client[0].startswith(PEER_PREFIX)
 
-    def _give_up(self) -> None:
-        self._deadline = None
-        if self.conn.their_state is h11.IDLE:
-            self.transport.close()
+    def _look(self) -> None:
+        """Cut off what is late; looks again for as long as the connection lives."""
+        now = self.loop.time()
+        deadlines = (self._head_late, self._body_late, self._write_late)
+        is_late = any(late is not None and now > late for late in deadlines)
+        # A close waits for the client to read what is left; that has its time too.
+        if self.transport.is_closing() and not self._closing:
+            self._closing = True
+            self._write_late = self._write_late or now + self.write_seconds
+        if is_late:
+            self.transport.abort()
+            return
+        self._look_again = self.loop.call_later(self.head_seconds / 4, self._look)
 
 
-def _peer(connection: socket.socket | None) -> tuple[str, int] | None:
+def peer_of(connection: socket.socket | None) -> tuple[str, int] | None:
     """Return (`unix:uid=N`, pid) of the process at the other end of a Unix socket."""
     if connection is None or connection.family != socket.AF_UNIX:
         return None

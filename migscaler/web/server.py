@@ -6,29 +6,43 @@ import os
 import socket
 import stat
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from migscaler.errors import AddressTaken
+from migscaler.web.door import Door
+from migscaler.web.places import TCP_LIMITS, UNIX_LIMITS, Guest, Limits, Places
+from migscaler.web.protection import Protection
 from migscaler.web.protocol import PeerProtocol
 from migscaler.web.unix_path import short_path
 
-# Connections beyond these are answered 503. Prometheus keeps one open, a browser up to six.
-_CONNECTIONS = 128
 _KEEP_ALIVE_SECONDS = 30
 _HEAD_BYTES = 16_384
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5
 _ACCEPT_SECONDS = 0.05
+_OPEN = Protection()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long a client may take for a request head, for a body, and to read an answer."""
+
+    head_seconds: float = PeerProtocol.head_seconds
+    body_seconds: float = PeerProtocol.body_seconds
+    write_seconds: float = PeerProtocol.write_seconds
 
 
 class WebServer:
     """Serves one application on `host:port` (port 0: any free one) and, if given, a Unix socket.
 
     `start` and `stop` are called once each, from one thread. The socket file belongs to the daemon:
-    a left-over one is replaced, one that somebody still listens on is not.
+    a left-over one is replaced, one that somebody still listens on is not. Without a protection
+    the TCP address is reserved and nobody can connect to it, until `protect`.
     """
 
     def __init__(
@@ -37,7 +51,9 @@ class WebServer:
         listen: str | None,
         unix_socket: Path | None = None,
         *,
-        head_seconds: float = PeerProtocol.head_seconds,
+        protection: Protection | None = _OPEN,
+        limits: Limits = TCP_LIMITS,
+        deadlines: Deadlines | None = None,
     ) -> None:
         self._listen = listen
         self._unix_socket = unix_socket
@@ -45,7 +61,7 @@ class WebServer:
         self._started = threading.Event()
         config = uvicorn.Config(
             app,
-            http=type("Protocol", (PeerProtocol,), {"head_seconds": head_seconds}),
+            http=_protocol_with(deadlines or Deadlines()),
             ws="none",
             lifespan="off",
             loop="asyncio",
@@ -54,12 +70,11 @@ class WebServer:
             proxy_headers=False,
             server_header=False,
             date_header=False,  # Uvicorn would wake ten times a second for it; see web.headers
-            limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,
             h11_max_incomplete_event_size=_HEAD_BYTES,
         )
-        self._server = _Server(config, self._started)
+        self._server = _Server(config, self._started, protection, limits)
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     @property
@@ -89,6 +104,13 @@ class WebServer:
         if not self._started.wait(_START_SECONDS):
             raise AddressTaken("the HTTP server did not start in time")
 
+    def protect(self, protection: Protection) -> None:
+        """Serve TCP under another protection from now on; called from any thread.
+
+        Connections that are open end after the answer under way: they came in by the old one.
+        """
+        self._server.tell(lambda: self._server.protect(protection))
+
     def stop(self) -> None:
         """Stop listening, let running answers end (at most 5 s), remove the socket file."""
         if self._thread.is_alive():
@@ -109,22 +131,40 @@ class WebServer:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, saying when it listens, and asleep while nobody asks.
+    """Uvicorn's server behind doors of our own, asleep while nobody asks.
 
     Uvicorn's own loop looks ten times a second whether it is to stop: a quarter of what the whole
     daemon cost at rest (measured at 5 s sampling).
     """
 
-    def __init__(self, config: uvicorn.Config, started: threading.Event) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: threading.Event,
+        protection: Protection | None,
+        limits: Limits,
+    ) -> None:
         super().__init__(config)
         self._listening = started
+        self._protection = protection
+        self._limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
+        self._tcp: list[Door] = []
+        self._unix: list[Door] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
+        """Open the doors, then say so."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets=sockets)
+        self.servers = []  # what Uvicorn's own shutdown would close; there are doors instead
+        for one in sockets or ():
+            if one.family == socket.AF_UNIX:
+                self._unix.append(self._door(one, UNIX_LIMITS, lambda: _OPEN))
+            else:
+                self._tcp.append(self._door(one, self._limits, lambda: self._protection or _OPEN))
+        for door in (*self._unix, *(self._tcp if self._protection is not None else ())):
+            door.open()
+        self.started = True
         self._listening.set()
 
     async def main_loop(self) -> None:
@@ -132,15 +172,53 @@ class _Server(uvicorn.Server):
         await self.on_tick(0)  # puts the headers of every answer in place
         while not self.should_exit:
             await self._woken.wait()
-        # A connection being accepted while its server closes is lost unclosed (Python 3.11).
-        await asyncio.sleep(_ACCEPT_SECONDS)
+        for door in (*self._tcp, *self._unix):
+            door.close()
+        await asyncio.sleep(_ACCEPT_SECONDS)  # who is on the way in is told that it ends
+
+    def protect(self, protection: Protection) -> None:
+        """Take another protection; runs in the loop."""
+        self._protection = protection
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, PeerProtocol) and connection.is_tcp:
+                connection.end_after_answer()
+        for door in self._tcp:
+            door.open()
 
     def ask_to_stop(self) -> None:
         """End `main_loop`; called from another thread, once `startup` has run."""
         self.should_exit = True
+        self.tell(self._woken.set)
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Have something done in the loop; called from another thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # its loop is closed already
-                self._loop.call_soon_threadsafe(self._woken.set)
+                self._loop.call_soon_threadsafe(call)
+
+    def _door(
+        self, listening: socket.socket, limits: Limits, protection: Callable[[], Protection]
+    ) -> Door:
+        """Return a door with places of its own."""
+        places = Places(limits)
+
+        def make(guest: Guest, under: Protection) -> PeerProtocol:
+            made: PeerProtocol = self.config.http_protocol_class(  # type: ignore[call-arg, assignment] # as Uvicorn calls it
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=self._loop,
+            )
+            made.guest, made.places, made.protection = guest, places, under
+            return made
+
+        return Door(listening, places, protection, make)
+
+
+def _protocol_with(deadlines: Deadlines) -> type[PeerProtocol]:
+    """Return the protocol with these deadlines."""
+    own = {name: getattr(deadlines, name) for name in Deadlines.__slots__}
+    return type("Protocol", (PeerProtocol,), own)
 
 
 def _tcp_socket(listen: str) -> socket.socket:

@@ -25,7 +25,7 @@ from migscaler.app.config.source_model import (
     SchedulerSection,
     VetoSection,
 )
-from migscaler.app.config.texts import parse_until, split_listen
+from migscaler.app.config.texts import is_loopback, parse_until, split_listen
 from migscaler.model.demand import Counts
 from migscaler.model.ids import GpuUuid, RuleName, SourceName
 from migscaler.model.plan import Direction
@@ -43,6 +43,7 @@ from migscaler.model.policy import (
 from migscaler.sources.dcgm import DcgmSettings
 from migscaler.sources.prometheus import PrometheusSettings, VetoSettings
 from migscaler.sources.prometheus_api import Connection
+from migscaler.web.protection import canonical
 
 _ASK_AGAIN = timedelta(seconds=15)
 """How often a veto with an address of its own is asked: the default of sources."""
@@ -271,9 +272,15 @@ def _web(config: Config) -> WebSettings:
     web = config.web
     host, port = split_listen(web.listen)
     token = web.writes.token_file if web.writes.enabled else None
+    is_open = is_loopback(host) or web.unprotected_reads or web.reads.token_file
     return WebSettings(
         host=host,
         port=port,
         unix_socket=Path(web.unix_socket) if web.unix_socket else None,
         write_token_file=Path(token) if token else None,
+        writes=web.writes.enabled,
+        write_names=frozenset(map(canonical, web.writes.client_sans)),
+        read_token_file=Path(web.reads.token_file) if web.reads.token_file else None,
+        config_file=Path(web.config_file) if web.config_file else None,
+        open_to=None if is_open else web.listen,
     )

@@ -17,12 +17,17 @@ _OFF_WORDS = {"off", "no", "false", "none", "disabled"}
 _BOOLEAN_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
-def findings_of(error: ValidationError, document: Document) -> tuple[Finding, ...]:
-    """Translate every error of one validation, each at its place in the file."""
+def findings_of(
+    error: ValidationError, document: Document, root: type[BaseModel] = Config
+) -> tuple[Finding, ...]:
+    """Translate every error of one validation, each at its place in the file.
+
+    `root` is what the whole file was validated against.
+    """
     found = []
     for details in error.errors(include_url=False):
         path = _yaml_path(details["loc"], document.value)
-        problem, remedy = _words(details, path)
+        problem, remedy = _words(details, path, root)
         found.append(finding_at(document, path, problem, remedy))
     return tuple(found)
 
@@ -54,16 +59,16 @@ def _yaml_path(location: Iterable[str | int], value: object) -> Path:
     return tuple(path)
 
 
-def _words(details: ErrorDetails, path: Path) -> tuple[str, str]:
+def _words(details: ErrorDetails, path: Path, root: type[BaseModel]) -> tuple[str, str]:
     """Return problem and remedy of one error."""
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     own = context.get("error")
     if isinstance(own, SettingRefused):
         return own.problem, own.remedy
     if kind == "extra_forbidden":
-        return _unknown_key(str(path[-1]), path)
+        return _unknown_key(str(path[-1]), path, root)
     if kind == "missing":
-        return f"{path[-1]!r} is missing", f"add {path[-1]}: {_meaning(path)}"
+        return f"{path[-1]!r} is missing", f"add {path[-1]}: {_meaning(path, root)}"
     if kind == "union_tag_not_found":
         return "'type' is missing", "add type: prometheus, push or scheduler"
     if kind == "union_tag_invalid":
@@ -118,27 +123,27 @@ def _wrong_kind(kind: str, given: object, context: Mapping[str, object]) -> tupl
     return f"{what} can't be used ({kind})", "see docs/configuration.md"
 
 
-def _unknown_key(key: str, path: Path) -> tuple[str, str]:
+def _unknown_key(key: str, path: Path, root: type[BaseModel]) -> tuple[str, str]:
     """Return the words for a key that is not there: the near one, or the section it belongs to."""
-    known = keys_at(path[:-1])
+    known = keys_at(path[:-1], root)
     near = did_you_mean(key, known)
     if near:
         return f"unknown key {key!r}", f"did you mean {near}?"
-    homes = [name for name, field in Config.model_fields.items() if key in _keys(field.annotation)]
+    homes = [name for name, field in root.model_fields.items() if key in _keys(field.annotation)]
     if homes:
         return f"unknown key {key!r} here", f"it belongs under {homes[0]}:"
     return f"unknown key {key!r}", f"remove it; known here: {', '.join(sorted(known))}"
 
 
-def keys_at(path: Path) -> frozenset[str]:
+def keys_at(path: Path, root: type[BaseModel] = Config) -> frozenset[str]:
     """Return the keys that the model knows at a path."""
-    models = _models_at(path)
+    models = _models_at(path, root)
     return frozenset(f.alias or n for model in models for n, f in model.model_fields.items())
 
 
-def _models_at(path: Path) -> list[type[BaseModel]]:
+def _models_at(path: Path, root: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the sections that can stand at a path."""
-    here: object = Config
+    here: object = root
     for part in path:
         models = _models(here)
         fields = [f for m in models for n, f in m.model_fields.items() if part in (n, f.alias)]
@@ -148,9 +153,9 @@ def _models_at(path: Path) -> list[type[BaseModel]]:
     return _models(here)
 
 
-def _meaning(path: Path) -> str:
+def _meaning(path: Path, root: type[BaseModel]) -> str:
     """Return the first sentence about the key at a path."""
-    for model in _models_at(path[:-1]):
+    for model in _models_at(path[:-1], root):
         for name, field in model.model_fields.items():
             if path[-1] in (name, field.alias):
                 return " ".join((field.description or "").split()).split(". ")[0]

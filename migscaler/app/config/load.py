@@ -1,12 +1,12 @@
 """Find, read, check and compile a configuration file: all or nothing, all findings at once."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from migscaler.app.config.compile import compile_config
 from migscaler.app.config.findings import finding_at, findings_of, keys_at
@@ -68,16 +68,26 @@ def load_file(path: Path) -> LoadedConfig:
     Raises:
         ConfigError: it can't be read or is wrong; carries every finding in file order.
     """
+    return load_text(file_text(path, "config/migscaler.yaml"), str(path))
+
+
+def file_text(path: Path, example: str) -> str:
+    """Return the text of a configuration file.
+
+    Raises:
+        ConfigError: it can't be read, is no UTF-8 or larger than any real one; the remedy names
+            where an example is.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise ConfigError(
-                str(path), (_whole("is larger than 1 MiB", "give migscaler's own file"),)
+                str(path), (_whole("is larger than 1 MiB", f"give a file like {example}"),)
             )
-        return load_text(raw.decode("utf-8-sig"), str(path))
+        return raw.decode("utf-8-sig")
     except OSError as error:
-        remedy = "check the path and its permissions, or write a file (see config/migscaler.yaml)"
+        remedy = f"check the path and its permissions, or write a file (see {example})"
         raise ConfigError(
             str(path), (_whole(f"can't be read: {error.strerror}", remedy),)
         ) from error
@@ -97,14 +107,9 @@ def load_text(text: str, source_name: str) -> LoadedConfig:
     config = None
     if document.value is not None or not findings:
         config, wrong = _checked(document)
-        # What the text itself makes doubtful is not reported again as a value of the wrong kind.
-        doubtful = {(f.line, f.where) for f in findings}
-        findings += [f for f in wrong if (f.line, f.where) not in doubtful]
+        findings = joined(findings, wrong)
     if findings or config is None:
-        ordered = dict.fromkeys(
-            sorted(findings, key=lambda f: (f.line or 0, f.column or 0, f.where))
-        )
-        raise ConfigError(source_name, tuple(ordered))
+        raise ConfigError(source_name, in_file_order(findings))
     compiled = compile_config(config)
     return LoadedConfig(
         config=config,
@@ -116,6 +121,21 @@ def load_text(text: str, source_name: str) -> LoadedConfig:
         document=document,
         warnings=tuple(_doubts(config, document)),
     )
+
+
+def joined(text: list[Finding], values: list[Finding]) -> list[Finding]:
+    """Return findings about the text and about its values, without saying a thing twice.
+
+    What the text itself makes doubtful is not reported again as a value of the wrong kind.
+    """
+    doubtful = {(f.line, f.where) for f in text}
+    return text + [f for f in values if (f.line, f.where) not in doubtful]
+
+
+def in_file_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return each finding once, sorted by place."""
+    placed = sorted(findings, key=lambda f: (f.line or 0, f.column or 0, f.where))
+    return tuple(dict.fromkeys(placed))
 
 
 def effective_yaml(loaded: LoadedConfig) -> str:
@@ -134,7 +154,7 @@ def _checked(document: Document) -> tuple[Config | None, list[Finding]]:
         ]
     findings: list[Finding] = []
     config = None
-    value = _without_nulls(document.value, ())
+    value = without_nulls(document.value)
     try:
         config = Config.model_validate(value)
     except ValidationError as error:
@@ -144,15 +164,15 @@ def _checked(document: Document) -> tuple[Config | None, list[Finding]]:
     return config, findings
 
 
-def _without_nulls(value: object, path: YamlPath) -> object:
+def without_nulls(value: object, root: type[BaseModel] = Config, path: YamlPath = ()) -> object:
     """Return the values without known keys that are null: `rules:` alone is what comments leave."""
     if isinstance(value, tuple):
-        return tuple(_without_nulls(item, (*path, number)) for number, item in enumerate(value))
+        return tuple(without_nulls(item, root, (*path, n)) for n, item in enumerate(value))
     if not isinstance(value, Mapping):
         return value
-    known = keys_at(path)
+    known = keys_at(path, root)
     kept = ((key, inner) for key, inner in value.items() if inner is not None or key not in known)
-    return {key: _without_nulls(inner, (*path, key)) for key, inner in kept}
+    return {key: without_nulls(inner, root, (*path, key)) for key, inner in kept}
 
 
 def _doubts(config: Config, document: Document) -> list[Finding]:

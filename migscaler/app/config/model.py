@@ -224,6 +224,14 @@ class HooksSection(Section):
     """How long one command may take before it is ended. Default 30s: a signal takes less."""
 
 
+class ReadsSection(Section):
+    """Who may read over TCP besides the users and client certificates of config_file."""
+
+    token_file: FilePath | None = None
+    """File with tokens, one a line, of which a reader must carry one as its bearer token. Default
+    none: reading needs no token."""
+
+
 class WritesSection(Section):
     """Commands over TCP; the Unix socket always takes them from root and the daemon's own user."""
 
@@ -232,8 +240,12 @@ class WritesSection(Section):
     node's scaling."""
 
     token_file: FilePath | None = None
-    """File with the token that a command must carry. Default none: without one, nothing can be
-    enabled."""
+    """File with tokens, one a line, of which a command must carry one. Default none: without one or
+    client_sans, nothing can be enabled."""
+
+    client_sans: tuple[Text, ...] = ()
+    """Alternative names (DNS, IP, e-mail, URI) of client certificates that may command; config_file
+    says who signs them. Default []: a certificate reads."""
 
 
 class WebSection(Section):
@@ -248,12 +260,15 @@ class WebSection(Section):
     metrics and layouts (holders stay hidden). Default false: it must be said."""
 
     config_file: FilePath | None = None
-    """Web configuration file of Prometheus' exporter-toolkit (TLS, basic auth). Default none; this
-    version refuses any other."""
+    """Web configuration file of Prometheus' exporter-toolkit (TLS, client certificates, users), see
+    security.md. Default none: plain HTTP without users."""
 
     unix_socket: SocketPath | None = None
     """Path of the socket for the command line. Default none: migscaler.sock in the state
     directory."""
+
+    reads: ReadsSection = ReadsSection()
+    """Who may read over TCP. Default: whoever may connect."""
 
     writes: WritesSection = WritesSection()
     """Commands over TCP. Default: not taken."""

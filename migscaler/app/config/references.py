@@ -304,28 +304,34 @@ def _figures(
 def _web(root: Raw) -> Iterator[Problem]:
     """Nothing is exposed unasked, and no command is taken without a token."""
     web = root.part("web")
-    if web.has("config_file"):
-        yield (
-            web.at("config_file"),
-            "web configuration files are not supported yet",
-            "write null, or remove the key",
-        )
     listen = web.text("listen")
     try:
         host = split_listen(listen)[0] if listen else "127.0.0.1"
     except SettingRefused:
         host = "127.0.0.1"
-    if not is_loopback(host) and web.values.get("unprotected_reads") is not True:
-        remedy = "listen on 127.0.0.1, or add unprotected_reads: true if everyone there may read"
+    is_said = web.values.get("unprotected_reads") is True
+    is_protected = web.has("config_file") or web.part("reads").has("token_file")
+    if not is_loopback(host) and not is_said and not is_protected:
+        remedy = (
+            "listen on 127.0.0.1, add config_file (TLS, users), or unprotected_reads: true if"
+            " everyone there may read"
+        )
         yield (
             web.at("listen"),
             f"{listen} can be reached from outside without authentication",
             remedy,
         )
     writes = web.part("writes")
-    if writes.values.get("enabled") is True and not writes.has("token_file"):
+    names_clients = bool(writes.values.get("client_sans"))
+    if writes.values.get("enabled") is True and not (writes.has("token_file") or names_clients):
         yield (
             writes.at("enabled"),
             "commands over TCP need a token",
             "add token_file: /etc/migscaler/token",
+        )
+    if names_clients and not web.has("config_file"):
+        yield (
+            writes.at("client_sans"),
+            "nobody verifies client certificates",
+            "add web.config_file with client_ca_file and client_auth_type",
         )

@@ -35,13 +35,20 @@ SourceSettings = PrometheusSettings | PushSettings | SchedulerSettings
 class WebSettings:
     """Where HTTP is served; `unix_socket` None means `migscaler.sock` in the state directory.
 
-    `write_token_file` is None where commands over TCP are off. Port 0 takes any free one.
+    `write_token_file` is None where commands over TCP are off (`writes`), `write_names` are names
+    of client certificates that may command. `open_to` is the address that the file `config_file`
+    has to protect, None where reads need no protection. Port 0 takes any free one.
     """
 
     host: str
     port: int
     unix_socket: Path | None
     write_token_file: Path | None
+    writes: bool = False
+    write_names: frozenset[str] = frozenset()
+    read_token_file: Path | None = None
+    config_file: Path | None = None
+    open_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from migscaler.metrics.exposition import Renderer
-from migscaler.web.access import ANONYMOUS, OPEN_TO_ALL, identify, may_command
+from migscaler.web.access import ANONYMOUS, OPEN_TO_ALL, Access, may_command
 from migscaler.web.app import create_app
 from migscaler.web.ports import Actor, WebOptions
 from tests.unit.web.sites import Recorded
@@ -23,6 +23,10 @@ TCP = ("192.0.2.7", 41234)
 def connection(client: tuple[str, int] | None, token: str | None = None) -> HTTPConnection:
     headers = [] if token is None else [(b"authorization", token.encode())]
     return HTTPConnection({"type": "http", "client": client, "headers": headers})
+
+
+def identify(connection: HTTPConnection, options: WebOptions) -> Actor:
+    return asyncio.run(Access(options).identify(connection))
 
 
 def post(client: tuple[str, int], name: str, options: WebOptions = OPTIONS) -> tuple[int, Recorded]:
@@ -96,7 +100,7 @@ def test_empty_or_missing_token_file_lets_nobody_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(OPEN_TO_ALL))
 def test_any_account_may_lease_over_the_socket(name: str) -> None:
-    assert may_command(identify(connection(ADA), OPTIONS), OPTIONS, name) is True
+    assert may_command(identify(connection(ADA), OPTIONS), name) is True
 
 
 @pytest.mark.parametrize(
@@ -108,8 +112,8 @@ def test_any_account_may_lease_over_the_socket(name: str) -> None:
 def test_no_other_command_is_open_to_an_account(name: str) -> None:
     actor = identify(connection(ADA), OPTIONS)
 
-    assert may_command(actor, OPTIONS, name) is False
-    assert may_command(identify(connection(ROOT), OPTIONS), OPTIONS, name) is True
+    assert may_command(actor, name) is False
+    assert may_command(identify(connection(ROOT), OPTIONS), name) is True
 
 
 def test_leasing_over_tcp_needs_a_token_and_the_switch(tmp_path: Path) -> None:
@@ -117,11 +121,11 @@ def test_leasing_over_tcp_needs_a_token_and_the_switch(tmp_path: Path) -> None:
     token.write_text("secret")
     off = WebOptions(token_file=token)
     on = WebOptions(token_file=token, writes_over_tcp=True)
-    bearer = identify(connection(TCP, "Bearer secret"), off)
+    bearer = connection(TCP, "Bearer secret")
 
-    assert may_command(ANONYMOUS, on, "lease_take") is False
-    assert may_command(bearer, off, "lease_take") is False
-    assert may_command(bearer, on, "lease_take") is True
+    assert may_command(ANONYMOUS, "lease_take") is False
+    assert may_command(identify(bearer, off), "lease_take") is False
+    assert may_command(identify(bearer, on), "lease_take") is True
 
 
 def test_account_reaches_the_node_as_itself_whatever_it_claims() -> None:

@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from migscaler.errors import AddressTaken
-from migscaler.web.server import WebServer
+from migscaler.web.server import Deadlines, WebServer
 
 
 def server(listen: str | None, unix_socket: Path | None = None) -> WebServer:
@@ -115,7 +115,7 @@ def test_server_that_never_started_can_be_stopped() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT"])
 def test_client_that_stays_silent_is_sent_away(said: bytes) -> None:
-    web = WebServer(Starlette(), "127.0.0.1:0", head_seconds=0.2)
+    web = WebServer(Starlette(), "127.0.0.1:0", deadlines=Deadlines(head_seconds=0.2))
     web.start()
     assert web.address is not None
     with socket.create_connection(web.address, timeout=5) as client:
@@ -126,7 +126,7 @@ def test_client_that_stays_silent_is_sent_away(said: bytes) -> None:
 
 
 def test_client_that_lingers_after_a_request_is_sent_away_too() -> None:
-    web = WebServer(Starlette(), "127.0.0.1:0", head_seconds=0.2)
+    web = WebServer(Starlette(), "127.0.0.1:0", deadlines=Deadlines(head_seconds=0.2))
     web.start()
     assert web.address is not None
     with socket.create_connection(web.address, timeout=5) as client:
