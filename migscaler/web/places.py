@@ -114,7 +114,8 @@ class Places:
         """Give a new connection of an address a place, None if there is none for it.
 
         For a newcomer the oldest connection of its own address that never asked anything is cut
-        off; where all places are taken, one of the address that holds most of them.
+        off; where all places are taken, one of the address that holds most of them, or where all
+        hold as few, the oldest of all that never asked.
         """
         peer = self._peer(name, now)
         if not peer.bucket.take(now) or not self._make_room(peer):
@@ -139,9 +140,10 @@ class Places:
         if self._taken < self._limits.connections:
             return True
         greedy = max(self._peers.values(), key=lambda one: len(one.guests))
-        if len(greedy.guests) <= len(peer.guests) + 1:
-            return self._cut_off(next((g for g in peer.guests if g.is_silent), None))
-        return self._cut_off(min(greedy.guests, key=_worth))
+        if len(greedy.guests) > len(peer.guests) + 1:
+            return self._cut_off(min(greedy.guests, key=_worth))
+        silent = (g for one in self._peers.values() for g in one.guests if g.is_silent)
+        return self._cut_off(min(silent, key=_worth, default=None))
 
     def _cut_off(self, guest: Guest | None) -> bool:
         """End a connection and take its place back; without one there is no room."""

@@ -35,6 +35,14 @@ class Protection:
     headers: tuple[tuple[str, str], ...] = ()
     rate_limit: RateLimit | None = None
 
+    def admits_like(self, other: "Protection") -> bool:
+        """Say whether a connection that came in under the other would still come in.
+
+        Users and headers are looked at for each request, a certificate only when one connects.
+        """
+        by_certificate = self.tls is not None and self.tls.verify_mode is not ssl.CERT_NONE
+        return (self.tls is None) is (other.tls is None) and not by_certificate
+
     @property
     def authenticates(self) -> bool:
         """Say whether nobody reads without having proved something."""

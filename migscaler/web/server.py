@@ -107,7 +107,7 @@ class WebServer:
     def protect(self, protection: Protection) -> None:
         """Serve TCP under another protection from now on; called from any thread.
 
-        Connections that are open end after the answer under way: they came in by the old one.
+        Connections that would perhaps not come in any more end, after the answer under way.
         """
         self._server.tell(lambda: self._server.protect(protection))
 
@@ -178,8 +178,10 @@ class _Server(uvicorn.Server):
 
     def protect(self, protection: Protection) -> None:
         """Take another protection; runs in the loop."""
-        self._protection = protection
+        before, self._protection = self._protection or _OPEN, protection
         for connection in list(self.server_state.connections):
+            if protection.admits_like(before):
+                break
             if isinstance(connection, PeerProtocol) and connection.is_tcp:
                 connection.end_after_answer()
         for door in self._tcp:

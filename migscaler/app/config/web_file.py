@@ -97,7 +97,8 @@ class _Book:
         try:
             return WebFile.model_validate(value)
         except ValidationError as error:
-            self.findings += findings_of(error, self.document, WebFile)
+            found = findings_of(error, self.document, WebFile)
+            self.findings += [_without_text(finding) for finding in found]
             self.read_all(value.get("tls_server_config"))
             return None
 
@@ -155,6 +156,12 @@ def _without_empty(file: Mapping[str, object]) -> Mapping[str, object]:
     if not isinstance(tls, Mapping):
         return kept
     return {**kept, "tls_server_config": {k: v for k, v in tls.items() if v != ""}}
+
+
+def _without_text(finding: Finding) -> Finding:
+    """Return a finding without the text that stands where keys belong: it may hold a password."""
+    _, ends, _ = finding.problem.rpartition("is not a group of keys")
+    return replace(finding, problem=ends) if ends else finding
 
 
 def _without_secret(finding: Finding) -> Finding:

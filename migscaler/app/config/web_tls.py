@@ -130,7 +130,7 @@ def _load_pair(context: ssl.SSLContext, section: TlsSection, book: Book) -> bool
             # Without a password given, OpenSSL would ask for one on the terminal.
             context.load_cert_chain(cert_path, key_path, password="")
         except (ssl.SSLError, OSError) as error:
-            book.wrong(*_pair_words(section, error, key))
+            book.wrong(*_pair_words(section, error, cert, key))
             return False
     return True
 
@@ -145,7 +145,9 @@ def _part(name: str | None, text: str | None, key: str, book: Book) -> bytes | N
     return None
 
 
-def _pair_words(section: TlsSection, error: Exception, key: bytes) -> tuple[YamlPath, str, str]:
+def _pair_words(
+    section: TlsSection, error: Exception, cert: bytes, key: bytes
+) -> tuple[YamlPath, str, str]:
     """Return place, problem and remedy of a pair that OpenSSL refuses."""
     reason = getattr(error, "reason", None) or str(error)
     key_name = "key_file" if section.key_file is not None else "key"
@@ -155,8 +157,10 @@ def _pair_words(section: TlsSection, error: Exception, key: bytes) -> tuple[Yaml
     if reason == "KEY_VALUES_MISMATCH":
         problem = "the key does not belong to the certificate"
         return (_SECTION, key_name), problem, "give the pair that was made together"
-    if reason == "NO_START_LINE" or b"PRIVATE KEY" not in key:
-        return (_SECTION, key_name), "certificate or key is not PEM", "give both in PEM form"
+    if not _adds_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert):
+        return (_SECTION, cert_name), "is no certificate in PEM, or not all of it", "give it whole"
+    if reason.startswith("[SSL] PEM lib"):  # Python's words for a text that OpenSSL can't read
+        return (_SECTION, key_name), "is no key in PEM, or not all of it", "give it whole"
     return (_SECTION, cert_name), f"OpenSSL refuses the pair: {reason}", "make both anew"
 
 

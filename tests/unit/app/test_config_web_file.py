@@ -185,8 +185,12 @@ TLS = "tls_server_config"
             [(1, f"{TLS}.key_file", "the key does not belong to the certificate")],
         ),
         (
+            f"{TLS}: {{cert_file: server.key, key_file: server.key}}\n",
+            [(1, f"{TLS}.cert_file", "is no certificate in PEM")],
+        ),
+        (
             f"{TLS}: {{cert_file: ca.crt, key_file: ca.crt}}\n",
-            [(1, f"{TLS}.key_file", "certificate or key is not PEM")],
+            [(1, f"{TLS}.key_file", "is no key in PEM")],
         ),
         ("basic_auth_users: {ada: hunter2}\n", [(1, "basic_auth_users.ada", "is no bcrypt hash")]),
         ("basic_auth_users: {ada: 12345}\n", [(1, "basic_auth_users.ada", "is no bcrypt hash")]),
@@ -254,6 +258,10 @@ def test_no_message_shows_a_secret(folder: Path) -> None:
         f"{TLS}: {{cert_file: server.crt, key: hunter5}}\n"
     )
     told = repr(read(folder, text).findings)
+    for misplaced in ("basic_auth_users: a hunter6\n", f"{TLS}: hunter7\n"):
+        reading = read(folder, misplaced)
+        assert len(reading.findings) == 1
+        told += repr(reading.findings)
 
     for secret in ("hunter", "0778899", "778899"):
         assert secret not in told
