@@ -1,6 +1,7 @@
 """The `migscaler` command: finds the subcommand, and turns every expected failure into one line."""
 
 import importlib
+import keyword
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Say what is missing on this node, and the way out."),
     "mig-mode": ("mig_mode", "Switch MIG mode of GPUs on or off, one at a time."),
     "config": ("config", "Check and show the configuration."),
+    "export": ("mig_export", "Write the node's layout for mig-parted."),
+    "import": ("mig_import", "Show, or make, what a file of mig-parted's wants."),
     "sim": ("sim", "Use the simulated NVML library: run a command on it, start jobs."),
 }
 
@@ -53,7 +56,8 @@ class _Commands(click.Group):
         if known is None:
             return None
         module = importlib.import_module(f"migscaler.cli.{known[0]}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command = getattr(module, f"{name}_" if keyword.iskeyword(name) else name)
         assert isinstance(command, click.Command)  # noqa: S101  # the table above is ours
         return command
 

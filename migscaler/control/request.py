@@ -26,7 +26,7 @@ def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
     if model is None or before is None or gpu.instances is None:
         raise CommandRefused(f"GPU {gpu.reading.index} has no readable MIG layout (is MIG on?)")
     pinned = tuple(state.spec for state in gpu.instances if state.pin is not None)
-    after = _named(model, wanted) if "@" in wanted else _placed(model, wanted, before, pinned)
+    after = _named(model, wanted) if "@" in wanted else place(model, wanted, before, pinned)
     missing = [spec for spec in pinned if spec not in after]
     if missing:
         state = next(s for s in gpu.instances if s.spec == missing[0])
@@ -63,10 +63,15 @@ def _named(model: GpuModel, wanted: str) -> Layout:
     return model.layout(wanted)
 
 
-def _placed(
+def place(
     model: GpuModel, wanted: str, before: Layout, pinned: tuple[InstanceSpec, ...]
 ) -> Layout:
-    """Choose placements for the wanted sizes: pinned kept, then fewest changes, then by text."""
+    """Choose placements for the wanted sizes: pinned kept, then fewest changes, then by text.
+
+    Raises:
+        CommandRefused: they do not fit on the model, or not beside what is pinned.
+        ParseError: the model has no such size.
+    """
     names = [(model.resolve(word) or model.profile(word)).name for word in wanted.split()]
     counts = Counter(names)
     fitting = [

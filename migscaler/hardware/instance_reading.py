@@ -112,6 +112,7 @@ def _read_compute(
                 mig_uuid=_mig_uuid(gpu, info.device),
                 compute_slices=slices[profile_id],
                 full_width=full_width,
+                profile_id=profile_id,
             )
             found.append((compute, info.device))
         if full_width and found:

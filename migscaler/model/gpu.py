@@ -20,12 +20,16 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeInstance:
-    """A live compute instance; `full_width` if its SM count equals its GPU instance's."""
+    """A live compute instance; `full_width` if its SM count equals its GPU instance's.
+
+    `profile_id` is NVML's, None where it was not read.
+    """
 
     ci_id: CiId
     mig_uuid: MigUuid | None
     compute_slices: int | None
     full_width: bool
+    profile_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
