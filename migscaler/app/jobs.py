@@ -1,25 +1,28 @@
 """What is periodic, driven by APScheduler, and the supervisor that notices when it is not.
 
 APScheduler 3.11 keeps wall-clock run times: a clock set back silences interval jobs for that long,
-a trigger that raises kills its thread while `running` stays true (measured). So a supervisor on the
-monotonic clock watches every job's heartbeat and builds the scheduler anew when it stalls.
+one set forwards makes it list every run left out (a year of 5 s: 6 million, measured), a trigger
+that raises kills its thread while `running` stays true (measured). So the trigger here leaves out
+what is past, and a supervisor on the monotonic clock watches every job's heartbeat and builds the
+scheduler anew when it stalls, or at once when the clock was set back.
 """
 
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
 
+from migscaler.control.clock_watch import ClockWatch
 from migscaler.model.ports import Clock
-from migscaler.model.stats import JobStats
+from migscaler.model.stats import JobStats, SchedulerStats
 
 _log = logging.getLogger("migscaler.jobs")
 
@@ -43,6 +46,21 @@ class Job:
     longest: timedelta = timedelta(minutes=3)
 
 
+class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
+    """Runs a period after the last run was due; what is past by then is left out, not caught up."""
+
+    def __init__(self, period: timedelta) -> None:
+        """Take the period, more than nothing."""
+        self._period = period
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Return when to run next: always later than now, but for the first time."""
+        if previous_fire_time is None:
+            return now
+        periods = max(0, (now - previous_fire_time) // self._period)
+        return previous_fire_time + (periods + 1) * self._period
+
+
 @dataclass(slots=True)
 class _Heartbeat:
     """When a job last started and ended, on the monotonic clock."""
@@ -58,6 +76,7 @@ class Jobs:
     def __init__(self, clock: Clock) -> None:
         """Nothing is scheduled yet."""
         self._clock = clock
+        self._watch = ClockWatch(clock)
         self._lock = threading.Lock()
         self._jobs: tuple[Job, ...] = ()
         self._beats: dict[str, _Heartbeat] = {}
@@ -97,6 +116,10 @@ class Jobs:
         with self._lock:
             return tuple(self._beats[name].stats for name in sorted(self._beats))
 
+    def scheduler(self) -> SchedulerStats:
+        """Return the counts of every job, and how often a stalled scheduler was replaced."""
+        return SchedulerStats(jobs=self.stats(), restarts=self._restarts)
+
     def silent(self) -> tuple[str, ...]:
         """Return the jobs that have not started for too long; a job still running is not silent."""
         now = self._clock.monotonic()
@@ -133,12 +156,17 @@ class Jobs:
         return True
 
     def supervise(self) -> None:
-        """Replace the scheduler if jobs have gone silent; the main thread calls this."""
+        """Replace the scheduler if jobs have gone silent, or will as the clock was set back.
+
+        The main thread calls this.
+        """
+        set_back = self._watch.look() < timedelta()
         silent = self.silent()
-        if not silent or self._scheduler is None:
+        if self._scheduler is None or not (silent or set_back):
             return
-        _log.warning("scheduler_stalled jobs=%s", ",".join(silent))
-        self._restarts += 1
+        if silent:
+            _log.warning("scheduler_stalled jobs=%s", ",".join(silent))
+            self._restarts += 1
         self.stop()
         now = self._clock.monotonic()
         with self._lock:
@@ -164,7 +192,7 @@ class Jobs:
         for job in self._jobs:
             scheduler.add_job(
                 self._run,
-                IntervalTrigger(seconds=job.every.total_seconds(), timezone=ZoneInfo("UTC")),
+                Every(job.every),
                 args=(job, self._clock.monotonic()),
                 id=job.name,
                 executor=job.concern,

@@ -16,6 +16,7 @@ from migscaler.app.wiring import Assembly, Ground
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.model.ports import HostProcesses
+from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import Status
 from migscaler.schedulers.owners import HostRoots
 from migscaler.store.store import Store
@@ -106,7 +107,7 @@ def _alone(reader: NvmlReader) -> Outside:
     return Outside(
         publish=_show_nobody,
         call_stats=reader.call_stats,
-        job_stats=tuple,
+        job_stats=SchedulerStats,
         real_host=ProcHost(),
         release_driver=_nothing,
         resume_driver=_nothing,

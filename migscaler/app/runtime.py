@@ -25,7 +25,7 @@ from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
 from migscaler.control.loop import Loop, Parts
 from migscaler.control.recovery import restore, settle
-from migscaler.errors import ConfigError, StoreError
+from migscaler.errors import ConfigError, HardwareError, StoreError
 from migscaler.model.decision import Decision
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
@@ -100,8 +100,8 @@ class Runtime:
             self._begun = True
             if self.in_force.status.valid and self.in_force.status.path:
                 store.write_good_config(self.loaded.text, self.loaded.sha256)
-        except StoreError as error:
-            _log.error("start_not_recorded error=%s", error)
+        except (HardwareError, StoreError) as error:
+            _log.error("start_not_ended error=%s", error)
         self.loop.sample()
 
     def tick(self) -> Decision | None:
@@ -126,7 +126,11 @@ class Runtime:
         due = self._restore_due & _readable(self.loop.status().snapshot)
         if not due:
             return
-        outcomes = self._restore(self._acts_alone() & due)
+        try:
+            outcomes = self._restore(self._acts_alone() & due)
+        except HardwareError as error:
+            _log.warning("restore_put_off error=%s", error)
+            return
         self._restore_due -= due
         self.loop.note_outcomes(tuple(o for o in outcomes if o.gpu_uuid in due), "restore")
         self.loop.sample()

@@ -23,6 +23,9 @@ def notify(*lines: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """Return half the watchdog period that systemd asked for, None if it watches nothing."""
+    """Return how often systemd is to be told: half its limit, None if it watches nothing.
+
+    Half is what sd_watchdog_enabled(3) recommends; who calls must not halve it again.
+    """
     raw = os.environ.get("WATCHDOG_USEC", "")
     return int(raw) / 2_000_000 if raw.isdigit() else None

@@ -29,7 +29,7 @@ from migscaler.model.ids import GpuUuid, SourceName
 from migscaler.model.layout import Layout
 from migscaler.model.policy import Mode, Policy
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, HostProcesses
-from migscaler.model.stats import CallStats, JobStats
+from migscaler.model.stats import CallStats, SchedulerStats
 from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.bare import BareHost, BareScheduler
 from migscaler.schedulers.owners import HostRoots
@@ -96,7 +96,7 @@ class Assembly:
         *,
         publish: Callable[[Status], None],
         call_stats: Callable[[], CallStats],
-        job_stats: Callable[[], tuple[JobStats, ...]],
+        job_stats: Callable[[], SchedulerStats],
         config: ConfigStatus,
         may_act: bool,
     ) -> Parts:

@@ -32,7 +32,7 @@ from migscaler.model.ids import PlanId, SourceName
 from migscaler.model.plan import Hold, Outcome, OutcomeKind, Plan
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
-from migscaler.model.stats import CallStats, JobStats
+from migscaler.model.stats import CallStats, SchedulerStats
 from migscaler.model.status import CollectorStatus, ConfigStatus, Status
 from migscaler.planner.cache import OptionCache
 from migscaler.policy.decide import decide
@@ -66,7 +66,7 @@ class Parts:
     publish: Callable[[Status], None]
     version: str
     enforcer: Enforcer | None = None
-    job_stats: Callable[[], tuple[JobStats, ...]] = tuple
+    job_stats: Callable[[], SchedulerStats] = SchedulerStats
     config: ConfigStatus = field(default_factory=ConfigStatus)
     activity: ActivityBook = field(default_factory=ActivityBook)
 
@@ -289,7 +289,7 @@ class Loop:
             regret=self._regret.counts,
             calls=self._calls,
             driver_mismatch=self._mismatch,
-            jobs=parts.job_stats(),
+            scheduler=parts.job_stats(),
             collectors=collectors,
             config=parts.config,
             state_writable=self._journal_problem is None and self._books.problem is None,

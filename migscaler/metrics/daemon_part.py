@@ -58,7 +58,8 @@ def add_collectors(status: Status, out: Samples) -> None:
 
 def add_work(status: Status, out: Samples) -> None:
     """Add jobs and NVML calls."""
-    for job in status.jobs:
+    out.add("scheduler_restarts_total", status.scheduler.restarts)
+    for job in status.scheduler.jobs:
         out.add("scheduler_job_runs_total", job.runs, job.job)
         out.add("scheduler_job_failures_total", job.failures, job.job)
         out.add("scheduler_job_missed_total", job.missed, job.job)

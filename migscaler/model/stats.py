@@ -35,6 +35,14 @@ class JobStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerStats:
+    """The periodic jobs by name; `restarts` counts schedulers that had stalled and were replaced."""
+
+    jobs: tuple[JobStats, ...] = ()
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
     """A cumulative histogram: (upper bound in seconds, count up to it), sum and count of all.
 

@@ -10,7 +10,7 @@ from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Policy
-from migscaler.model.stats import CallStats, Histogram, JobStats
+from migscaler.model.stats import CallStats, Histogram, SchedulerStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class Status:
     regret: Regret = Regret()
     calls: CallStats = field(default_factory=CallStats)
     driver_mismatch: bool | None = None
-    jobs: tuple[JobStats, ...] = ()
+    scheduler: SchedulerStats = SchedulerStats()
     collectors: tuple[CollectorStatus, ...] = ()
     config: ConfigStatus = ConfigStatus()
     state_writable: bool = True

@@ -15,6 +15,7 @@ from migscaler.control.loop import Parts
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.demand import Counts, Fetched, Reading, VetoStatus, Want
+from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.owners import HostRoots
 from migscaler.sim.node import SimNode
@@ -128,7 +129,7 @@ class Process:
             Around(
                 publish=outside.publish,
                 call_stats=self._reader.call_stats,
-                job_stats=tuple,
+                job_stats=SchedulerStats,
                 real_host=QuietHost(),
                 release_driver=lambda: None,
                 resume_driver=lambda: None,

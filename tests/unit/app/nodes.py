@@ -10,8 +10,10 @@ from migscaler.app.wiring import Assembly, Ground
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
+from migscaler.hardware.worker import NvmlWorker
 from migscaler.model.ids import GpuUuid
 from migscaler.model.ports import GpuWriter
+from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import Status
 from migscaler.sim.node import build_node
 from migscaler.sim.nvml_library import NvmlLibrary
@@ -65,9 +67,7 @@ class NodeAtWork:
         self._begin()
 
     def _begin(self, rival: str | None = None) -> None:
-        install_library(NvmlLibrary(self.node, "migscaler"))
-        self.reader = NvmlReader(self.clock, QuietHost())
-        writer: GpuWriter = NvmlWriter(self.reader)
+        self.reader, writer = self._hardware()
         self.assembly = Assembly(
             Ground(
                 clock=self.clock,
@@ -82,7 +82,7 @@ class NodeAtWork:
         outside = Outside(
             publish=self.shown.append,
             call_stats=self.reader.call_stats,
-            job_stats=tuple,
+            job_stats=SchedulerStats,
             real_host=ProcHost(self.host.roots.proc),
             release_driver=lambda: self.told.append("release"),
             resume_driver=lambda: self.told.append("resume"),
@@ -91,6 +91,12 @@ class NodeAtWork:
         in_force = load_in_force(self.config, {}, self.store, self.clock)
         in_force = with_rival(in_force, rival)
         self.runtime = Runtime(self.assembly, in_force, outside)
+
+    def _hardware(self) -> tuple[NvmlReader | NvmlWorker, GpuWriter]:
+        """Open the GPUs, as the process begins."""
+        install_library(NvmlLibrary(self.node, "migscaler"))
+        reader = NvmlReader(self.clock, QuietHost())
+        return reader, NvmlWriter(reader)
 
     def restart(self) -> None:
         """End the process and begin another."""

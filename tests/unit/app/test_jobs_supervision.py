@@ -106,6 +106,7 @@ def test_silent_scheduler_is_replaced_and_the_jobs_run_again(
 
     assert runs.wait()
     assert jobs.restarts == 1
+    assert jobs.scheduler().restarts == 1
     assert jobs.silent() == ()
     assert "scheduler_stalled jobs=sample" in caplog.text
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from migscaler.model.demand import VetoStatus
-from migscaler.model.stats import JobStats
+from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import ConfigStatus
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails
@@ -65,11 +65,11 @@ def test_older_state_is_never_published_over_a_newer_one() -> None:
     """A sample that was slow to publish used to show again what a plan had already withheld."""
     gathering, go_on = threading.Event(), threading.Event()
 
-    def slow_once() -> tuple[JobStats, ...]:
+    def slow_once() -> SchedulerStats:
         if not gathering.is_set():
             gathering.set()
             assert go_on.wait(10)
-        return ()
+        return SchedulerStats()
 
     with room("7g@0") as made:
         loop = made.loop()

@@ -34,7 +34,7 @@ from migscaler.model.plan import (
     UnmetCause,
 )
 from migscaler.model.policy import Mode
-from migscaler.model.stats import CallCount, CallStats, Histogram, JobStats
+from migscaler.model.stats import CallCount, CallStats, Histogram, JobStats, SchedulerStats
 from migscaler.model.status import CollectorStatus, ConfigStatus, Counters, Regret, Status
 from tests.builders import (
     A100,
@@ -371,14 +371,17 @@ def full_status(*, holding: bool = True, paused: bool = False) -> Status:
             worker_restarts=1,
         ),
         driver_mismatch=False,
-        jobs=(
-            JobStats(
-                job="sample",
-                runs=17_280,
-                failures=1,
-                missed=2,
-                lateness_seconds=0.004,
-                last_success_at=NOW,
+        scheduler=SchedulerStats(
+            restarts=1,
+            jobs=(
+                JobStats(
+                    job="sample",
+                    runs=17_280,
+                    failures=1,
+                    missed=2,
+                    lateness_seconds=0.004,
+                    last_success_at=NOW,
+                ),
             ),
         ),
         collectors=(
