@@ -162,21 +162,21 @@ def _move(connection: sqlite3.Connection, step: timedelta, before: datetime) -> 
         if table == "plans":
             recent, values = " WHERE begun_at >= ?", (time_text(before - _RECENT),)
         named = ", ".join(columns)
-        query = f"SELECT rowid, {named} FROM {table}{recent}"  # noqa: S608 (constants)
+        query = f"SELECT rowid AS number, {named} FROM {table}{recent}"  # noqa: S608 (constants)
         for row in connection.execute(query, values).fetchall():
             changed = ", ".join(f"{column} = ?" for column in columns)
             connection.execute(
                 f"UPDATE {table} SET {changed} WHERE rowid = ?",  # noqa: S608 (constants)
-                (*(moved(row[column], step) for column in columns), row["rowid"]),
+                (*(moved(row[column], step) for column in columns), row["number"]),
             )
     for table, column, keys in _JSON:
-        query = f"SELECT rowid, {column} FROM {table}"  # noqa: S608 (constants)
+        query = f"SELECT rowid AS number, {column} FROM {table}"  # noqa: S608 (constants)
         for row in connection.execute(query).fetchall():
             value = json.loads(row[column])
             value |= {key: moved(value[key], step) for key in keys}
             connection.execute(
                 f"UPDATE {table.split()[0]} SET {column} = ? WHERE rowid = ?",  # noqa: S608
-                (json.dumps(value), row["rowid"]),
+                (json.dumps(value), row["number"]),
             )
 
 
