@@ -55,8 +55,28 @@ def create_app(
     return Starlette(routes=routes, middleware=middleware)
 
 
+class _Shown:
+    """Answers made from one status, each made once: a status lasts seconds, a page takes 5 ms."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+        self._bodies: dict[tuple[object, bool], bytes] = {}
+
+    def body(
+        self, status: Status | None, kind: object, trusted: bool, make: Callable[[], bytes]
+    ) -> bytes:
+        """Return the answer of a kind for trusted callers or for others."""
+        if status is not self._status:
+            self._status = status
+            self._bodies.clear()
+        key = (kind, trusted)
+        if key not in self._bodies:
+            self._bodies[key] = make()
+        return self._bodies[key]
+
+
 class _Site:
-    """What the routes share; holds no state of its own."""
+    """What the routes share."""
 
     def __init__(
         self,
@@ -67,11 +87,16 @@ class _Site:
         self._render = render
         self._status = status
         self._options = options
+        self._shown = _Shown()
 
     async def page(self, request: Request) -> Response:
         """Show the node to a person."""
-        trusted = actor_of(request).trusted
-        return HTMLResponse(page(self._status(), trusted=trusted))
+        status, trusted = self._status(), actor_of(request).trusted
+
+        def make() -> bytes:
+            return page(status, trusted=trusted).encode()
+
+        return HTMLResponse(self._shown.body(status, page, trusted, make))
 
     async def metrics(self, request: Request) -> Response:
         """Serve the exposition in the format and compression the client prefers."""
@@ -102,7 +127,13 @@ class _Site:
             status = self._status()
             if status is None:
                 return problem(503, "NotReady", "nothing is known yet; try again")
-            return JSONResponse(view(status, actor_of(request).trusted))
+            trusted = actor_of(request).trusted
+
+            def make() -> bytes:
+                return bytes(JSONResponse(view(status, trusted)).body)
+
+            body = self._shown.body(status, view, trusted, make)
+            return Response(body, media_type=JSONResponse.media_type)
 
         return serve
 

@@ -18,7 +18,8 @@ from migscaler.web.protocol import PeerProtocol, peer_of
 
 _log = logging.getLogger("migscaler.web")
 
-_BACKLOG = 1024
+# Full, it drops a newcomer, who tries again after a second; the kernel allows no more than this.
+_BACKLOG = 4096
 # Between two looks at other connections; a refused one takes some 20 us.
 _AT_ONCE = 64
 _HANDSHAKE_SECONDS = 10.0

@@ -22,7 +22,7 @@ class Limits:
     """
 
     connections: int = 256
-    per_peer: int = 64
+    per_peer: int = 32
     own_per_second: float = 2.0
     own_burst: float = 10.0
     peer_per_second: float = 100.0

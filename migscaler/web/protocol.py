@@ -16,6 +16,8 @@ PEER_PREFIX = "unix:uid="
 
 # struct ucred of SO_PEERCRED: pid, uid, gid (unix(7)).
 _UCRED = struct.Struct("iII")
+# struct linger of socket(7): on, with no time; a close then sends a reset and forgets the rest.
+_NO_LINGERING = struct.pack("ii", 1, 0)
 
 
 class PeerProtocol(H11Protocol):
@@ -46,7 +48,7 @@ class PeerProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as Uvicorn has it
         """Note who it is, and start waiting for the first request."""
         super().connection_made(transport)
-        self.guest.end = transport.abort
+        self.guest.end = self._cut_off
         # The least is buffered, so that a client that does not read is noticed at once. Not 0:
         # asyncio's TLS pauses at "as much or more" (Python 3.11) and would begin paused.
         transport.set_write_buffer_limits(high=1, low=0)
@@ -59,7 +61,7 @@ class PeerProtocol(H11Protocol):
         self._head_late = self.loop.time() + self.head_seconds
         self._look()
         if self.protection.client_sans and not self.protection.client_sans & (names or frozenset()):
-            transport.abort()
+            self._cut_off()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; while a request is incomplete, its deadline stands."""
@@ -111,9 +113,16 @@ class PeerProtocol(H11Protocol):
             self._closing = True
             self._write_late = self._write_late or now + self.write_seconds
         if is_late:
-            self.transport.abort()
+            self._cut_off()
             return
         self._look_again = self.loop.call_later(self.head_seconds / 4, self._look)
+
+    def _cut_off(self) -> None:
+        """End the connection with what was not read yet: the kernel would keep it for minutes."""
+        connection = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self.transport.abort()
 
 
 def peer_of(connection: socket.socket | None) -> tuple[str, int] | None:

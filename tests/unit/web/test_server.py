@@ -3,12 +3,16 @@
 import http.client
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 
 from migscaler.errors import AddressTaken
+from migscaler.metrics.exposition import Renderer
+from migscaler.web.app import create_app
+from migscaler.web.places import Limits
 from migscaler.web.server import Deadlines, WebServer
 
 
@@ -138,3 +142,95 @@ def test_client_that_lingers_after_a_request_is_sent_away_too() -> None:
 
         assert client.recv(100) == b""
     web.stop()
+
+
+async def large(
+    _scope: object, _receive: object, send: Callable[[object], Awaitable[None]]
+) -> None:
+    """Answer with more than any socket buffers."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * 30_000_000})
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Read until the other end closes."""
+    got = b""
+    while more := client.recv(65_536):
+        got += more
+    return got
+
+
+def trickle(client: socket.socket) -> None:
+    """Send a byte a hundred times a second, for 20 s at most."""
+    for _ in range(2000):
+        client.sendall(b"x")
+        time.sleep(0.01)
+
+
+def wait_for_nobody(web: WebServer) -> bool:
+    """Wait until the server has no connection left."""
+    deadline = time.monotonic() + 20
+    while web._server.server_state.connections and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not web._server.server_state.connections
+
+
+def test_client_that_does_not_read_its_answer_is_cut_off() -> None:
+    web = WebServer(large, "127.0.0.1:0", deadlines=Deadlines(head_seconds=0.4, write_seconds=0.3))  # type: ignore[arg-type] # ASGI, untyped
+    web.start()
+    assert web.address is not None
+    with socket.create_connection(web.address, timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert wait_for_nobody(web)
+        with pytest.raises(ConnectionResetError):  # what lay in the kernel's buffer is gone too
+            read_all(client)
+    web.stop()
+
+
+def test_body_that_trickles_in_to_a_route_that_reads_none_ends() -> None:
+    """Regression: Uvicorn has no deadline for what nobody reads, and each byte put off idleness."""
+    deadlines = Deadlines(head_seconds=0.4, body_seconds=0.4)
+    web = WebServer(Starlette(), "127.0.0.1:0", deadlines=deadlines)
+    web.start()
+    assert web.address is not None
+    with socket.create_connection(web.address, timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            trickle(client)
+    assert wait_for_nobody(web)
+    web.stop()
+
+
+def test_places_are_bounded_and_come_back() -> None:
+    limits = Limits(connections=20, per_peer=10, peer_per_second=1000, peer_burst=1000)
+    web = WebServer(Starlette(), "127.0.0.1:0", limits=limits)
+    web.start()
+    assert web.address is not None
+    crowd = [socket.create_connection(web.address, timeout=5) for _ in range(60)]
+    connection = http.client.HTTPConnection(*web.address)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 404
+    assert len(web._server.server_state.connections) <= 10
+    for one in crowd:
+        one.close()
+    connection.close()
+    assert wait_for_nobody(web)
+    web.stop()
+
+
+def test_excess_requests_of_one_connection_are_answered_503_and_it_ends() -> None:
+    limits = Limits(own_per_second=0.001, peer_per_second=0.001, peer_burst=5)
+    web = WebServer(create_app(Renderer().render, lambda: None), "127.0.0.1:0", limits=limits)
+    web.start()
+    assert web.address is not None
+    with socket.create_connection(web.address, timeout=5) as client:
+        client.sendall(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n" * 20)
+        answers = read_all(client)
+    with socket.create_connection(web.address, timeout=5) as client:
+        refused = client.recv(1000)
+    web.stop()
+
+    assert answers.count(b"HTTP/1.1 200") == 5  # the first of the six is the connection itself
+    assert answers.count(b"HTTP/1.1 503") == 1
+    assert b"connection: close" in answers.lower()
+    assert refused.startswith(b"HTTP/1.1 503 ")

@@ -1,0 +1,67 @@
+"""Hostile clients of a real daemon: scrapers beside them are served, and memory stays bounded.
+
+How fast they are served is measured in tests/benchmarks/web_bench.py, on a quiet machine.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.processes import Daemon, daemon
+from tests.e2e.under_attack import Seen, attacked
+
+pytestmark = pytest.mark.xdist_group("web_attack")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with daemon(tmp_path_factory.mktemp("node"), "2xA100-SXM4-40GB", "mode: observe\n") as made:
+        yield made
+
+
+def served_meanwhile(seen: Seen) -> None:
+    """Every scrape was answered, by 200, in a time that no scrape timeout notices."""
+    assert seen.anew.failures == []
+    assert seen.kept.failures == []
+    assert len(seen.anew.times) >= 10
+    assert seen.anew.times[-1] < 5000
+    assert seen.rss_most < seen.rss_before + 32
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(1, "silent"), (2, "slow_heads"), (3, "slow_bodies"), (4, "slow_readers")],
+)
+def test_clients_that_hold_connections_keep_no_scraper_out(
+    node: Daemon, number: int, kind: str
+) -> None:
+    seen = attacked(node, kind, 2.0, f"127.0.2.{number}")
+
+    served_meanwhile(seen)
+    assert seen.attack["connected"] >= 100
+    # One address has at most 32 places; with six kept by scrapers, the rest is cut off or refused.
+    assert seen.attack.get("cut_off", 0) + seen.attack.get("503", 0) >= 50
+
+
+@pytest.mark.parametrize(("number", "kind"), [(11, "pipelined"), (12, "connecting")])
+def test_excess_of_a_flood_is_shed(node: Daemon, number: int, kind: str) -> None:
+    seen = attacked(node, kind, 2.0, f"127.0.2.{number}")
+
+    served_meanwhile(seen)
+    assert seen.attack["503"] >= 50
+    # Budget of one address: a burst of 200 and 100 a second, and what its connections have.
+    assert seen.attack.get("200", 0) <= 200 + 100 * seen.attack["seconds"] + 32 * 10
+
+
+def test_daemon_says_that_it_refuses(node: Daemon) -> None:
+    attacked(node, "connecting", 0.5, "127.0.2.20")
+
+    assert "event=connections_refused" in node.log.read_text()
+    assert node.process.poll() is None
+
+
+def test_nothing_is_left_of_a_crowd(node: Daemon) -> None:
+    """Places come back: after thousands of connections the same address is served again."""
+    seen = attacked(node, "silent", 0.5, "127.0.2.1")
+
+    served_meanwhile(seen)

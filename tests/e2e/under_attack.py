@@ -1,0 +1,130 @@
+"""Scrapes a daemon while somebody attacks it; what the scraper saw, and the daemon's memory."""
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.processes import Daemon, wait_until
+
+KEPT = 6
+ATTACKER = Path(__file__).with_name("attacker.py")
+
+
+@dataclass
+class Scraper:
+    """Scrapes at a fixed pace; `kept`: on one connection, as Prometheus does."""
+
+    port: int
+    source: str
+    kept: bool
+    every: float = 0.05
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def run(self, stop: threading.Event) -> None:
+        connection = self._connect()
+        while not stop.wait(self.every):
+            if not self.kept:
+                connection.close()
+                connection = self._connect()
+            began = time.perf_counter()
+            try:
+                connection.request("GET", "/metrics", headers={"accept-encoding": "gzip"})
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+                connection = self._connect()
+                continue
+            self.seconds.append(time.perf_counter() - began)
+            if answer.status != 200:
+                self.failures.append(str(answer.status))
+        connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=5, source_address=(self.source, 0)
+        )
+
+
+@dataclass(frozen=True)
+class Scrapes:
+    """How long scrapes took in milliseconds, in order, and which failed."""
+
+    times: list[float]
+    failures: list[str]
+
+    @classmethod
+    def of(cls, *scrapers: Scraper) -> "Scrapes":
+        """Return the scrapes of some scrapers together."""
+        times = sorted(1000 * taken for one in scrapers for taken in one.seconds)
+        return cls(times, [failure for one in scrapers for failure in one.failures])
+
+    def percentile(self, share: float) -> float:
+        """Return a percentile in milliseconds."""
+        return self.times[min(len(self.times) - 1, int(share * len(self.times)))]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an attack did, and what scrapers saw meanwhile; memory in MiB."""
+
+    attack: dict[str, float]
+    kept: Scrapes
+    anew: Scrapes
+    rss_before: float
+    rss_most: float
+
+
+@contextlib.contextmanager
+def scraping(*scrapers: Scraper) -> Iterator[None]:
+    """Scrape until the block ends."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=one.run, args=(stop,)) for one in scrapers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def attacked(daemon: Daemon, kind: str, seconds: float, source: str) -> Seen:
+    """Attack a daemon for some seconds, with two scrapers beside it.
+
+    Some share the attacker's address and keep their connections, as Prometheus servers behind the
+    same proxy would; another has an address of its own and connects anew for each scrape.
+    """
+    kept = [Scraper(daemon.port, source, kept=True, every=0.6) for _ in range(KEPT)]
+    anew = Scraper(daemon.port, "127.0.0.9", kept=False)
+    before = memory(daemon.process.pid)
+    most = before
+    with scraping(*kept, anew):
+        everybody = (*kept, anew)
+        wait_until("all are served", lambda: all(len(one.seconds) > 1 for one in everybody))
+        for one in everybody:
+            one.seconds.clear()
+        command = [sys.executable, str(ATTACKER), kind, "127.0.0.1", str(daemon.port)]
+        process = subprocess.Popen([*command, str(seconds), source], stdout=subprocess.PIPE)
+        while process.poll() is None:
+            most = max(most, memory(daemon.process.pid))
+            time.sleep(0.1)
+        output, _ = process.communicate()
+    assert process.returncode == 0
+    return Seen(json.loads(output), Scrapes.of(*kept), Scrapes.of(anew), before, most)
+
+
+def memory(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
