@@ -118,10 +118,11 @@ class PeerProtocol(H11Protocol):
         self._look_again = self.loop.call_later(self.head_seconds / 4, self._look)
 
     def _cut_off(self) -> None:
-        """End the connection with what was not read yet: the kernel would keep it for minutes."""
+        """End the connection now, with what was not read yet: the kernel would keep it long."""
         connection = self.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        if self._write_late is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
         self.transport.abort()
 
 
