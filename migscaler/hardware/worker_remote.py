@@ -30,7 +30,7 @@ class RemoteWorker:
         try:
             link.settimeout(_CONNECT_SECONDS)
             link.connect(str(path))
-            _check_listener(link, path)
+            check_listener(link, path, trusted=(0, os.geteuid()))
             link.settimeout(None)
         except OSError as error:
             link.close()
@@ -77,13 +77,13 @@ class RemoteWorker:
         return True
 
 
-def _check_listener(link: socket.socket, path: Path) -> None:
-    """Refuse answers of anybody but root and ourselves: they are believed, and unpickled.
+def check_listener(link: socket.socket, path: Path, trusted: tuple[int, ...]) -> None:
+    """Refuse a listener whose uid is not trusted: its answers are believed, and unpickled.
 
     Raises:
         HardwareError: somebody else listens.
     """
     found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _pid, uid, _gid = _CREDENTIALS.unpack(found)
-    if uid not in (0, os.geteuid()):
+    if uid not in trusted:
         raise HardwareError(f"uid {uid} listens at {path}, which is neither root nor this account")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,15 +102,33 @@ def test_slow_gpus_do_not_stretch_a_pass_beyond_its_bound(tmp_path: Path) -> Non
         assert node.gpus[3].gaps == (Gap(what="gpu", why="not asked: the pass took 1 s"),)
 
 
-def test_crashed_child_costs_one_reading_of_one_gpu(tmp_path: Path) -> None:
-    with through_worker("2xA100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
+def test_child_that_crashes_in_a_call_costs_one_reading_of_one_gpu(tmp_path: Path) -> None:
+    with through_worker("2xA100-SXM4-40GB", tmp_path) as rig:
+        rig.reader.read_node()
+        child = worker_of(rig).child_pid
+        assert child is not None
+        rig.node.add_fault(faults.hangs("nvmlDeviceGetMigMode"))
+        killing = threading.Timer(0.5, os.kill, (child, signal.SIGKILL))
+        killing.start()
+        with pytest.raises(HardwareError, match="the NVML worker ended during read_gpu"):
+            rig.reader.read_gpu(rig.uuids[0])
+        killing.join()
+        with pytest.raises(HardwareError, match="left alone for "):
+            rig.reader.read_gpu(rig.uuids[0])
+        assert rig.reader.read_gpu(rig.uuids[1]).gaps == ()
+
+
+def test_child_that_ends_between_two_requests_is_replaced_and_no_gpu_blamed(
+    tmp_path: Path,
+) -> None:
+    with through_worker("2xA100-SXM4-40GB", tmp_path) as rig:
         rig.reader.read_node()
         child = worker_of(rig).child_pid
         assert child is not None
         os.kill(child, signal.SIGKILL)
-        with pytest.raises(HardwareError, match="the NVML worker ended during read_gpu"):
-            rig.reader.read_gpu(rig.uuids[0])
-        assert rig.reader.read_gpu(rig.uuids[1]).gaps == ()
+        assert wait_for(lambda: not is_running(child))
+        assert [gpu.gaps for gpu in rig.reader.read_node().gpus] == [(), ()]
+        assert rig.reader.call_stats().worker_restarts == 1
 
 
 def test_child_ignores_the_signals_of_a_service_stop(tmp_path: Path) -> None:

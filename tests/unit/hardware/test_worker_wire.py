@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from migscaler.errors import InUse
-from migscaler.hardware.worker_messages import Reply, Request
+from migscaler.hardware.worker_messages import Reply
 from migscaler.hardware.worker_wire import receive, send
 from migscaler.model.gpu import (
     Activity,
@@ -72,9 +72,6 @@ def through_a_pipe(message: object) -> object:
     [
         READING,
         Reply(stats=CallStats(functions=(CallCount(function="f", calls=2, seconds=0.5),))),
-        Request(
-            name="create_gpu_instance", arguments=("GPU-3", InstanceSpec(Placement(4, 4), "3g"))
-        ),
         Layout(),
         None,
     ],

@@ -1,0 +1,391 @@
+"""The privileged worker service: who is served, what may be asked, what is refused whoever asks."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migscaler.cli.simulated import simulated_hardware
+from migscaler.errors import HardwareError, HeldByProcess, NoPermission
+from migscaler.hardware.worker_remote import RemoteWorker, check_listener
+from migscaler.model.host import HostTable, Process, Trace
+from migscaler.model.ids import CiId, GiId
+from migscaler.model.profile import InstanceSpec, Placement
+from migscaler.sim import faults
+from tests.contract.nvml_service import (
+    MIGSCALER,
+    Client,
+    Service,
+    evil_pickle,
+    is_running,
+    service,
+    start,
+    wait_for,
+)
+from tests.unit.hardware.rig import QUICK
+
+pytestmark = pytest.mark.xdist_group("nvml-service")
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for everything that is sent to it by a client gone bad."""
+    with service(tmp_path_factory.mktemp("attacked")) as made:
+        made.instance("3g@0")
+        yield made
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\0\xff\xfe",
+        b'{"name": "install_library", "arguments": ["os"]}',
+        b'{"name": "make_device_nodes", "arguments": ["/bin/sh"]}',
+        b'{"name": "destroy_gpu_instance", "arguments": ["GPU-0", 1]}',
+        b'{"name": "begin", "arguments": []}' + b" " * 2000,
+    ],
+)
+def test_what_is_no_request_ends_that_connection_and_nothing_else(
+    attacked: Service, message: bytes
+) -> None:
+    with attacked.client() as client:
+        client.connection.send_bytes(message)
+        assert client.is_hung_up()
+
+    with attacked.client() as other:
+        assert other.ask("begin").error is None
+    assert attacked.changes() == []
+
+
+def test_pickle_is_not_read(attacked: Service, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+
+    with attacked.client() as client:
+        client.connection.send_bytes(evil_pickle(touched))
+        assert client.is_hung_up()
+
+    assert not touched.exists()
+
+
+def test_flood_of_requests_is_answered_with_a_refusal(attacked: Service) -> None:
+    with attacked.client() as client:
+        errors = [str(client.ask("read_host", False).error) for _ in range(3_000)]
+
+    assert errors[0] == "None"
+    assert "too many requests to the NVML worker" in errors
+
+
+def test_more_connections_than_workers_are_not_taken(attacked: Service) -> None:
+    wait_for("earlier workers have ended", lambda: not attacked.workers())
+    # The rate of connections is bounded too, and the tests before have used some.
+    taken: list[Client] = []
+    try:
+        for _ in range(9):
+            client = Client(attacked.socket)
+            taken.append(client)
+            if client.is_hung_up_at_once():
+                break
+        assert 1 < len(taken) <= 9
+        assert len(attacked.workers()) < 9
+    finally:
+        for client in taken:
+            client.close()
+    assert "connection_refused" in attacked.log.read_text()
+
+
+def test_another_account_is_not_served(tmp_path: Path) -> None:
+    """Not even root, if it is not the account that the service is for."""
+    somebody = "65534" if os.getuid() != 65534 else "0"
+    with service(tmp_path, user=somebody) as made:
+        assert Client(made.socket).is_hung_up()
+        with made.worker() as worker, pytest.raises(HardwareError, match="its log says why"):
+            worker.read_node()
+        assert f"uid={os.getuid()}" in made.log.read_text()
+        assert made.workers() == []
+
+
+def test_unknown_account_and_taken_socket_are_told_at_the_start(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        second = start(tmp_path, str(os.getuid()))
+        assert second.wait(30) == 1
+        assert "somebody listens at" in made.log.read_text()
+        nobody = start(tmp_path, "no-such-account")
+        assert nobody.wait(30) == 1
+        assert "there is no account 'no-such-account'" in made.log.read_text()
+
+
+def test_changes_are_only_for_who_holds_the_machine_s_lock(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        gpu, gi = made.instance("3g@0")
+        made.lock.release()
+        with made.worker() as worker, pytest.raises(HardwareError, match="nobody holds the right"):
+            worker.destroy_compute_instance(gpu, gi, CiId(0))
+        with HolderElsewhere(made) as pid, made.worker() as worker:
+            with pytest.raises(HardwareError, match=f"process {pid} of uid {os.getuid()} holds"):
+                worker.destroy_compute_instance(gpu, gi, CiId(0))
+            assert worker.read_gpu(gpu).gaps == ()
+        assert made.changes() == []
+        assert made.lock.take() is None
+        with made.worker() as worker:
+            worker.destroy_compute_instance(gpu, gi, CiId(0))
+        assert made.changes() == ["nvmlComputeInstanceDestroy"]
+
+
+class HolderElsewhere:
+    """Another process that holds the lock for one block."""
+
+    CODE = (
+        "import sys; from migscaler.app.hardware_lock import HardwareLock\n"
+        "lock = HardwareLock(sys.argv[1]); assert lock.take() is None\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+
+    def __init__(self, made: Service) -> None:
+        self._hardware = simulated_hardware(made.directory)
+
+    def __enter__(self) -> int:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE, self._hardware],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"held\n"
+        return self._process.pid
+
+    def __exit__(self, *_error: object) -> None:
+        self._process.communicate(b"")
+
+
+def test_instance_with_a_process_is_not_even_tried(tmp_path: Path) -> None:
+    """The daemon would not ask; one that was taken over might."""
+    with service(tmp_path) as made:
+        gpu, gi = made.instance("3g@0")
+        pid = made.node.start_job(0, gi, name="train")
+        with made.worker() as worker:
+            said = rf"process {pid} \(train\) is on 3g.20gb@0"
+            with pytest.raises(HeldByProcess, match=said):
+                worker.destroy_compute_instance(gpu, gi, CiId(0))
+            with pytest.raises(HeldByProcess, match=said):
+                worker.destroy_gpu_instance(gpu, gi)
+            with pytest.raises(HeldByProcess, match=said):
+                worker.set_mig_mode(gpu, enabled=False)
+            assert made.changes() == []
+            made.node.end_job(pid)
+            worker.destroy_compute_instance(gpu, gi, CiId(0))
+            worker.destroy_gpu_instance(gpu, gi)
+        assert made.changes() == ["nvmlComputeInstanceDestroy", "nvmlGpuInstanceDestroy"]
+
+
+@pytest.mark.parametrize("trace", ["environment", "device node", "unreadable"])
+def test_instance_that_a_process_may_have_is_not_even_tried(tmp_path: Path, trace: str) -> None:
+    with service(tmp_path) as made:
+        gpu, gi = made.instance("3g@0")
+        made.instance("3g@4")
+        said = "3g.20gb@0 is held by process 77 \\(bash, "
+        if trace == "environment":
+            made.host_process(77, "bash", words=f"A=b\0X={made.mig_uuid()}\0".encode())
+        elif trace == "device node":
+            made.host_process(77, "bash", cap=30)
+            minors = made.directory / "host/proc/driver/nvidia-caps/mig-minors"
+            minors.parent.mkdir(parents=True)
+            minors.write_text(f"config 1\ngpu0/gi{gi}/access 30\n")
+        else:
+            made.host_process(77, "bash")
+            (made.directory / "host/proc/77/environ").unlink()
+            (made.directory / "host/proc/77/environ").mkdir()
+            said = "open files of 1 process\\(es\\) can't be read"
+
+        with made.worker() as worker, pytest.raises(HardwareError, match=said):
+            worker.destroy_compute_instance(gpu, gi, CiId(0))
+        assert made.changes() == []
+
+
+def test_every_change_leaves_a_line_in_the_log(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        gpu = made.uuids[0]
+        spec = InstanceSpec(Placement(0, 4), "3g.20gb")
+        with made.worker() as worker:
+            gi = worker.create_gpu_instance(gpu, spec)
+            worker.create_compute_instance(gpu, gi)
+            with pytest.raises(HardwareError):
+                worker.create_gpu_instance(gpu, spec)
+            worker.read_node()
+        lines = [line for line in made.log.read_text().splitlines() if "nvml_change" in line]
+
+    me = f"pid={os.getpid()} uid={os.getuid()}"
+    assert [line.partition("event=")[2].rpartition(" seconds=")[0] for line in lines] == [
+        f'nvml_change command=create_gpu_instance arguments="{gpu} 3g.20gb@0" {me} outcome=done',
+        f'nvml_change command=create_compute_instance arguments="{gpu} {gi}" {me} outcome=done',
+        f'nvml_change command=create_gpu_instance arguments="{gpu} 3g.20gb@0" {me} outcome='
+        '"nvmlDeviceCreateGpuInstanceWithPlacement answered INSUFFICIENT_RESOURCES (23)"',
+    ]
+
+
+def test_driver_s_refusal_arrives_as_it_is(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        made.node.set_node(privileged=False)
+        with made.worker() as worker, pytest.raises(NoPermission):
+            worker.create_compute_instance(made.uuids[0], GiId(1))
+
+
+def test_host_is_seen_by_the_service_and_never_whole_environments(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        mig = "MIG-11111111-1111-5111-8111-111111111111"
+        made.host_process(50, "bash", words=f"PASSWORD=hunter2\0V={mig},{mig}\0".encode())
+        made.host_process(60, "python3", cap=31)
+        made.host_process(70, "sshd", words=b"TOKEN=hunter3\0")
+        with made.client() as client:
+            client.send("read_host", True)
+            raw = client.connection.recv_bytes()
+            assert b"hunter" not in raw
+            assert client.ask("read_host", False).value == HostTable(
+                processes=tuple(
+                    Process(pid=pid, name=name, parent=1)
+                    for pid, name in ((50, "bash"), (60, "python3"), (70, "sshd"))
+                )
+            )
+            found = client.ask("read_host", True).value
+        assert isinstance(found, HostTable)
+        assert found.traces == (
+            Trace(pid=50, mig_uuids=(mig,)),  # type: ignore[arg-type] # a NewType of str
+            Trace(pid=60, caps=(31,)),
+        )
+
+
+def test_hung_change_is_given_up_and_keeps_others_off_that_gpu_until_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path) as made:
+        first, second = made.instance("3g@0"), made.instance("3g@0", gpu=1)
+        made.node.add_fault(faults.hangs("nvmlComputeInstanceDestroy", gpu=0))
+        with made.client() as hung, made.client() as other:
+            hung.send("destroy_compute_instance", *first, 0)
+            wait_for(
+                "it hangs",
+                lambda: (
+                    "has not come back"
+                    in str(other.ask("destroy_compute_instance", *first, 0).error)
+                ),
+            )
+            assert other.ask("destroy_compute_instance", *second, 0).error is None
+            stuck = hung.pid
+            hung.close()
+            wait_for("its process is gone", lambda: not is_running(stuck))
+            assert other.ask("destroy_compute_instance", *first, 0).error is None
+
+
+def test_request_past_its_deadline_is_given_up_and_the_next_is_answered(tmp_path: Path) -> None:
+    with service(tmp_path) as made, made.worker(QUICK) as worker:
+        worker.read_node()
+        first = worker.child_pid
+        made.node.add_fault(faults.hangs("nvmlDeviceGetMigMode", gpu=1))
+        hung = worker.read_node()
+        assert [bool(gpu.gaps) for gpu in hung.gpus] == [False, True]
+        assert worker.read_gpu(made.uuids[0]).gaps == ()
+        assert worker.child_pid != first
+        assert first is not None
+        wait_for("the process given up is gone", lambda: not is_running(first))
+        with pytest.raises(HardwareError, match="left alone for "):
+            worker.read_gpu(made.uuids[1])
+        assert worker.call_stats().worker_restarts == 1
+
+
+def test_released_driver_has_no_process_until_resumed(tmp_path: Path) -> None:
+    with service(tmp_path) as made, made.worker() as worker:
+        worker.read_node()
+        assert len(made.workers()) == 1
+        worker.release_driver()
+        assert made.workers() == []  # at once: the driver is to be unloaded next
+        with pytest.raises(HardwareError, match="released"):
+            worker.read_node()
+        worker.resume()
+        assert worker.read_node().gaps == ()
+
+
+def test_service_started_anew_costs_no_reading(tmp_path: Path) -> None:
+    with service(tmp_path) as made, made.worker() as worker:
+        worker.read_node()
+        made.process.terminate()
+        assert made.process.wait(30) == 0
+        assert not made.socket.exists()
+        with pytest.raises(HardwareError, match="no NVML worker answers at "):
+            worker.read_node()
+        again = start(tmp_path, str(os.getuid()))
+        try:
+            wait_for("it listens again", made.socket.exists)
+            assert worker.read_node().gpus[0].gaps == ()  # nobody is blamed, nothing waited for
+        finally:
+            again.terminate()
+            assert again.wait(30) == 0
+
+
+def test_stopped_service_lets_a_change_under_way_come_back(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        target = made.instance("3g@0")
+        made.node.add_fault(faults.slow("nvmlComputeInstanceDestroy", 2.0))
+        with made.client() as client:
+            client.send("destroy_compute_instance", *target, 0)
+            time.sleep(0.5)  # it is in the call, or the test shows less than it could
+            made.process.send_signal(signal.SIGTERM)
+            assert client.answer().error is None
+            assert made.process.wait(30) == 0
+        assert made.changes() == ["nvmlComputeInstanceDestroy"]
+
+
+def test_killed_client_s_worker_ends_even_in_a_hung_call(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        made.node.add_fault(faults.hangs("nvmlDeviceGetMigMode"))
+        with made.client() as client:
+            client.send("read_gpu", made.uuids[0])
+            (pid,) = made.workers()
+        wait_for("the worker is gone", lambda: not is_running(pid))
+
+
+def test_answers_of_somebody_else_are_not_read(tmp_path: Path) -> None:
+    """They are unpickled, so whoever listens there must be root or ourselves."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(HardwareError, match="neither root nor this account"):
+        check_listener(ours, tmp_path, trusted=(os.geteuid() + 1,))
+
+
+def test_listener_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "silent.sock"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        with pytest.raises(HardwareError, match="did not take us"):
+            RemoteWorker(path, 0.2)
+
+
+def test_service_carries_none_of_the_heavy_packages(tmp_path: Path) -> None:
+    with service(tmp_path) as made, made.client():
+        (pid,) = made.workers()
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    assert [n for n in ("pydantic", "highspy", "uvicorn", "numpy") if n in maps] == []
+
+
+def test_real_service_says_what_is_missing_without_a_driver(tmp_path: Path) -> None:
+    path = tmp_path / "w.sock"
+    command = [MIGSCALER, "nvml-worker", "--listen", str(path), "--user", str(os.getuid())]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert b"nvml_worker_listening" in process.stderr.readline()
+        client = Client(path)
+        client.greeting()
+        error = client.ask("begin").error
+        client.close()
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert isinstance(error, HardwareError)
+    assert "install the NVIDIA driver" in str(error)
