@@ -38,13 +38,18 @@ class LocalOptions:
     hardware: str | None = None
 
 
-def usual_socket(config: Path | None, state_dir: Path | None) -> Path:
-    """Return where a daemon of this configuration listens for commands."""
+def usual_sockets(config: Path | None, state_dir: Path | None) -> tuple[Path, ...]:
+    """Return where a daemon of this configuration may listen for commands, likeliest first.
+
+    The systemd unit's daemon listens in its runtime directory whatever `state_dir` the file names.
+    """
     settings = load_in_force(config, os.environ, None, RealClock()).loaded.settings
     directory = state_dir or state_directory(settings, os.environ, os.getuid())
     usual = socket_path(settings, directory, os.environ)
-    named = settings.web.unix_socket is not None or state_dir is not None
-    return SERVICE_SOCKET if not named and SERVICE_SOCKET.exists() else usual
+    if settings.web.unix_socket is not None or state_dir is not None:
+        return (usual,)
+    own_place = settings.state_dir is not None
+    return (usual, SERVICE_SOCKET) if own_place else (SERVICE_SOCKET, usual)
 
 
 @contextmanager

@@ -31,15 +31,25 @@ def daemon_at(options: Options) -> Node | None:
     """
     from migscaler.app.client import connect
 
-    likely = options.socket or (options.state_dir or _SYSTEM_STATE) / "migscaler.sock"
-    found = connect(likely)
-    if found is None and options.socket is None:
-        # Reading the configuration, which may name another place, costs half a second.
-        from migscaler.app.local import usual_socket
-
-        usual = usual_socket(options.config, options.state_dir)
-        found = None if usual == likely else connect(usual)
+    found = next(filter(None, map(connect, _sockets(options))), None)
     return None if found is None else AsAccount(found)
+
+
+def _sockets(options: Options) -> Iterator[Path]:
+    """Yield where the daemon may listen, likeliest first, each once."""
+    if options.socket is not None:
+        yield options.socket
+        return
+    tried = []
+    if options.config is None or options.state_dir is not None:
+        # Reading the configuration, which may name another place, costs half a second.
+        tried.append((options.state_dir or _SYSTEM_STATE) / "migscaler.sock")
+        yield tried[0]
+    from migscaler.app.local import usual_sockets
+
+    for usual in usual_sockets(options.config, options.state_dir):
+        if usual not in tried:
+            yield usual
 
 
 @contextmanager

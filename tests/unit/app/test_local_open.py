@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.app.local import LocalOptions, open_local, usual_socket
+from migscaler.app.config.settings import SERVICE_SOCKET
+from migscaler.app.local import LocalOptions, open_local, usual_sockets
 from migscaler.app.runtime import Runtime
 from migscaler.app.start import open_state
 from migscaler.errors import NodeLocked
@@ -56,19 +57,29 @@ def node_with(*specs: str) -> SimNode:
 def test_socket_that_the_file_names_comes_first(tmp_path: Path) -> None:
     named = config(tmp_path, f"mode: observe\nweb: {{unix_socket: {tmp_path}/own.sock}}\n")
 
-    assert usual_socket(named, tmp_path / "state") == tmp_path / "own.sock"
+    assert usual_sockets(named, tmp_path / "state") == (tmp_path / "own.sock",)
 
 
 def test_socket_lies_in_the_state_directory_that_was_given(tmp_path: Path) -> None:
     plain = config(tmp_path, f"mode: observe\nstate_dir: {tmp_path}/file\n")
 
-    assert usual_socket(plain, tmp_path / "given") == tmp_path / "given" / "migscaler.sock"
+    given = tmp_path / "given"
+    assert usual_sockets(plain, given) == (given / "migscaler.sock",)
+
+
+def test_socket_lies_in_the_state_directory_that_the_file_names(tmp_path: Path) -> None:
+    """A system-wide daemon's socket used to be taken for that of the file that was named."""
+    plain = config(tmp_path, f"mode: observe\nstate_dir: {tmp_path}/file\n")
+
+    first, second = usual_sockets(plain, None)
+
+    assert (first, second) == (tmp_path / "file" / "migscaler.sock", SERVICE_SOCKET)
 
 
 def test_socket_is_found_even_with_a_broken_file(tmp_path: Path) -> None:
     broken = config(tmp_path, "mode: sometimes\n")
 
-    assert usual_socket(broken, tmp_path / "given").name == "migscaler.sock"
+    assert usual_sockets(broken, tmp_path / "given") == (tmp_path / "given" / "migscaler.sock",)
 
 
 def test_instances_are_seen_and_none_is_taken_for_idle(tmp_path: Path) -> None:
