@@ -105,11 +105,18 @@ class WebServer:
             raise AddressTaken("the HTTP server did not start in time")
 
     def protect(self, protection: Protection) -> None:
-        """Serve TCP under another protection from now on; called from any thread.
+        """Serve TCP under another protection once it returns; called from any other thread.
 
         Connections that would perhaps not come in any more end, after the answer under way.
         """
-        self._server.tell(lambda: self._server.protect(protection))
+        taken = threading.Event()
+
+        def take() -> None:
+            self._server.protect(protection)
+            taken.set()
+
+        if self._server.tell(take):
+            taken.wait(_STOP_SECONDS)
 
     def stop(self) -> None:
         """Stop listening, let running answers end (at most 5 s), remove the socket file."""
@@ -192,11 +199,15 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         self.tell(self._woken.set)
 
-    def tell(self, call: Callable[[], None]) -> None:
-        """Have something done in the loop; called from another thread."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # its loop is closed already
-                self._loop.call_soon_threadsafe(call)
+    def tell(self, call: Callable[[], object]) -> bool:
+        """Have something done in the loop, said from another thread; False if it has ended."""
+        if self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:  # its loop is closed already
+            return False
+        return True
 
     def _door(
         self, listening: socket.socket, limits: Limits, protection: Callable[[], Protection]
