@@ -313,6 +313,8 @@ class Loop:
         for outcome in outcomes:
             self._tally.duration(histogram, (), outcome.duration.total_seconds())
             self._tally.steps(outcome)
+            if self._parts.enforcer is not None:
+                self._parts.enforcer.note_layout(outcome)
 
     def _decide(self, inp: DecisionInput) -> Decision:
         """Decide, and count it; a planner that fails is a hold of its own."""
@@ -384,10 +386,11 @@ class Loop:
 
     def _collected(self, name: str, began: float, *, problem: str | None) -> None:
         """Note how one collector fared."""
-        clock = self._parts.clock
         with self._facts:
-            before = self._collectors.get(name)
+            clock, before = self._parts.clock, self._collectors.get(name)
             last = before.last_success_at if before else None
+            if (problem is None) != (before is None or before.success):
+                _log.warning("collector_turned collector=%s problem=%s", name, problem or "none")
             self._collectors[name] = CollectorStatus(
                 name=name,
                 success=problem is None,

@@ -170,7 +170,7 @@ def test_exporter_serves_while_the_worker_is_away(halves: Halves) -> None:
         wait_until("it says so", lambda: "migscaler_instance_info{" not in halves.metrics(), 60)
         assert process.poll() is None
     told = (halves.directory / "daemon.log").read_text()
-    assert "event=collector_fails collector=nvml why=" in told
+    assert "event=collector_turned collector=nvml problem=" in told
     assert "no NVML worker answers at" in told
 
 
