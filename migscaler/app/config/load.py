@@ -205,7 +205,18 @@ def _doubts(config: Config, document: Document) -> list[Finding]:
         doubts.append(
             finding_at(document, ("rules",), "there are rules, but no GPU is managed", remedy)
         )
+    if _blinds_dcgm(config):
+        problem = "dcgm-exporter sees no new instance until it is restarted, and nothing does that"
+        remedy = 'e.g. hooks: {after_change: [["systemctl", "restart", "dcgm-exporter"]]}'
+        doubts.append(finding_at(document, ("activity",), problem, remedy))
     return doubts
+
+
+def _blinds_dcgm(config: Config) -> bool:
+    """Say whether changes make activity unknown for good: from DCGM, with no hook to tell it."""
+    from_dcgm = config.activity.dcgm is not None or config.activity.prometheus is not None
+    changes = "enforce" in {line.mode or config.mode for line in config.gpus}
+    return from_dcgm and changes and not config.hooks.after_change
 
 
 def _whole(problem: str, remedy: str) -> Finding:

@@ -381,3 +381,23 @@ def test_socket_lies_where_named_then_in_the_units_directory_then_beside_the_sta
     assert socket_path(default, Path("/s"), {}) == Path("/s/migscaler.sock")
     assert socket_path(default, Path("/s"), unit) == Path("/run/migscaler/migscaler.sock")
     assert socket_path(named, Path("/s"), unit) == Path("/run/m.sock")
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("activity: {dcgm: {}}", True),
+        ('activity: {prometheus: {url: "http://127.0.0.1:9090"}}', True),
+        ("activity: {dcgm: {}}\nhooks: {after_change: [[systemctl, restart, x]]}", False),
+        ("rules: []", False),
+    ],
+)
+@pytest.mark.parametrize("mode", ["enforce", "recommend"])
+def test_activity_from_dcgm_that_nobody_tells_of_changes_is_a_warning(
+    text: str, warned: bool, mode: str
+) -> None:
+    """dcgm-exporter keeps its list of instances: after the first change activity was unknown."""
+    loaded = load_text(f"gpus: [{{index: 0, mode: {mode}}}]\n{text}\n", "x")
+
+    found = [(w.line, w.where) for w in loaded.warnings]
+    assert found == ([(2, "activity")] if warned and mode == "enforce" else [])
