@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from migscaler.control.orphans import plan_removal
 from migscaler.errors import CommandRefused
+from migscaler.model.plan import OutcomeReason, Plan
+from tests.builders import A100, spec
 from tests.unit.app.nodes import ENFORCE, RECOMMEND, NodeAtWork, node_at_work
 
 
@@ -134,6 +137,26 @@ def test_orphan_filled_after_the_last_sample_stays(tmp_path: Path) -> None:
 
         assert outcome(here)[0] == "abandoned"
         assert here.layout() == "3g.20gb@0 3g.20gb@4"
+        assert here.our_calls() == []
+
+
+def test_orphan_that_a_sample_saw_filled_is_not_even_begun(tmp_path: Path) -> None:
+    """Its compute instance would go with it: the executor takes whole instances away."""
+    with node_at_work(tmp_path, "3g@0") as here:
+        with_orphan(here)
+        snapshot = here.runtime.loop.status().snapshot
+        assert snapshot is not None
+        (gpu,) = snapshot.gpus
+        plan = plan_removal(snapshot, gpu, spec(A100, "3g@4"))
+        with here.node.changing() as state:
+            found = here.node.gpu_of(state, 0)
+            gi = next(one for one in found.instances.values() if one.start == 4)
+            here.node.create_compute(found, gi, 2, None, "foreign")
+        here.watch(60)
+
+        (ended,) = here.runtime.loop.request(Plan(gpu_plans=(plan,)))
+
+        assert (ended.reason, ended.explanation) == (OutcomeReason.NO_LONGER_IDLE, "not begun")
         assert here.our_calls() == []
 
 
