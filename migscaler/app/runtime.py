@@ -2,11 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from migscaler.app.comeback import Comeback
 from migscaler.app.commands import NodeCommands
 from migscaler.app.config.against import warnings_against_snapshot
 from migscaler.app.config.load import LoadedConfig, load_file
@@ -24,15 +24,13 @@ from migscaler.app.start import (
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
 from migscaler.control.loop import Loop, Parts
-from migscaler.control.recovery import restore, settle
+from migscaler.control.recovery import settle
 from migscaler.errors import ConfigError, HardwareError, StoreError
 from migscaler.model.decision import Decision
-from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
-from migscaler.model.profile import InstanceSpec
 from migscaler.model.stats import CallStats, SchedulerStats
 from migscaler.model.status import Status
 from migscaler.web.views import status_view
@@ -70,11 +68,11 @@ class Runtime:
         self.in_force = in_force
         self._settled_at = float("-inf")
         self._begun = False
-        self._restore_due: frozenset[GpuUuid] = frozenset()
         self._is_released = False
         # SIGHUP, a written file, a command and a rival's end may come at the same moment.
         self._swapping = threading.RLock()
         self.loop = Loop(self._parts(in_force))
+        self._comeback = Comeback(assembly, self.loop)
         self.commands = NodeCommands(self._node())
 
     @property
@@ -95,8 +93,7 @@ class Runtime:
         try:
             alone = self._acts_alone()
             self.loop.note_outcomes(self.settle(bool(alone), alone), "settle")
-            self.loop.note_outcomes(self._restore(alone), "restore")
-            self._restore_due = self._not_restored()
+            self._comeback.begin(self.loaded.settings.on_boot, alone)
             self._begun = True
             if self.in_force.status.valid and self.in_force.status.path:
                 store.write_good_config(self.loaded.text, self.loaded.sha256)
@@ -104,36 +101,20 @@ class Runtime:
             _log.error("start_not_ended error=%s", error)
         self.loop.sample()
 
+    def sample(self) -> None:
+        """Read the node; where nothing answers the driver may be about to be loaded anew."""
+        if self.loop.sample() is None:
+            self._comeback.driver_was_away()
+
     def tick(self) -> Decision | None:
         """Do what of the start is still to be done, then decide and act."""
         if not self._begun and self.loop.status().snapshot is not None:
             self.begin()
-        self._restore_late()
-        return self.loop.tick()
-
-    def _not_restored(self) -> frozenset[GpuUuid]:
-        """Return the GPUs that the start could not look at, or was not to touch while paused."""
-        snapshot, store = self.loop.status().snapshot, self._assembly.ground.store
-        wanted = frozenset(record.gpu_uuid for record in store.wanted() if len(record.layout))
-        if store.pause() is not None:
-            return wanted
-        return wanted - _readable(snapshot)
-
-    def _restore_late(self) -> None:
-        """Restore GPUs that answer only now, or that a pause kept from it."""
-        if not self._restore_due or self._assembly.ground.store.pause() is not None:
-            return
-        due = self._restore_due & _readable(self.loop.status().snapshot)
-        if not due:
-            return
         try:
-            outcomes = self._restore(self._acts_alone() & due)
-        except HardwareError as error:
-            _log.warning("restore_put_off error=%s", error)
-            return
-        self._restore_due -= due
-        self.loop.note_outcomes(tuple(o for o in outcomes if o.gpu_uuid in due), "restore")
-        self.loop.sample()
+            self._comeback.tick(self.loaded.settings.on_boot, self._acts_alone)
+        except StoreError as error:
+            _log.error("restore_put_off error=%s", error)
+        return self.loop.tick()
 
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
         """End the plans found open (of `only` these GPUs); only report them unless `act`."""
@@ -145,7 +126,7 @@ class Runtime:
                 for plan in ground.store.open_plans()
                 if act and (only is None or plan.gpu_uuid in only)
             }
-            with self._our_change(ours):
+            with self._comeback.our_change(ours):
                 return settle(
                     store=ground.store,
                     reader=ground.reader,
@@ -249,11 +230,14 @@ class Runtime:
         """End the NVML session, between two GPU plans: one under way would be left half done."""
         self._is_released = True
         self.loop.between_ticks(self._outside.release_driver)
+        self._comeback.driver_was_away()
 
     def resume_driver(self) -> None:
         """Take the NVML session up again if it was ended."""
         if self._is_released:
             self._is_released = False
+            self._comeback.driver_was_away()
+            self._assembly.observer.forget_marks()
             self._outside.resume_driver()
 
     def prune(self) -> None:
@@ -313,55 +297,6 @@ class Runtime:
             uuid for uuid, entry in entries.items() if entry and entry.mode is Mode.ENFORCE
         )
 
-    def _restore(self, act_on: frozenset[GpuUuid]) -> tuple[Outcome, ...]:
-        """Make again what a reboot took away, on these GPUs.
-
-        Not where somebody else owns the layouts, nor beside a plan that could not be settled: two
-        would undo each other's work.
-        """
-        ground, on_boot = self._assembly.ground, self.loaded.settings.on_boot
-        snapshot = self.loop.status().snapshot
-        gpus = () if snapshot is None or snapshot.foreign_owner is not None else snapshot.gpus
-        act_on &= {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is None}
-        act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
-        # Only where something is to be made: another GPU's change meanwhile is somebody else's.
-        lost = {record.gpu_uuid for record in ground.store.wanted() if len(record.layout)}
-        lost -= {gpu.uuid for gpu in (snapshot.gpus if snapshot else ()) if gpu.instances}
-        act_on &= lost
-
-        def work() -> tuple[Outcome, ...]:
-            with self._our_change(dict.fromkeys(act_on, ())):
-                return restore(
-                    store=ground.store,
-                    reader=ground.reader,
-                    writer=ground.writer,
-                    scheduler=self._assembly.scheduler,
-                    clock=ground.clock,
-                    boot_id=ground.boot_id,
-                    layout=on_boot.layout,
-                    mig_mode=on_boot.mig_mode,
-                    act_on=act_on,
-                )
-
-        return self.loop.between_ticks(work)
-
-    @contextmanager
-    def _our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:
-        """Let the observer know that what changes on these GPUs meanwhile is our own doing.
-
-        A change of somebody else is adopted: the layout last wanted would be forgotten, and the
-        next reboot would restore nothing.
-        """
-        observer = self._assembly.observer
-        for uuid, specs in touched.items():
-            observer.begin_change(uuid, specs)
-        self.loop.publish()  # their instances' series go before the first call
-        try:
-            yield
-        finally:
-            for uuid in touched:
-                observer.end_change(uuid, self._assembly.ground.clock.monotonic())
-
     def _node(self) -> Node:
         """Return what commands need."""
         loaded = self.loaded
@@ -391,9 +326,3 @@ class Runtime:
         return (
             "every GPU is only observed; set mode: recommend or enforce for those that may change"
         )
-
-
-def _readable(snapshot: NodeSnapshot | None) -> frozenset[GpuUuid]:
-    """Return the GPUs whose instances are known."""
-    gpus = () if snapshot is None else snapshot.gpus
-    return frozenset(gpu.uuid for gpu in gpus if gpu.instances is not None)

@@ -43,6 +43,7 @@ class Enforcer:
         self._lock = threading.Lock()
         self._running: Running | None = None
         self._lost: dict[GpuUuid, tuple[tuple[str, int], ...]] = {}
+        self._changed: dict[GpuUuid, tuple[Layout, Layout]] = {}
 
     def stop(self) -> None:
         """Start no further GPU plan; one that is under way runs to its end."""
@@ -148,8 +149,15 @@ class Enforcer:
                 "history_not_written plan=%s gpu=%s error=%s", outcome.plan_id, plan.gpu_uuid, error
             )
         with self._lock:
-            if outcome.layout is not None:
-                self._lost[plan.gpu_uuid] = missing(plan.before, plan.after, outcome.layout)
+            self._changed[plan.gpu_uuid] = (plan.before, plan.after)
+        self.note_layout(outcome)
+
+    def note_layout(self, outcome: Outcome) -> None:
+        """Take in what a plan of ours left, at its end or when it was settled later."""
+        with self._lock:
+            change = self._changed.get(outcome.gpu_uuid)
+            if change is not None and outcome.layout is not None:
+                self._lost[outcome.gpu_uuid] = missing(*change, outcome.layout)
 
 
 def _log_end(outcome: Outcome) -> None:

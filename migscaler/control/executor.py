@@ -254,6 +254,8 @@ class _Run:
                 layout=layout,
                 rolled_back=True,
                 counts_as_failure=True,
+                # A driver that will not make it now may do so in a minute: settling tries again.
+                closed=not back.unmade,
             )
         return End(
             kind=OutcomeKind.FAILED if stop.fault else OutcomeKind.ABANDONED,

@@ -28,7 +28,7 @@ from migscaler.model.decision import (
 )
 from migscaler.model.demand import Fetched
 from migscaler.model.gpu import NodeSnapshot
-from migscaler.model.ids import PlanId, SourceName
+from migscaler.model.ids import GpuUuid, PlanId, SourceName
 from migscaler.model.plan import Hold, Outcome, OutcomeKind, Plan
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
@@ -157,10 +157,9 @@ class Loop:
     def tick(self) -> Decision | None:
         """Decide and, where every gate is open, act.
 
-        None before the first sample, and while the journal can't be read.
-
-        Ends in a plan that was carried out or in a hold with its reason; the complete input is
-        recorded whenever the decision differs from the one before.
+        None before the first sample, and while the journal can't be read. Else it ends in a plan
+        that was carried out or in a hold with its reason; the complete input is recorded whenever
+        the decision differs from the one before.
         """
         with self._deciding:
             self._follow_clock()
@@ -231,8 +230,7 @@ class Loop:
         snapshot, parts = self._snapshot, self._parts
         if snapshot is None:
             return None
-        # First of all: writing moves the deadlines in the file with a clock that was stepped.
-        conditions = self._conditions()
+        conditions = self._conditions()  # writes, so that deadlines move with a clock that stepped
         now = parts.clock.now()
         return DecisionInput(
             now=now,
@@ -263,7 +261,6 @@ class Loop:
         with self._facts:
             collectors = tuple(self._collectors[name] for name in sorted(self._collectors))
             outcomes = self._outcomes
-        running = enforcer.running() if enforcer else None
         books = self._books.read(parts.store, now)
         return Status(
             version=parts.version,
@@ -280,7 +277,7 @@ class Loop:
             pause=books.pause,
             gpu_histories=books.histories,
             budget_left=max(0, parts.policy.pace.per_day - books.changes),
-            running=running,
+            running=enforcer.running() if enforcer else None,
             withheld=parts.observer.outdated(self._snapshot),
             fenced=enforcer.fenced() if enforcer else (),
             usable_lost=enforcer.usable_lost() if enforcer else (),
@@ -306,13 +303,15 @@ class Loop:
             self.publish()
         return stale
 
-    def note_outcomes(self, outcomes: tuple[Outcome, ...], histogram: str) -> None:
-        """Show what settling or restoring at start did."""
+    def note_outcomes(
+        self, outcomes: tuple[Outcome, ...], histogram: str, due: frozenset[GpuUuid] = frozenset()
+    ) -> None:
+        """Show what settling or restoring did; `due` are GPUs that were to get a layout again."""
+        self._tally.due |= due
         with self._facts:
             self._outcomes = (*outcomes, *self._outcomes)[:_OUTCOMES_KEPT]
         for outcome in outcomes:
-            self._tally.duration(histogram, (), outcome.duration.total_seconds())
-            self._tally.steps(outcome)
+            self._tally.ended(outcome, histogram)
             if self._parts.enforcer is not None:
                 self._parts.enforcer.note_layout(outcome)
 

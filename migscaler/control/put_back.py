@@ -69,7 +69,7 @@ class PutBack:
     """How it ended.
 
     `reading` is the GPU as read last, `lost` what promise (b) misses, `kept` what the plan made
-    and could not take away, `unmade` what could not be made again although there is room.
+    and could not take away, `unmade` what could not be made whole again although there is room.
     """
 
     reading: GpuReading | None
@@ -113,6 +113,7 @@ class _PuttingBack:
         self._kept: set[InstanceSpec] = set()
         self._blind: Stop | None = None
         self._impossible: set[InstanceSpec] = set()
+        self._cut_open: set[InstanceSpec] = set()
 
     def run(self) -> PutBack:
         """Undo in four passes: doubt, what we made, what we cut open, what we took away."""
@@ -126,12 +127,12 @@ class _PuttingBack:
         after = self._blind or self._runner.look()
         if isinstance(after, Stop):
             return PutBack(reading=None, kept=tuple(sorted(self._kept)), stop=after)
-        there = after.layout or Layout()
+        whole = {one.instance.spec for one in after.instances or () if one.instance.usable}
         return PutBack(
             reading=after,
             lost=self._lost(after),
             kept=tuple(sorted(self._kept)),
-            unmade=tuple(sorted(s for s in self._impossible if s not in there)),
+            unmade=tuple(sorted((self._impossible | self._cut_open) - whole)),
         )
 
     def _ledger(self) -> Ledger:
@@ -195,8 +196,10 @@ class _PuttingBack:
                 self._blind = reading
                 return
             found = find_instance(reading, gi_id, spec)
-            if found is not None and not found.instance.compute_instances:
-                self._create_ci(gi_id, spec)
+            if found is None or found.instance.compute_instances:
+                continue
+            if not self._create_ci(gi_id, spec):
+                self._cut_open.add(spec)
 
     def _rebuild(self) -> None:
         """Make what is missing of the layout before; fit anew without what proves impossible."""

@@ -26,6 +26,10 @@ from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
 from migscaler.store.records import PlanRecord, PlanState, WantedRecord
 from migscaler.store.store import Store
 
+# So long after a plan began it is tried again to make what could not be put back; then the plan is
+# closed as it is, for an open one keeps the whole node from changing.
+_PATIENCE = timedelta(minutes=10)
+
 
 def settle(
     store: Store,
@@ -42,7 +46,7 @@ def settle(
 
     Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written.
+    written, and for ten minutes one of which something could not be made again.
 
     Raises:
         StoreError: the journal can't be read; nothing was touched.
@@ -68,7 +72,7 @@ def settle(
 def _settle_one(site: Site, record: PlanRecord) -> Outcome:
     """End one plan: by what its state and boot say, else by putting back."""
     started = site.clock.monotonic()
-    outcome = _ended(site, record)
+    outcome, is_unmade = _ended(site, record)
     problem = site.scheduler.unfence(record.gpu_uuid)
     if problem is not None:
         outcome = replace(outcome, explanation=f"{outcome.explanation}; still fenced: {problem}")
@@ -76,6 +80,8 @@ def _settle_one(site: Site, record: PlanRecord) -> Outcome:
     outcome = replace(outcome, duration=duration)
     if outcome.reason in (OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE):
         return outcome
+    if is_unmade and _is_young(record, site.clock):
+        return replace(outcome, explanation=f"{outcome.explanation}; left open, to be tried again")
     try:
         site.store.end_plan(record.seq, outcome)
     except StoreError as error:
@@ -83,15 +89,21 @@ def _settle_one(site: Site, record: PlanRecord) -> Outcome:
     return outcome
 
 
-def _ended(site: Site, record: PlanRecord) -> Outcome:
-    """Do what the plan needs and return how it ended."""
+def _is_young(record: PlanRecord, clock: Clock) -> bool:
+    """Say whether making again what a plan took away is still tried; a clock set back ends it."""
+    return timedelta() <= clock.now() - record.begun_at < _PATIENCE
+
+
+def _ended(site: Site, record: PlanRecord) -> tuple[Outcome, bool]:
+    """Do what the plan needs; return how it ended, and whether something could not be made."""
     if record.boot_id != site.boot_id:
         # No instance survives a reboot; what is there now is another matter (`restore`).
-        return _outcome(record, site.clock, "the node was started anew since")
+        return _outcome(record, site.clock, "the node was started anew since"), False
     if record.state is PlanState.VERIFIED:
-        return _completed(site, record)
+        return _completed(site, record), False
     runner = StepRunner(site, record.seq, record.gpu_uuid)
-    return _after(put_back(runner, record), record, site.clock, runner)
+    back = put_back(runner, record)
+    return _after(back, record, site.clock, runner), bool(back.unmade)
 
 
 def _completed(site: Site, record: PlanRecord) -> Outcome:
@@ -173,13 +185,15 @@ def restore(
     layout: str,
     mig_mode: bool,
     act_on: Collection[GpuUuid],
+    reloaded: bool | None = None,
 ) -> tuple[Outcome, ...]:
     """Give GPUs that lost all instances the layout last wanted; one outcome per such GPU, by index.
 
     `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in
     `act_on` are changed, the others reported. A GPU with any instance is left alone. MIG mode that
     is off in the boot of the wanted layout was switched off by a person, unless the driver was
-    loaded anew; that is reported only. Call after `settle`.
+    loaded anew; that is reported only. Whether it was is what `reloaded` says, or for None what the
+    GPUs look like. Call after `settle`.
 
     Raises:
         HardwareError: NVML does not answer.
@@ -187,7 +201,8 @@ def restore(
     """
     wanted = {record.gpu_uuid: record for record in store.wanted() if len(record.layout)}
     gpus = reader.read_node().gpus
-    is_reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
+    if reloaded is None:
+        reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
     outcomes = []
     for gpu, record in _emptied(gpus, wanted):
         ended: Restored
@@ -196,7 +211,7 @@ def restore(
             ended = _untouched(f"{record.layout} is gone and no longer wanted")
         elif writer is None or layout != "restore" or gpu.uuid not in act_on:
             ended = _untouched(f"{record.layout} is gone; acting is off, not restored")
-        elif not gpu.mig_enabled and record.boot_id == boot_id and not is_reloaded:
+        elif not gpu.mig_enabled and record.boot_id == boot_id and not reloaded:
             ended = _switched_off(gpu, record)
         else:
             site = Site(

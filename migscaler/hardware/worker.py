@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from migscaler.errors import DeadlineExceeded, DriverGone, ForeignAnswer, HardwareError
 from migscaler.hardware.call_counter import CallCounter
@@ -81,6 +81,7 @@ class NvmlWorker:
         self._restarts = 0
         self._counter = CallCounter()
         self._roll = RollCall()
+        self._gone_for: set[str] = set()
         self._exclusions = Exclusions(
             clock,
             first=self._limits.first_backoff_seconds,
@@ -237,16 +238,29 @@ class NvmlWorker:
                 self._abandon()
                 raise HardwareError(str(error)) from error
             self._counter.add(reply.stats)
-            self._exclusions.clear(key)
             if isinstance(reply.error, DriverGone):
-                # A library loaded for another driver stays wrong for as long as its process lives.
-                self._stop()
-                self._restarts += 1
+                self._driver_gone(key, reply.error)
+            self._exclusions.clear(key)
+            self._gone_for.discard(key)
             if reply.error is not None:
                 raise reply.error
             if not isinstance(reply.value, kind):
                 raise ForeignAnswer(f"{name} answered {type(reply.value).__name__}")
             return reply.value
+
+    def _driver_gone(self, key: str, error: DriverGone) -> NoReturn:
+        """End the worker: a library loaded for another driver stays wrong while its process lives.
+
+        Asked once more by another worker, a GPU that answers so again is the only one concerned:
+        NVML as a whole began the pass. It is left alone then, or it would blind the others.
+        """
+        self._stop()
+        self._restarts += 1
+        if key in self._gone_for and key != _NODE:
+            self._exclusions.add(key, str(error))
+            raise HardwareError(str(error)) from error
+        self._gone_for.add(key)
+        raise error
 
     def _started(self) -> Worker:
         """Return the worker, started if there is none.

@@ -49,7 +49,7 @@ class XidWatch:
                 if event.kind == XID_EVENT:
                     self._last[GpuUuid(calls.uuid(event.device))] = (event.data, now)
         except DriverGone:
-            raise
+            self.release(calls)  # if it has gone, the next call of the pass finds it out
         except NvmlError:
             return  # e.g. the GPU of the event is lost and has no UUID any more
 

@@ -19,6 +19,7 @@ from migscaler.sim.faults import strike
 from migscaler.sim.handles import Kind
 from migscaler.sim.node import SimNode
 from migscaler.sim.session import Session
+from migscaler.sim.state import NodeState
 from migscaler.sim.symbols import Symbol
 
 _TEXTS = {
@@ -92,7 +93,7 @@ def _bind(session: Session, name: str, symbol: Symbol) -> _Function:
             return strike(
                 session.node,
                 name,
-                _gpu_index(arguments),
+                _gpu_index(state, arguments),
                 lambda: _answer(lambda: body(session, *arguments)),
             )
         except Answered as answer:
@@ -110,12 +111,24 @@ def _answer(call: Callable[[], int]) -> int:
         return answer.code
 
 
-def _gpu_index(arguments: tuple[object, ...]) -> int | None:
-    """Return the GPU that a call is about, if its first argument is a handle."""
-    if not arguments or not isinstance(arguments[0], ctypes._Pointer):
-        return None
+def _gpu_index(state: NodeState, arguments: tuple[object, ...]) -> int | None:
+    """Return the GPU that a call is about: by handle, or by index or UUID where it asks for one."""
+    match arguments:
+        case (ctypes._Pointer() as handle, *_):
+            return _gpu_of_handle(handle)
+        case (bytes(text), _) | (ctypes.c_char_p(value=bytes(text)), _):
+            found = (gpu.index for gpu in state.gpus if gpu.uuid.encode() == text)
+            return next(found, None)
+        case (ctypes.c_uint(value=index), _) if index < len(state.gpus):
+            return int(index)
+        case _:
+            return None
+
+
+def _gpu_of_handle(handle: object) -> int | None:
+    """Return the index in a handle, None for handles of no GPU."""
     try:
-        value = address(arguments[0])
+        value = address(handle)
     except Answered:
         return None
     known = (Kind.DEVICE, Kind.GPU_INSTANCE, Kind.COMPUTE_INSTANCE, Kind.MIG_DEVICE)

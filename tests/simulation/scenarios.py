@@ -1,7 +1,7 @@
 """Random nodes, rules and habits, each wholly given by its seed."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from migscaler.model.demand import Counts
@@ -21,6 +21,7 @@ from migscaler.model.policy import (
 
 BOARDS = ("A100-SXM4-40GB", "A30", "H100-80GB")
 SIZES = ("1g", "2g", "3g", "4g", "7g")
+A30_SIZES = ("1g", "2g", "4g")
 QUEUE, TOTALS, LEASES = SourceName("queue"), SourceName("totals"), SourceName("leases")
 MINUTE = timedelta(minutes=1)
 
@@ -78,12 +79,13 @@ def draw(seed: int, *, lively: int = 300, quiet: int = 100) -> Scenario:
         Window(first=start.hour + first, last=start.hour + first + dice.randint(1, 2))
         for first in dice.sample(range(4), dice.choice((0, 0, 1, 1, 2)))
     )
+    boards = tuple(dice.choices(BOARDS, (4, 3, 3), k=count))
     return Scenario(
         seed=seed,
-        boards=tuple(dice.choices(BOARDS, (4, 3, 3), k=count)),
+        boards=boards,
         variants=tuple(dice.choice(("normal", "mirrored")) for _ in range(count)),
         start=start,
-        policy=_policy(dice, count, windows),
+        policy=_policy(dice, boards, windows),
         windows=windows,
         chances=_chances(dice),
         on_disk=dice.random() < 0.05,
@@ -93,12 +95,12 @@ def draw(seed: int, *, lively: int = 300, quiet: int = 100) -> Scenario:
     )
 
 
-def _policy(dice: random.Random, count: int, windows: tuple[Window, ...]) -> Policy:
+def _policy(dice: random.Random, boards: tuple[str, ...], windows: tuple[Window, ...]) -> Policy:
     period = timedelta(seconds=dice.choice((30, 45, 60, 60, 60)))
     frozen = dice.random() < 0.5
     return Policy(
-        gpus=_entries(dice, count),
-        rules=_rules(dice, () if frozen else windows),
+        gpus=_entries(dice, len(boards)),
+        rules=_rules(dice, boards, () if frozen else windows),
         sources=tuple(
             SourcePolicy(name=name, counts=counts, max_age=3 * MINUTE, unknown_for=40 * MINUTE)
             for name, counts in (
@@ -109,9 +111,9 @@ def _policy(dice: random.Random, count: int, windows: tuple[Window, ...]) -> Pol
         ),
         pace=Pace(
             raise_after=timedelta(seconds=dice.choice((0, 30, 90))),
-            lower_after=dice.choice((2, 5, 10)) * MINUTE,
+            lower_after=dice.choice((2, 3, 6)) * MINUTE,
             gpus_at_once=dice.choice((1, 2, 4)),
-            per_day=dice.choice((6, 48, 200)),
+            per_day=dice.choice((12, 48, 200)),
             rest=dice.choice((1, 2, 3)) * MINUTE,
             rest_after_failure=5 * MINUTE,
         ),
@@ -119,7 +121,7 @@ def _policy(dice: random.Random, count: int, windows: tuple[Window, ...]) -> Pol
             Freeze(window=window.text, only=dice.choice((None, Direction.COARSER, Direction.FINER)))
             for window in (windows if frozen else ())
         ),
-        idle=IdlePolicy(after=dice.choice((2, 4, 6)) * MINUTE),
+        idle=IdlePolicy(after=dice.choice((2, 2, 4)) * MINUTE),
         sampling=period,
         tick=period,
     )
@@ -133,11 +135,18 @@ def _entries(dice: random.Random, count: int) -> tuple[GpuEntry, ...]:
         reason = "training lane" if mode is Mode.OBSERVE else None
         baseline = dice.choice(((), (), ("1g", "1g"), ("2g",)))
         entries.append(GpuEntry(mode=mode, index=index, reason=reason, baseline=baseline))
+    if all(entry.mode is not Mode.ENFORCE for entry in entries) and dice.random() < 0.7:
+        # A day on which nothing may be changed at all shows little; some of them are enough.
+        entries[0] = replace(entries[0], mode=Mode.ENFORCE, reason=None)
     return tuple(entries)
 
 
-def _rules(dice: random.Random, windows: tuple[Window, ...]) -> tuple[Rule, ...]:
-    sizes = dice.sample(SIZES, dice.randint(1, 3))
+def _rules(
+    dice: random.Random, boards: tuple[str, ...], windows: tuple[Window, ...]
+) -> tuple[Rule, ...]:
+    """Return one to three rules, now and then for a size that no GPU here has."""
+    offered = A30_SIZES if set(boards) == {"A30"} and dice.random() < 0.9 else SIZES
+    sizes = dice.sample(offered, dice.choices((1, 2, 3), (1, 3, 3))[0])
     rules = []
     for size in sizes:
         minimum = dice.choice((0, 0, 1, 2)) if size in ("1g", "2g") else 0
@@ -161,13 +170,13 @@ def _rules(dice: random.Random, windows: tuple[Window, ...]) -> tuple[Rule, ...]
 # Chances per turn of 30-60 s on a lively day. Half of the days are milder.
 _CHANCES = {
     "start_job": 0.20,
-    "end_job": 0.30,
+    "end_job": 0.40,
     "short_job": 0.04,
     "leak": 0.02,
     "plug_leaks": 0.08,
-    "demand": 0.10,
+    "demand": 0.22,
     "silence": 0.012,
-    "speak": 0.03,
+    "speak": 0.08,
     "hold": 0.02,
     "release": 0.05,
     "lease": 0.05,
@@ -176,7 +185,7 @@ _CHANCES = {
     "pause": 0.004,
     "resume": 0.08,
     "client": 0.03,
-    "let_go": 0.06,
+    "let_go": 0.12,
     "fault": 0.03,
     "lose": 0.003,
     "find": 0.15,
@@ -185,7 +194,7 @@ _CHANCES = {
     "crash": 0.02,
     "reboot": 0.003,
     "step_clock": 0.003,
-    "veto": 0.02,
+    "veto": 0.06,
 }
 
 

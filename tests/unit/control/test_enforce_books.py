@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from migscaler.control.enforce import missing
 from migscaler.control.loop import Loop
+from migscaler.control.recovery import settle
 from migscaler.control.request import plan_layout
 from migscaler.model.decision import GpuHistory
 from migscaler.model.ids import GpuUuid
@@ -105,7 +106,7 @@ def test_second_failure_in_a_row_opens_the_breaker_in_the_store() -> None:
         assert kept.breaker_open_until == here.clock.now() + timedelta(hours=1)
 
 
-def test_what_could_not_be_put_back_is_told_as_lost_until_a_plan_succeeds() -> None:
+def test_what_could_not_be_put_back_is_told_as_lost_until_it_is_made_again() -> None:
     with room("2g@0 2g@2 3g@4") as here:
         loop = begun(here)
         fault = here.node.add_fault(fails(CREATE, Code.INSUFFICIENT_RESOURCES, times=None))
@@ -113,12 +114,21 @@ def test_what_could_not_be_put_back_is_told_as_lost_until_a_plan_succeeds() -> N
         outcome = only(loop.request(plan_of(loop, "3g@0 2g@4 1g@6")))
         lost = loop.status().usable_lost
         here.node.clear_faults(fault)
-        loop.request(plan_of(loop, "3g@0 2g@4 1g@6"))
+        settled = settle(
+            here.store,
+            here.reader,
+            here.writer,
+            here.scheduler,
+            here.clock,
+            here.node.boot_id,
+            act=True,
+        )
+        loop.note_outcomes(settled, "settle")
 
         assert outcome.reason is OutcomeReason.ROLLBACK_INCOMPLETE
         assert lost == ((here.uuid(), "2g.10gb", 1), (here.uuid(), "3g.20gb", 1))
         assert loop.status().usable_lost == ()
-        assert here.layout() == "3g.20gb@0 2g.10gb@4 1g.5gb@6"
+        assert here.layout() == "2g.10gb@0 2g.10gb@2 3g.20gb@4"
 
 
 def test_mode_that_was_asked_to_change_since_the_plan_drops_it() -> None:

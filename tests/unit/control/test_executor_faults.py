@@ -146,7 +146,48 @@ def test_rebuilding_that_can_not_succeed_is_said_with_what_is_missing() -> None:
         assert outcome.counts_as_failure is True
         assert "3g.20gb@0 could not be made again" in outcome.explanation
         assert outcome.layout == made.layout() == made.model.layout("3g@4")
+
+
+@pytest.mark.parametrize("function", [CREATE_GI, CREATE_CI])
+def test_rebuilding_that_could_not_succeed_is_done_once_the_driver_can(function: str) -> None:
+    """A GPU whose create_ci kept failing was left empty, and nobody filled it again."""
+    with desk(SHAPES[2]) as made:
+        made.node.add_fault(fails(function, Code.UNKNOWN, times=None))
+        assert made.execute().reason is OutcomeReason.ROLLBACK_INCOMPLETE
+        assert len(made.layout()) == 0
+        (still,) = made.settle()
+        assert still.reason is OutcomeReason.ROLLBACK_INCOMPLETE
+        assert "to be tried again" in still.explanation
+        made.node.clear_faults()
+        made.settle()
+        assert made.layout() == made.before
+        assert made.wrongs() == []
+
+
+@pytest.mark.parametrize("seconds", [601.0, -3600.0])
+def test_rebuilding_is_given_up_after_ten_minutes(seconds: float) -> None:
+    """Else one broken GPU would keep the whole node from changing; a clock set back ends it too."""
+    with desk(SHAPES[2]) as made:
+        made.node.add_fault(fails(CREATE_CI, Code.UNKNOWN, times=None))
+        made.execute()
+        made.clock.sleep(seconds)
+        (given_up,) = made.settle()
+        assert given_up.reason is OutcomeReason.ROLLBACK_INCOMPLETE
         assert made.store.open_plans() == ()
+
+
+def test_instance_cut_open_that_gets_no_compute_instance_is_not_called_put_back() -> None:
+    """Its profile is not in the layout after, so nothing was promised, and nothing was said."""
+    with desk(SHAPES[2]) as made:
+        made.node.hold_instance(0, made.gi_of("7g@0"))
+        fault = made.node.add_fault(fails(CREATE_CI, Code.UNKNOWN, times=None))
+        outcome = made.execute()
+        assert outcome.reason is OutcomeReason.ROLLBACK_INCOMPLETE
+        assert "7g.40gb@0 could not be made again" in outcome.explanation
+        made.node.clear_faults(fault)
+        made.settle()
+        assert made.wrongs() == []
+        assert made.layout() == made.before
 
 
 def test_new_instance_in_use_stays_and_what_is_promised_fits_around_it() -> None:
