@@ -321,7 +321,7 @@ class Daemon:
     def _sample(self) -> None:
         """Sample unless the driver was released."""
         if not self._is_driver_released():
-            self.runtime.loop.sample()
+            self.runtime.sample()
 
     def _is_driver_released(self) -> bool:
         """Say whether the pause asks to keep away from the driver; the worker refuses then too."""

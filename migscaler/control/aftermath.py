@@ -31,13 +31,16 @@ def after_outcome(history: GpuHistory, outcome: Outcome, pace: Pace, now: dateti
     return replace(history, rest_until=now + rest)
 
 
-def after_foreign_change(history: GpuHistory, pace: Pace, now: datetime) -> GpuHistory:
+def after_foreign_change(
+    history: GpuHistory, pace: Pace, now: datetime, *, is_empty: bool = False
+) -> GpuHistory:
     """Return the history after somebody else changed the layout: adopt it and rest.
 
-    A longer rest that our own failure or flapping asked for goes on.
+    A longer rest that our own failure or flapping asked for goes on. An empty GPU is no layout that
+    anybody could want kept: what was wanted stays wanted and is restored after the rest.
     """
     rest_until = max(now + pace.rest, history.rest_until or now)
-    return replace(history, rest_until=rest_until, wanted=None)
+    return replace(history, rest_until=rest_until, wanted=history.wanted if is_empty else None)
 
 
 def closed_breaker(history: GpuHistory) -> GpuHistory:

@@ -7,6 +7,7 @@ the exporter: what is shown goes on from what was last known.
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from migscaler.control.aftermath import after_foreign_change
 from migscaler.errors import StoreError
@@ -62,15 +63,20 @@ class Books:
             return self._last.holds
 
     def adopt_foreign_changes(self, store: Store, snapshot: NodeSnapshot, pace: Pace) -> None:
-        """Let a GPU rest after somebody else changed its layout; what is there is wanted now."""
+        """Let a GPU rest after somebody else changed its layout; what is there is wanted now.
+
+        One that was emptied keeps what was wanted: a driver loaded anew looks the same.
+        """
         for gpu in snapshot.gpus:
             if not gpu.foreign_change:
                 continue
             _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
+            is_empty = gpu.instances == ()
+            adopt = partial(
+                after_foreign_change, pace=pace, now=snapshot.taken_at, is_empty=is_empty
+            )
             try:
-                store.update_gpu_history(
-                    gpu.uuid, lambda history: after_foreign_change(history, pace, snapshot.taken_at)
-                )
+                store.update_gpu_history(gpu.uuid, adopt)
             except StoreError as error:
                 _log.error("foreign_change_not_recorded gpu=%s error=%s", gpu.uuid, error)
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome, OutcomeKind
 from migscaler.model.stats import Histogram
 from migscaler.model.status import Counters
@@ -46,6 +47,7 @@ class Tally:
         self._steps: Counter[str] = Counter()
         self._step_failures: Counter[tuple[str, str]] = Counter()
         self._rollbacks = 0
+        self.due: frozenset[GpuUuid] = frozenset()
         # All there from the start: a rate over the first event needs the zero before it.
         self._durations: dict[tuple[str, tuple[tuple[str, str], ...]], _Durations] = {
             key: _Durations() for key in _HISTOGRAMS
@@ -74,6 +76,11 @@ class Tally:
         self.duration("gpu_plan", (), outcome.duration.total_seconds())
         self.steps(outcome)
 
+    def ended(self, outcome: Outcome, histogram: str) -> None:
+        """Count how long settling or restoring took, and its calls."""
+        self.duration(histogram, (), outcome.duration.total_seconds())
+        self.steps(outcome)
+
     def steps(self, outcome: Outcome) -> None:
         """Count the calls of a plan, of settling or of restoring, and those that failed."""
         for step in outcome.steps:
@@ -100,6 +107,7 @@ class Tally:
                 for (kind, reason), count in sorted(self._step_failures.items())
             ),
             rollbacks=self._rollbacks,
+            due=self.due,
             histograms=tuple(
                 (name, _frozen(labels, durations))
                 for (name, labels), durations in sorted(self._durations.items())

@@ -118,6 +118,16 @@ class Observer:
             if memory.acting or (memory.ended_at is not None and taken < memory.ended_at)
         )
 
+    def forget_marks(self) -> None:
+        """Take the next look for the first: nobody looked for a while, as before a start.
+
+        Raises:
+            StoreError: the file can't be read; nothing is forgotten.
+        """
+        self._recorded = {record.gpu_uuid: record for record in self._store.generations()}
+        for memory in self._memories.values():
+            memory.marks = None
+
     def record_mode(self, uuid: GpuUuid, *, wanted: bool) -> None:
         """Keep an operator's wish for a GPU's MIG mode, for the next boot.
 

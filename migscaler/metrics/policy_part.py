@@ -1,5 +1,7 @@
 """Series about demand and the last decision."""
 
+from collections import Counter
+
 from migscaler.metrics.family import GATE_REASONS, MODES
 from migscaler.metrics.hardware_part import gpu_labels, withheld_gpus
 from migscaler.metrics.samples import Samples
@@ -124,7 +126,12 @@ def add_gpu_past(status: Status, gpu: GpuState, out: Samples) -> None:
     lost = sum(count for uuid, _, count in status.usable_lost if uuid == gpu.uuid)
     out.add("gpu_usable_instances_lost", lost, *labels)
     past = next((h for h in status.gpu_histories if h.gpu_uuid == gpu.uuid), None)
-    _add_history(status, past or GpuHistory(gpu_uuid=gpu.uuid), labels, out)
+    past = past or GpuHistory(gpu_uuid=gpu.uuid)
+    if gpu.uuid in status.counters.due and gpu.layout is not None:
+        wanted = Counter() if past.wanted is None else past.wanted.profiles()
+        missing = wanted - gpu.layout.profiles()
+        out.add("gpu_restore_missing_instances", missing.total(), *labels)
+    _add_history(status, past, labels, out)
 
 
 def _add_history(status: Status, past: GpuHistory, labels: tuple[str, str], out: Samples) -> None:

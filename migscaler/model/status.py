@@ -68,7 +68,8 @@ class Counters:
     """Cumulative counts of acting since the process started; labels from closed sets.
 
     plans: by direction; gpu_plans and failures: (direction, reason); steps: by kind; step_failures:
-    (kind, reason). holds: ticks that held, by reason.
+    (kind, reason). holds: ticks that held, by reason. due: GPUs that were to get back the layout
+    last wanted, after a reboot, a reload of the driver, or somebody who emptied them.
     """
 
     ticks: int = 0
@@ -79,6 +80,7 @@ class Counters:
     steps: tuple[tuple[str, int], ...] = ()
     step_failures: tuple[tuple[str, str, int], ...] = ()
     rollbacks: int = 0
+    due: frozenset[GpuUuid] = frozenset()
     histograms: tuple[tuple[str, Histogram], ...] = ()
 
 
