@@ -286,6 +286,7 @@ def histogram(*labels: tuple[str, str]) -> Histogram:
 def counters() -> Counters:
     """Return counts of a day."""
     return Counters(
+        due=frozenset({uuid(1)}),
         ticks=5_760,
         holds=(("satisfied", 5_700), ("resting", 12)),
         plans=(("finer", 3),),
