@@ -3,6 +3,7 @@
 #   setup.sh python   .venv with the locked dependencies and the project itself
 #   setup.sh all      also the Debian packages that tests and pictures use
 #   setup.sh audit    also .venv-audit, with what checks and lists the dependencies
+#   setup.sh nspawn   also the Debian packages that `make nspawn` boots a machine with
 #   setup.sh bench    also .venv-bench, with the exporter that `make bench` compares against
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,6 +20,11 @@ declare -A NEEDED=(
     [fonts-dejavu-core]=/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     [systemd]=/usr/bin/systemd-analyze
     [faketime]=/usr/bin/faketime
+)
+
+declare -A NSPAWN_NEEDED=(
+    [debootstrap]=/usr/sbin/debootstrap
+    [systemd-container]=/usr/bin/systemd-nspawn
 )
 
 install_debian() {
@@ -99,11 +105,16 @@ ensure_project() {
 }
 
 case $what in
-    python | all | bench | audit) ;;
-    *) fail "usage: setup.sh [python|all|bench|audit]" ;;
+    python | all | bench | audit | nspawn) ;;
+    *) fail "usage: setup.sh [python|all|bench|audit|nspawn]" ;;
 esac
 ensure_locked .venv requirements-dev.lock
 ensure_project
 case $what in all | bench) ensure_debian ;; esac
 if [ "$what" = bench ]; then ensure_locked .venv-bench requirements-bench.lock; fi
+if [ "$what" = nspawn ]; then
+    for name in "${!NSPAWN_NEEDED[@]}"; do
+        [ -e "${NSPAWN_NEEDED[$name]}" ] || install_debian "$name"
+    done
+fi
 if [ "$what" = audit ]; then ensure_locked .venv-audit requirements-audit.lock; fi

@@ -134,6 +134,12 @@ def gpu_checks(gpu: GpuState) -> Iterator[Check]:
         )
     elif not reading.mig_enabled:
         yield warning(subject, "MIG mode is off", f"migscaler mig-mode on --gpu {reading.index}")
+    elif reading.instances is None:
+        yield warning(
+            subject,
+            "its instances can't be read: they have no metrics, and the GPU is left as it is",
+            "see above what is missing; to measure instances takes the mig/config capability too",
+        )
     else:
         yield fine(subject, f"{reading.name}: idleness rests on {evidence_words(reading)}")
         unseen = unseen_words(reading)

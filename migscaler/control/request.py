@@ -24,7 +24,9 @@ def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
     """
     model, before = gpu.reading.model, gpu.layout
     if model is None or before is None or gpu.instances is None:
-        raise CommandRefused(f"GPU {gpu.reading.index} has no readable MIG layout (is MIG on?)")
+        gaps = "; ".join(f"{gap.what}: {gap.why}" for gap in gpu.reading.gaps)
+        why = gaps or "is MIG on?"
+        raise CommandRefused(f"GPU {gpu.reading.index} has no readable MIG layout ({why})")
     pinned = tuple(state.spec for state in gpu.instances if state.pin is not None)
     after = _named(model, wanted) if "@" in wanted else place(model, wanted, before, pinned)
     missing = [spec for spec in pinned if spec not in after]
@@ -63,9 +65,7 @@ def _named(model: GpuModel, wanted: str) -> Layout:
     return model.layout(wanted)
 
 
-def place(
-    model: GpuModel, wanted: str, before: Layout, pinned: tuple[InstanceSpec, ...]
-) -> Layout:
+def place(model: GpuModel, wanted: str, before: Layout, pinned: tuple[InstanceSpec, ...]) -> Layout:
     """Choose placements for the wanted sizes: pinned kept, then fewest changes, then by text.
 
     Raises:

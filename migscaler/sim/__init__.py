@@ -17,7 +17,7 @@ returns
   the pid; `end_job(pid)`, `set_activity(pid, 0..1)`, `hold_gpu`, `hold_instance`, `release`.
 - Incidents: `reboot`, `restart_driver`, `unload_driver`, `reset_gpu`, `lose_gpu`, `raise_xid`,
   `add_ecc_errors`, `foreign_create(gpu, "3g@4")`, `foreign_destroy(gpu, gi_id)`,
-  `set_node(privileged=, vgpu_guest=, confidential=, bare_metal_reset=)`.
+  `set_node(privileged=, admin=, vgpu_guest=, confidential=, bare_metal_reset=)`.
 - Faults: `node.add_fault(faults.fails("nvmlGpuInstanceDestroy", Code.IN_USE, nth=2))`, also `slow`,
   `hangs` and `loses_answer`; `node.clear_faults()`. Functions are named by their C symbols.
 - `workload.Workload(node, seed, speed=480)`: `.step(now)`, `.waiting()`, `.running()`.

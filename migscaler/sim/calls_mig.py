@@ -43,7 +43,7 @@ def set_mig_mode(session: Session, device: Argument, mode: Argument, status: Arg
     wanted = number(mode)
     out = target(status)
     with session.node.changing():
-        session.require_privilege()
+        session.require_admin()
         gpu = session.device(device)
         out.value = int(session.node.set_mode(gpu, wanted, session.actor))
     return Code.SUCCESS

@@ -81,13 +81,15 @@ class Incidents(JobControl):
         self,
         *,
         privileged: bool | None = None,
+        admin: bool | None = None,
         vgpu_guest: bool | None = None,
         confidential: bool | None = None,
         bare_metal_reset: bool | None = None,
     ) -> None:
         """Change what kind of node it is.
 
-        Unprivileged: changes and privileged queries answer NO_PERMISSION. vGPU guest: changes
+        Unprivileged (mig/monitor alone): changes and privileged queries answer NO_PERMISSION. Not
+        admin (mig/config alone): the mode can't be switched. vGPU guest: changes
         answer NOT_SUPPORTED. Confidential computing: changes answer NOT_SUPPORTED (a belief, the
         strictest one); GPUs without it refuse the question. `bare_metal_reset`: the driver may
         reset an idle Ampere GPU itself, so a mode change is active at once; without it the change
@@ -96,12 +98,22 @@ class Incidents(JobControl):
         with self.changing() as state:
             if privileged is not None:
                 state.privileged = privileged
+            if admin is not None:
+                state.admin = admin
             if vgpu_guest is not None:
                 state.vgpu_guest = vgpu_guest
             if confidential is not None:
                 state.confidential = confidential
             if bare_metal_reset is not None:
                 state.bare_metal_reset = bare_metal_reset
+
+    def refuse_in_use(self, *, refuses: bool) -> None:
+        """Refuse to destroy what a process runs on, as drivers do; or do it and end the process.
+
+        No driver is known to do the latter, but nobody's instance should depend on that.
+        """
+        with self.changing() as state:
+            state.refuses_in_use = refuses
 
     def raise_xid(self, gpu: int | str, xid: int, gi_id: int | None = None) -> None:
         """Report an XID to every registered event set."""

@@ -76,6 +76,16 @@ class Session:
         if not self.node.store.read().privileged:
             raise Answered(Code.NO_PERMISSION)
 
+    def require_admin(self) -> None:
+        """Answer NO_PERMISSION to a process without CAP_SYS_ADMIN, which a MIG mode change takes.
+
+        Source: MIG User Guide, Device Nodes and Capabilities: mig/config allows to make and destroy
+        instances, switching the mode takes root.
+        """
+        state = self.node.store.read()
+        if not (state.privileged and state.admin):
+            raise Answered(Code.NO_PERMISSION)
+
     def new_number(self) -> int:
         """Return a number for a sample or an event set."""
         self._next += 1

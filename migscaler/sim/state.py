@@ -139,8 +139,10 @@ class NodeState:
     boots: int = 1
     driver_loaded: bool = True
     privileged: bool = True
+    admin: bool = True
     vgpu_guest: bool = False
     confidential: bool = False
+    refuses_in_use: bool = True
     bare_metal_reset: bool = False
     faults: list[Fault] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
