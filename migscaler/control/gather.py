@@ -1,7 +1,7 @@
 """Asks demand sources and remembers what each said last, and since when it has been silent."""
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,9 +10,11 @@ from datetime import datetime, timedelta
 from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.errors import StoreError
 from migscaler.model.demand import Fetched, Reading, SourceStatus, VetoStatus
-from migscaler.model.gpu import IN_USE_REASONS, NodeSnapshot
+from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import SourceName
+from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
+from migscaler.policy.supply import in_use_by_size
 from migscaler.sources.ports import DemandSource, VetoSource
 
 # How far back a reading's "true for" moment can lie and still be matched with what was in use then.
@@ -80,26 +82,17 @@ class Gatherer:
         with self._lock:
             return tuple(name for name in self._veto_sources if name not in self._asked_vetoes)
 
-    def remember_use(self, snapshot: NodeSnapshot) -> None:
-        """Note how many instances of each profile are in use at this moment."""
-        counts = Counter(
-            {
-                profile.name: 0
-                for gpu in snapshot.gpus
-                if gpu.reading.model is not None
-                for profile in gpu.reading.model.profiles
-            }
-        )
-        counts.update(
-            state.spec.profile
-            for gpu in snapshot.gpus
-            for state in gpu.instances or ()
-            if state.pin in IN_USE_REASONS
-        )
+    def remember_use(self, snapshot: NodeSnapshot, policy: Policy) -> None:
+        """Note how many instances of each rule's size are in use at this moment.
+
+        Counted as supply is: on managed GPUs only. A job on another GPU is no part of the demand.
+        """
+        at = snapshot.taken_at
+        counts = in_use_by_size(snapshot, policy, at)
         with self._lock:
             self._follow_clock()
-            self._in_use.append((snapshot.taken_at, tuple(sorted(counts.items()))))
-            while self._in_use and snapshot.taken_at - self._in_use[0][0] > _REMEMBERED:
+            self._in_use.append((at, counts))
+            while self._in_use and at - self._in_use[0][0] > _REMEMBERED:
                 self._in_use.popleft()
 
     def gather(self, name: SourceName) -> Fetched:

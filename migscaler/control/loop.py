@@ -130,7 +130,7 @@ class Loop:
             self._calls = parts.call_stats()
             self._mismatch = has_mismatch(snapshot)
             self._snapshot = snapshot
-            parts.gatherer.remember_use(snapshot)
+            parts.gatherer.remember_use(snapshot, parts.policy)
             self._books.adopt_foreign_changes(parts.store, snapshot, parts.policy.pace)
         self.publish()
         return snapshot

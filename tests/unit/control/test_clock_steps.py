@@ -216,5 +216,5 @@ def test_use_at_the_reading_s_time_is_found_again_after_a_step(step: float) -> N
         loop.gather(name)
         (status,) = loop.parts.gatherer.statuses()
 
-        assert dict(status.in_use_at_reading)["1g.5gb"] == 1
+        assert dict(status.in_use_at_reading)["1g"] == 1
         assert queue.known()
