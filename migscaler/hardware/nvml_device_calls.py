@@ -8,7 +8,9 @@ from typing import Any
 
 from migscaler.errors import NoPermission, NvmlError
 from migscaler.hardware.nvml_answers import (
+    FUNCTION_NOT_FOUND,
     NOT_A_MIG_ID,
+    NOT_SUPPORTED,
     TIMEOUT,
     Device,
     EventSetHandle,
@@ -98,7 +100,8 @@ class DeviceCalls(Caller):
 
     def confidential_computing(self) -> bool:
         """Say whether confidential computing is on; a setting of the node, not of one GPU."""
-        return bool(self._call("nvmlSystemGetConfComputeState").ccFeature)
+        absent = (NOT_SUPPORTED, FUNCTION_NOT_FOUND)  # Ampere, old drivers: no fault to be counted
+        return bool(self._call("nvmlSystemGetConfComputeState", expected=absent).ccFeature)
 
     def gpm_supported(self, device: Device) -> bool:
         """Say whether the GPU has GPM metrics (Hopper and newer)."""

@@ -69,6 +69,7 @@ def device_calls(device: Any, node: SimNode, index: int) -> None:
     assert pynvml.nvmlDeviceGetBrand(device) == pynvml.NVML_BRAND_NVIDIA
     assert pynvml.nvmlDeviceGetPersistenceMode(device) == 1
     assert pynvml.nvmlDeviceGetVirtualizationMode(device) == 0
+    assert pynvml.nvmlSystemGetConfComputeState().ccFeature == 0
     assert pynvml.nvmlDeviceGetArchitecture(device) == {0: 9, 1: 7}[index]
     assert pynvml.nvmlDeviceGetCudaComputeCapability(device) == {0: (9, 0), 1: (8, 0)}[index]
     limit = {0: 700_000, 1: 165_000}[index]

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +45,9 @@ def shown(node: Daemon, series: str) -> float | None:
 
 def layout_owner(node: Daemon) -> tuple[int, str, str]:
     """Return the doctor's exit code, and what it says of the owner of the layouts."""
-    migscaler = Path(node.process.args[0])  # type: ignore[index]  # it was started with a list
-    command = [migscaler, "--state-dir", node.directory / "state", "doctor", "--output", "json"]
+    migscaler = str(Path(sys.executable).parent / "migscaler")
+    state = str(node.directory / "state")
+    command = [migscaler, "--state-dir", state, "doctor", "--output", "json"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     (check,) = (
         one for one in json.loads(done.stdout)["checks"] if one["subject"] == "layout owner"

@@ -203,7 +203,7 @@ def test_unknown_command_lists_what_there_is(tmp_path: Path) -> None:
             here.ask("frobnicate")
 
         assert str(problem.value).startswith("no command 'frobnicate'; there are apply, ")
-        assert len(here.runtime.commands.names()) == 27
+        assert len(here.runtime.commands.names()) == 29
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,9 @@ def test_unknown_command_lists_what_there_is(tmp_path: Path) -> None:
         ("decision", {}, "decision: id must be a whole number, got nothing"),
         ("source_test", {}, "source_test: source must be a text, got nothing"),
         ("history", {"limit": "x"}, "history: limit must be a whole number, got 'x'"),
+        ("history", {"limit": 10**30}, f"history: limit must be a whole number, got {10**30}"),
+        ("history", {"limit": -1}, "history: limit must be 1 to 10000, got -1"),
+        ("history", {"limit": 0}, "history: limit must be 1 to 10000, got 0"),
     ],
 )
 def test_missing_argument_is_told_in_one_sentence(

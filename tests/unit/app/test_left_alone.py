@@ -25,7 +25,7 @@ def tried(here: NodeAtWork) -> list[str]:
 @pytest.mark.parametrize(("kind", "words"), KINDS)
 def test_gpu_is_measured_and_left_alone(tmp_path: Path, kind: dict[str, bool], words: str) -> None:
     with node_at_work(tmp_path, "3g@0", config=ENFORCING, spec="H100-80GB") as here:
-        here.node.set_node(**kind)  # type: ignore[arg-type]  # test shorthand
+        here.node.set_node(**kind)
         here.restart()
         here.runtime.begin()
         for _ in range(4):
@@ -59,7 +59,7 @@ def test_layout_lost_in_a_reboot_is_not_made_again_there(
         made = len(tried(here))
 
         here.node.reboot()
-        here.node.set_node(**kind)  # type: ignore[arg-type]  # test shorthand
+        here.node.set_node(**kind)
         here.restart()
         here.runtime.begin()
         here.watch(60)

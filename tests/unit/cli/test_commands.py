@@ -307,7 +307,7 @@ def test_every_command_of_the_help_exists(terminal: Terminal) -> None:
 
     for name in names:
         assert terminal.run(name, "--help").exit_code == 0, name
-    assert len(names) == 21
+    assert len(names) == 24
 
 
 def test_unknown_command_is_wrong_usage(terminal: Terminal) -> None:
