@@ -6,6 +6,9 @@
 # make mutants  break each promise on purpose; every one must be noticed by a test
 # make chaos   1,000 times kill -9 in the middle of plans and starts
 # make crash-matrix  every plan shape stopped at every state a crash can leave; every driver fault
+# make nspawn   boot a machine in systemd-nspawn and try the units there; needs root
+# make audit    ask the advisory service about every locked dependency; fails if it can't tell
+# make release  wheel, source archive, bill of materials and checksums in dist/, reproducibly
 # make pictures  the screenshots of the README, from a real Chromium
 # make generate  write the generated files anew (metrics reference, schema, golden files)
 #
@@ -20,7 +23,7 @@ WORKERS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format generate bench soak chaos crash-matrix mutants pictures lock clean
+.PHONY: help setup demo test check format generate bench soak chaos crash-matrix mutants nspawn audit release pictures lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -81,6 +84,18 @@ crash-matrix:
 	@.ci/setup.sh all
 	@WORKERS=$(WORKERS) $(PYTEST) -m chaos -s tests/simulation
 
+nspawn:
+	@.ci/setup.sh nspawn
+	@$(BIN)/python .ci/nspawn.py
+
+audit:
+	@.ci/setup.sh audit
+	@$(BIN)/python .ci/audit.py
+
+release:
+	@.ci/setup.sh audit
+	@.ci/release.sh
+
 pictures:
 	@.ci/setup.sh all
 	$(BIN)/python .ci/pictures.py
@@ -90,5 +105,5 @@ lock:
 
 clean:
 	rm -rf .venv .venv-audit .venv-bench .venv-lock .mypy_cache .pytest_cache .ruff_cache .hypothesis \
-		.import_linter_cache .demo .bench build dist
+		.import_linter_cache .demo .bench .nspawn build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
