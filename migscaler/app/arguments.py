@@ -4,6 +4,11 @@ from datetime import timedelta
 
 from migscaler.errors import ParseError
 
+MOST = 2**53
+"""Whole numbers beyond it are not the same in every JSON reader, and no number here is as large."""
+MOST_INSTANCES = 10_000
+"""As in the configuration file."""
+
 
 class Arguments:
     """Arguments of one command, as decoded from JSON."""
@@ -32,10 +37,17 @@ class Arguments:
         return value
 
     def number(self, name: str) -> int:
-        """Return a whole number that must be there."""
+        """Return a whole number that must be there, within 2^53."""
         value = self._values.get(name)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MOST:
             raise self._wrong(name, "a whole number")
+        return value
+
+    def count(self, name: str) -> int:
+        """Return a number of instances that must be there."""
+        value = self.number(name)
+        if not 0 <= value <= MOST_INSTANCES:
+            raise self._wrong(name, f"a number of instances, 0 to {MOST_INSTANCES}")
         return value
 
     def optional_number(self, name: str) -> int | None:
@@ -76,8 +88,9 @@ class Arguments:
             raise self._wrong(name, 'counts by size, e.g. {"1g": 3}')
         pairs = []
         for key, count in sorted(value.items()):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                expected = "a whole number, 0 or more"
+            is_number = isinstance(count, int) and not isinstance(count, bool)
+            if not is_number or not 0 <= count <= MOST_INSTANCES:
+                expected = f"a whole number, 0 to {MOST_INSTANCES}"
                 raise ParseError(f"{self._command}: {name}.{key} must be {expected}, got {count!r}")
             pairs.append((str(key), count))
         return tuple(pairs)

@@ -16,6 +16,7 @@ from migscaler.model.decision import HoldRecord, PauseRecord
 from migscaler.model.demand import Counts, Reading, Want
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import MigUuid, RuleName, SourceName
+from migscaler.model.profile import check_size_text
 from migscaler.web.ports import Actor
 
 # A waiter asks every second or two; one that has not asked for this long has gone.
@@ -73,7 +74,7 @@ class HoldingCommands:
         """End a hold or a lease."""
         number = arguments.number("hold_id")
         if not self._node.store.release_hold(number):
-            raise NotFound(f"no hold {number}; `migscaler status` lists them")
+            raise NotFound(f"no hold {number}; `migscaler holds` lists them")
         self._node.loop.publish()
         return {"released": number}
 
@@ -136,16 +137,17 @@ class HoldingCommands:
         """Take demand that somebody pushes; always with an expiry."""
         name = SourceName(arguments.text("source"))
         gatherer = self._node.loop.parts.gatherer
-        if name not in self._node.pushable():
-            known = ", ".join(sorted(self._node.pushable())) or "none"
-            raise NotFound(f"no source {name!r} of type push; configured: {known}")
+        self._must_be_pushable(name)
         counts = arguments.optional_text("counts")
+        wants = arguments.counts("wants")
+        for size, _ in wants:
+            check_size_text(size)
         now = self._node.clock.now()
         reading = Reading(
             counts=_counts(counts) if counts else self._node.pushable()[name],
             true_at=now,
             expires_at=now + arguments.duration("ttl_seconds"),
-            wants=tuple(Want(size=s, count=n) for s, n in arguments.counts("wants")),
+            wants=tuple(Want(size=s, count=n) for s, n in wants),
             absent_is_zero=True,
         )
         self._node.store.push(name, reading)
@@ -158,9 +160,7 @@ class HoldingCommands:
         now = self._node.clock.now()
         policy = self._node.loop.parts.policy
         size = next(r.size for r in policy.rules if r.name == rule)
-        count = arguments.number("count")
-        if count < 0:
-            raise CommandRefused("a demand can't be negative; give 0 or more")
+        count = arguments.count("count")
         reading = Reading(
             counts=Counts.TOTAL,
             true_at=now,
@@ -178,7 +178,17 @@ class HoldingCommands:
             name = override_name(self._rule(arguments))
         else:
             name = SourceName(arguments.text("source"))
-        return {"cleared": self._node.store.clear_pushed(name)}
+        cleared = self._node.store.clear_pushed(name)
+        # What a source said that is no longer in the file may still be forgotten.
+        if not cleared and arguments.optional_text("rule") is None:
+            self._must_be_pushable(name)
+        return {"cleared": cleared}
+
+    def _must_be_pushable(self, name: SourceName) -> None:
+        """Refuse a source that takes no pushed numbers."""
+        if name not in self._node.pushable():
+            known = ", ".join(sorted(self._node.pushable())) or "none"
+            raise NotFound(f"no source {name!r} of type push; configured: {known}")
 
     def _rule(self, arguments: Arguments) -> RuleName:
         """Return a rule that exists."""
@@ -210,7 +220,7 @@ class HoldingCommands:
         if not arguments.flag("wait"):
             return {
                 "granted": False,
-                "message": f"no free {request.size}; --wait queues and lets the daemon make one",
+                "message": f"no {request.size} is free",
             }
         number = self._node.store.add_lease_wait(
             request.size, request.owner, pid=request.pid, expires_at=self._after(_WAIT_HEARTBEAT)

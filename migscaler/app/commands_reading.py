@@ -5,7 +5,7 @@ import json
 from migscaler.app.arguments import Arguments
 from migscaler.app.node import Handler, Node
 from migscaler.app.plan_view import decision_view
-from migscaler.errors import NotFound
+from migscaler.errors import NotFound, ParseError
 from migscaler.model.decision import Decision, DecisionInput
 from migscaler.model.ids import SourceName
 from migscaler.policy.decide import decide
@@ -13,6 +13,8 @@ from migscaler.policy.explain import explain
 from migscaler.store.codec import encode
 from migscaler.web.explanation import explanation_view
 from migscaler.web.ports import Actor
+
+_MOST_ROWS = 10_000
 
 
 class ReadingCommands:
@@ -63,7 +65,9 @@ class ReadingCommands:
 
     def _history(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Recorded decisions and GPU plans, newest first."""
-        limit = arguments.optional_number("limit") or 50
+        limit = 50 if arguments.optional_number("limit") is None else arguments.number("limit")
+        if not 1 <= limit <= _MOST_ROWS:
+            raise ParseError(f"history: limit must be 1 to {_MOST_ROWS}, got {limit}")
         return {
             "decisions": [
                 {

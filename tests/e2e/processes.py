@@ -18,7 +18,9 @@ from pathlib import Path
 
 import httpx
 
+from migscaler.app.config.settings import SOCKET_NAME
 from migscaler.sim.node import DEFAULT_DRIVER, SimNode, build_node, open_node
+from migscaler.web.unix_path import short_path
 
 _BIN = Path(sys.executable).parent
 
@@ -87,6 +89,11 @@ class Daemon:
         """Return the simulated node as it is now."""
         return open_node(self.directory / "node")
 
+    def local(self) -> httpx.Client:
+        """Return a client of the Unix socket."""
+        path = short_path(self.directory / "state" / SOCKET_NAME)
+        return httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://node")
+
     def metrics(self) -> str:
         """Return what a scraper gets."""
         return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
@@ -105,6 +112,12 @@ class Daemon:
         return answer
 
 
+def is_listening(path: Path) -> bool:
+    """Say whether somebody listens on a Unix socket; httpx would leave its own open if nobody."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(short_path(path)) == 0
+
+
 @contextlib.contextmanager
 def daemon(
     directory: Path,
@@ -113,8 +126,12 @@ def daemon(
     *,
     driver: str = DEFAULT_DRIVER,
     mig: bool | Sequence[bool] = True,
+    over_tcp: bool = True,
 ) -> Iterator[Daemon]:
-    """Run `migscaler sim run` on a new simulated node until the block ends."""
+    """Run `migscaler sim run` on a new simulated node until the block ends.
+
+    Whether it is ready is asked on its Unix socket where not everybody may ask `over_tcp`.
+    """
     migscaler = str(_BIN / "migscaler")
     node, port, log = directory / "node", free_port(), directory / "daemon.log"
     build_node(gpus, driver, node, mig=mig)
@@ -135,8 +152,14 @@ def daemon(
     ]
     with running(command, log) as process:
         url = f"http://127.0.0.1:{port}/-/ready"
-        wait_until("the daemon is ready", lambda: httpx.get(url).is_success)
-        yield Daemon(process=process, port=port, directory=directory, log=log)
+        made = Daemon(process=process, port=port, directory=directory, log=log)
+        if over_tcp:
+            wait_until("the daemon is ready", lambda: httpx.get(url).is_success)
+        else:
+            wait_until("somebody listens", lambda: is_listening(directory / "state" / SOCKET_NAME))
+            with made.local() as local:
+                wait_until("the daemon is ready", lambda: local.get("/-/ready").is_success)
+        yield made
 
 
 @dataclass(slots=True)

@@ -78,12 +78,12 @@ def given(**values: object) -> Arguments:
         (
             lambda a: a.counts("wants"),
             {"wants": {"1g": -1}},
-            "hold: wants.1g must be a whole number, 0 or more, got -1",
+            "hold: wants.1g must be a whole number, 0 to 10000, got -1",
         ),
         (
             lambda a: a.counts("wants"),
             {"wants": {"1g": True}},
-            "hold: wants.1g must be a whole number, 0 or more, got True",
+            "hold: wants.1g must be a whole number, 0 to 10000, got True",
         ),
     ],
 )

@@ -67,7 +67,7 @@ def test_hold_that_is_not_there_can_not_be_released(tmp_path: Path) -> None:
         with pytest.raises(NotFound) as problem:
             here.ask("release", hold_id=9)
 
-        assert str(problem.value) == "no hold 9; `migscaler status` lists them"
+        assert str(problem.value) == "no hold 9; `migscaler holds` lists them"
 
 
 def test_hold_of_what_no_gpu_of_the_model_has_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
@@ -146,6 +146,24 @@ def test_push_to_a_source_that_is_not_one_lists_what_there_is(tmp_path: Path) ->
         assert str(problem.value) == "no source 'queue' of type push; configured: told"
 
 
+def test_push_of_what_is_no_size_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    """It was taken, and stood in `demand show` as a want that nothing could ever serve."""
+    with node_at_work(tmp_path, "3g@0", config=DEMANDING) as here:
+        with pytest.raises(ParseError, match=r"^'9q' is neither a size class"):
+            here.ask("demand_push", source="told", wants={"1g": 3, "9q": 1}, ttl_seconds=60)
+
+        assert wants(here)["told"] == (False, None, {})
+
+
+def test_clear_of_a_source_that_is_not_one_lists_what_there_is(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0", config=DEMANDING) as here:
+        with pytest.raises(NotFound) as problem:
+            here.ask("demand_clear", source="tolled")
+
+        assert str(problem.value) == "no source 'tolled' of type push; configured: told"
+        assert here.ask("demand_clear", source="told") == {"cleared": False}
+
+
 def test_override_stands_beside_the_sources_until_cleared(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "3g@0", config=DEMANDING) as here:
         answer = here.ask("demand_override", rule="notebooks", count=5, ttl_seconds=3600)
@@ -167,5 +185,6 @@ def test_override_of_no_rule_or_below_zero_is_refused(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "3g@0", config=DEMANDING) as here:
         with pytest.raises(NotFound, match=r"^no rule 'nights'; configured: notebooks$"):
             here.ask("demand_override", rule="nights", count=5, ttl_seconds=60)
-        with pytest.raises(CommandRefused, match=r"^a demand can't be negative; give 0 or more$"):
-            here.ask("demand_override", rule="notebooks", count=-1, ttl_seconds=60)
+        for count in (-1, 10_001, 10**30):
+            with pytest.raises(ParseError, match=r"^demand_override: count must be a "):
+                here.ask("demand_override", rule="notebooks", count=count, ttl_seconds=60)
