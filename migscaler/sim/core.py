@@ -125,7 +125,7 @@ class NodeCore:
         with self._logged(
             gpu, "nvmlGpuInstanceDestroy", actor, spec=spec, gi_id=gi.id, in_use=used
         ):
-            transitions.destroy_instance(gpu, gi)
+            transitions.destroy_instance(self.state, gpu, gi)
 
     def create_compute(
         self,
@@ -159,7 +159,7 @@ class NodeCore:
             ci_id=ci.id,
             in_use=used,
         ):
-            transitions.destroy_compute(gpu, gi, ci)
+            transitions.destroy_compute(self.state, gpu, gi, ci)
 
     def set_mode(self, gpu: GpuState, mode: int, actor: str) -> Code:
         """Switch MIG mode; return the second status; inside `changing()`."""

@@ -84,10 +84,12 @@ def _instance(
     )
 
 
-def destroy_instance(gpu: GpuState, gi: InstanceState) -> None:
+def destroy_instance(node: NodeState, gpu: GpuState, gi: InstanceState) -> None:
     """Remove a GPU instance without compute instances, processes and clients."""
-    if gi.compute or gi.holders or any(job.gi_id == gi.id for job in gpu.jobs):
+    used = node.refuses_in_use and any(job.gi_id == gi.id for job in gpu.jobs)
+    if gi.compute or gi.holders or used:
         raise Answered(Code.IN_USE)
+    gpu.jobs = [job for job in gpu.jobs if job.gi_id != gi.id]
     del gpu.instances[gi.id]
 
 
@@ -156,10 +158,12 @@ def create_compute(
     return made
 
 
-def destroy_compute(gpu: GpuState, gi: InstanceState, ci: ComputeState) -> None:
-    """Remove a compute instance on which no process runs."""
-    if any(job.gi_id == gi.id and job.ci_id == ci.id for job in gpu.jobs):
+def destroy_compute(node: NodeState, gpu: GpuState, gi: InstanceState, ci: ComputeState) -> None:
+    """Remove a compute instance on which no process runs, or its processes with it."""
+    staying = [job for job in gpu.jobs if (job.gi_id, job.ci_id) != (gi.id, ci.id)]
+    if node.refuses_in_use and len(staying) < len(gpu.jobs):
         raise Answered(Code.IN_USE)
+    gpu.jobs = staying
     del gi.compute[ci.id]
 
 

@@ -89,9 +89,9 @@ class Incidents(JobControl):
         """Change what kind of node it is.
 
         Unprivileged (mig/monitor alone): changes and privileged queries answer NO_PERMISSION. Not
-        admin (mig/config alone): the mode can't be switched. vGPU guest: changes
-        answer NOT_SUPPORTED. Confidential computing: changes answer NOT_SUPPORTED (a belief, the
-        strictest one); GPUs without it refuse the question. `bare_metal_reset`: the driver may
+        admin (mig/config alone): the mode can't be switched. vGPU guest: making
+        instances and switching the mode answer NOT_SUPPORTED; so under confidential computing (a
+        belief, the strictest one), which GPUs without it refuse to tell. `bare_metal_reset`: the driver may
         reset an idle Ampere GPU itself, so a mode change is active at once; without it the change
         stays pending (RESET_REQUIRED).
         """

@@ -51,9 +51,13 @@ class Death:
 
 
 class DyingStore(Store):
-    """A store whose process may die right before and right after each write of the journal."""
+    """A store whose process may die right before and right after each write of the journal.
+
+    `before_begin` lets the world do something while a step is about to be written as begun.
+    """
 
     death = Death()
+    before_begin: Callable[[StepRequest], None] = staticmethod(lambda request: None)
 
     def begin_plan(self, record: PlanRecord) -> int:
         self.death.point()
@@ -63,6 +67,7 @@ class DyingStore(Store):
 
     def begin_step(self, plan_seq: int, gpu_uuid: GpuUuid, request: StepRequest) -> StepTicket:
         self.death.point()
+        self.before_begin(request)
         ticket = super().begin_step(plan_seq, gpu_uuid, request)
         self.death.point()
         return ticket

@@ -11,7 +11,6 @@ two such points nothing changes, so stopping before or in a call that only reads
 """
 
 import copy
-import json
 import random
 import sqlite3
 import sys
@@ -19,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 
 from migscaler.control.executor import Executor
@@ -43,7 +42,7 @@ from migscaler.store.store import Store
 from tests.builders import model
 from tests.simulation.acting import Death, DeskScheduler, QuietHost
 from tests.simulation.clockwork import WatchedLibrary
-from tests.simulation.verdict import births_of, broken, layout_of
+from tests.simulation.verdict import births_of, broken, layout_of, told
 from tests.unit.store.fixed_clock import FixedClock
 
 DRIVER = "580.65.06"
@@ -479,4 +478,4 @@ def run(cases: Iterable[Case], matrix: Matrix, share: int = 0, of: int = 1) -> T
 if __name__ == "__main__":
     seed, share, of = (int(word) for word in sys.argv[1:4])
     tally = run(full(seed), Matrix(seed + share), share, of)
-    sys.stdout.write(json.dumps(asdict(tally)))
+    sys.stdout.write(told(tally))

@@ -10,14 +10,13 @@ published samples, the node's own books, and how often the library was called.
 """
 
 import ctypes
-import json
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +33,7 @@ from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails, loses_answer
 from migscaler.sim.nvml_library import NvmlLibrary
 from tests.simulation.acting import QuietHost
-from tests.simulation.verdict import births_of, destroyed_in_use
+from tests.simulation.verdict import births_of, destroyed_in_use, told
 from tests.unit.app.nodes import NodeAtWork
 
 # mig-facts 3, "Errors to handle by class".
@@ -437,4 +436,4 @@ if __name__ == "__main__":
     ward = Ward()
     everything = list(cases_of(ward.calls, ward.warm))
     random.Random(seed).shuffle(everything)
-    sys.stdout.write(json.dumps(asdict(run(everything, ward, share, of))))
+    sys.stdout.write(told(run(everything, ward, share, of)))

@@ -152,7 +152,10 @@ class Judge:
             self.wrong(f"{plan.running.plan_id} left {found} of {plan.running.before}")
 
     def _is_kept(self, gpu: GpuState, key: Key) -> bool:
-        """Say whether an instance that a plan made is used by now, so that it can't be undone."""
+        """Say whether an instance that a plan made is used by now, so that it can't be undone.
+
+        A client that keeps a handle counts: the driver itself refuses to remove it then.
+        """
         gi = gpu.instances.get(key[1])
         if gi is None or key_of(gpu, gi) != key:
             return False
@@ -160,6 +163,7 @@ class Judge:
             runs_on(gpu, gi)
             or key in self._ledger.leaks
             or self._ledger.holder(gpu, gi) is not None
+            or bool(gi.holders)
         )
 
     # Calls

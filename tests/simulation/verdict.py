@@ -3,6 +3,7 @@
 Nothing that migscaler recorded is asked, but for which plans are open.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -10,6 +11,13 @@ from migscaler.model.layout import GpuModel, Layout
 from migscaler.sim.core import CallRecord
 from migscaler.sim.node import SimNode
 from migscaler.sim.state import GpuState
+
+
+def told(tally: object) -> str:
+    """Return a campaign's counts as JSON; dataclasses.asdict would make a Counter of a Counter."""
+    names: tuple[str, ...] = type(tally).__slots__  # type: ignore[attr-defined]  # they all have them
+    return json.dumps({name: getattr(tally, name) for name in names})
+
 
 Births = Mapping[int, int]
 """GI id -> birth mark of the instances that run a job: another mark means destroyed and remade."""
