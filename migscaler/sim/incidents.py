@@ -91,9 +91,9 @@ class Incidents(JobControl):
         Unprivileged (mig/monitor alone): changes and privileged queries answer NO_PERMISSION. Not
         admin (mig/config alone): the mode can't be switched. vGPU guest: making
         instances and switching the mode answer NOT_SUPPORTED; so under confidential computing (a
-        belief, the strictest one), which GPUs without it refuse to tell. `bare_metal_reset`: the driver may
-        reset an idle Ampere GPU itself, so a mode change is active at once; without it the change
-        stays pending (RESET_REQUIRED).
+        belief, the strictest one), which GPUs without it refuse to tell. `bare_metal_reset`: the
+        driver may reset an idle Ampere GPU itself, so a mode change is active at once; without it
+        the change stays pending (RESET_REQUIRED).
         """
         with self.changing() as state:
             if privileged is not None:
