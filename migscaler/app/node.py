@@ -84,7 +84,8 @@ class Node:
             found = [gpu for gpu in gpus if gpu.uuid.startswith(named)]
         if len(found) != 1:
             known = ", ".join(f"{gpu.reading.index} ({gpu.uuid})" for gpu in gpus)
-            raise NotFound(f"no single GPU {named!r}; there are {known}")
+            which = "more than one GPU begins with" if found else "no GPU"
+            raise NotFound(f"{which} {named!r}; there are {known}")
         return found[0]
 
     def acting_on(self) -> frozenset[GpuUuid]:

@@ -9,6 +9,7 @@ import click
 from migscaler.cli.output import (
     DIFFERS,
     FAILED,
+    USAGE,
     Failed,
     leave,
     note,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from migscaler.app.config.web_file import WebReading
     from migscaler.model.gpu import NodeSnapshot
 
+_NO_FILE = "no migscaler.yaml in ~/.config/migscaler or /etc/migscaler"
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -32,7 +34,7 @@ def config() -> None:
     """Check and show the configuration file."""
 
 
-@config.command()
+@config.command(short_help="Check a file as a whole, with a remedy for every finding.")
 @click.argument("file", type=_FILE, required=False)
 @click.option(
     "--against",
@@ -70,15 +72,19 @@ def check(session: Session, file: Path | None, against: Path | None, output: str
         leave(DIFFERS)
 
 
-@config.command("show")
+@config.command("show", short_help="Print the configuration with every default.")
 @click.argument("file", type=_FILE, required=False)
 @output_option
 @pass_session
 def show_config(session: Session, file: Path | None, output: str) -> None:
-    """Print the configuration with every default written out."""
-    from migscaler.app.config.load import effective_yaml, load_file
+    """Print the configuration with every default written out; without a file, the defaults."""
+    from migscaler.app.config.load import effective_yaml, load_file, load_text
+    from migscaler.app.start import NOTHING_CONFIGURED
 
-    loaded = load_file(_path(session, file))
+    path = _found(session, file)
+    if path is None:
+        note(f"{_NO_FILE}; these are the defaults")
+    loaded = load_text(NOTHING_CONFIGURED, "built-in") if path is None else load_file(path)
     if output == "json":
         show_json(loaded.config.model_dump(mode="json", by_alias=True))
     else:
@@ -102,13 +108,18 @@ def misfits_of(loaded: "LoadedConfig", snapshot: "NodeSnapshot") -> tuple[Findin
 
 
 def _path(session: Session, file: Path | None) -> Path:
-    """Return the file that is meant."""
+    """Return the file that is meant; it must be named or found."""
+    found = _found(session, file)
+    if found is None:
+        raise Failed(f"{_NO_FILE}; name the file to check", USAGE)
+    return found
+
+
+def _found(session: Session, file: Path | None) -> Path | None:
+    """Return the file that is meant, None if none is named and none lies where they are found."""
     from migscaler.app.config.load import find_file
 
-    found = find_file(file or session.options.config, os.environ)
-    if found is None:
-        raise Failed("no configuration file found; name one")
-    return found
+    return find_file(file or session.options.config, os.environ)
 
 
 def _web_reading(loaded: "LoadedConfig") -> "WebReading | None":

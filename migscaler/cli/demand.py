@@ -19,7 +19,7 @@ def demand() -> None:
     """Push demand to a source, override a rule, show or clear both."""
 
 
-@demand.command()
+@demand.command(short_help="Tell a push source how many of each size are wanted.")
 @click.argument("source")
 @click.argument("wants", type=WANT, nargs=-1, required=True)
 @click.option("--ttl", type=DURATION, default="2m", show_default=True, help="Holds this long.")
@@ -81,8 +81,12 @@ def clear(session: Session, source: str | None, rule: str | None, output: str) -
     answer = session.ask("demand_clear", asked)
     if output == "json":
         show_json(answer)
+    elif answer.get("cleared"):
+        show(
+            f"forgot what was pushed to {source}" if rule is None else f"rule {rule} is free again"
+        )
     else:
-        show(f"cleared {source or rule}")
+        note(f"nothing was pushed to {source}" if rule is None else f"rule {rule} has no override")
 
 
 @demand.command("show")

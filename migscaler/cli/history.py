@@ -12,7 +12,13 @@ from migscaler.cli.session import Session, pass_session
 
 @click.command()
 @click.argument("decision_id", metavar="[ID]", type=int, required=False)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="Most decisions, and most changes, to list.",
+)
 @output_option
 @pass_session
 def history(session: Session, decision_id: int | None, limit: int, output: str) -> None:

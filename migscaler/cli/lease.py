@@ -38,7 +38,7 @@ _NOT_STARTED = 127
 Child = subprocess.Popen[bytes]
 
 
-@click.command()
+@click.command(epilog="Example: migscaler lease --wait 2g -- python train.py")
 @click.argument("size")
 @click.option(
     "--ttl",
@@ -61,10 +61,8 @@ def lease(
     output: str,
     command: tuple[str, ...],
 ) -> None:
-    r"""Run COMMAND with CUDA_VISIBLE_DEVICES set to a free instance of SIZE (2g, 3g.20gb).
+    """Run COMMAND with CUDA_VISIBLE_DEVICES set to a free instance of SIZE (2g, 3g.20gb).
 
-    \b
-    migscaler lease --wait 2g -- python train.py
     The exit code is the command's. The instance is given back however the command ends.
     """
     if not command:
@@ -95,7 +93,10 @@ def _take(node: Node, asked: Answer) -> Answer:
         return answer
     wait_id = answer.get("wait_id")
     if wait_id is None:
-        raise Failed(f"{text(answer, 'message', 'nothing is free')}; add --wait to wait for one")
+        raise Failed(
+            f"{text(answer, 'message', 'nothing is free')}; with --wait you queue for one, and the "
+            "daemon may make it"
+        )
     told = ""
     try:
         while not answer.get("granted"):

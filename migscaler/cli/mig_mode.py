@@ -3,7 +3,17 @@
 import click
 
 from migscaler.cli.answers import Answer, lines, rows, text
-from migscaler.cli.output import DIFFERS, FAILED, leave, output_option, show, show_json
+from migscaler.cli.output import (
+    DIFFERS,
+    FAILED,
+    FINE,
+    Failed,
+    leave,
+    note,
+    output_option,
+    show,
+    show_json,
+)
 from migscaler.cli.params import GPUS
 from migscaler.cli.session import Session, pass_session
 
@@ -41,9 +51,10 @@ def mig_mode(
             foreseen = rows(node.execute("mig_mode", asked), "results")
             if dry_run:
                 _print(foreseen, output)
-                leave(DIFFERS)
+                leave(FINE if all(map(_is_fine, foreseen)) else DIFFERS)
             _print(foreseen, "human", error=True)
-            click.confirm(f"Switch MIG {switch} on {len(gpus)} GPU(s)?", abort=True, err=True)
+            if not all(map(_is_fine, foreseen)):
+                _confirm(switch, gpus)
         results: list[Answer] = []
         try:
             for gpu in gpus:
@@ -56,6 +67,18 @@ def mig_mode(
             _print(results, output)
     if len(results) < len(gpus) or not all(map(_is_fine, results)):
         leave(FAILED)
+
+
+def _confirm(switch: str, gpus: tuple[int | str, ...]) -> None:
+    """Ask; anything but yes, also an input that has ended, changes nothing."""
+    named = ", ".join(map(str, gpus))
+    try:
+        agreed = click.confirm(f"Switch MIG mode {switch} for GPU {named}?", err=True)
+    except click.Abort:
+        note("")  # the question has no end of line
+        raise Failed("nobody answered, so nothing was changed; --yes does not ask") from None
+    if not agreed:
+        raise Failed("nothing was changed")
 
 
 def _is_fine(row: Answer) -> bool:

@@ -78,17 +78,9 @@ def table(
     headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
 ) -> "RenderableType":
     """Return a table without frame; the columns named in `right` are numbers."""
-    from rich.table import Table
-    from rich.text import Text
+    from migscaler.cli.sheet import Sheet
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for header in headers:
-        made.add_column(
-            header, justify="right" if header in right else "left", overflow="fold", no_wrap=False
-        )
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return made
+    return Sheet(headers, rows, right)
 
 
 def leave(code: int) -> NoReturn:

@@ -59,7 +59,7 @@ def breaker() -> None:
     """Breakers open after two failures in a row on a GPU, and keep it from being changed."""
 
 
-@breaker.command("reset")
+@breaker.command("reset", short_help="Close the breaker of a GPU now.")
 @click.argument("gpu", type=GPU)
 @output_option
 @pass_session

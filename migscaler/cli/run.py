@@ -11,7 +11,9 @@ from migscaler.cli.session import Session, pass_session
 
 
 @click.command()
-@click.option("--listen", help="Address and port of page and metrics, over the configuration's.")
+@click.option(
+    "--listen", help="Address and port of page and metrics, instead of those in the configuration."
+)
 @nvml_socket_option
 @pass_session
 def run(session: Session, listen: str | None, nvml_socket: Path | None) -> None:

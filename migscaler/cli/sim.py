@@ -38,13 +38,17 @@ def sim() -> None:
 sim.add_command(dcgm)
 
 
-@sim.command()
+@sim.command(short_help="Make a node of the named GPUs.")
 @directory_option
 @click.argument("gpus", default="6xA100-SXM4-40GB,2xH100-80GB")
 @click.option("--driver", default="550.54.14", show_default=True, help="Driver version.")
 @click.option("--mig/--no-mig", default=True, show_default=True, help="MIG mode of all GPUs.")
 def build(directory: Path, gpus: str, driver: str, mig: bool) -> None:
-    """Make a node of GPUS in the directory; an earlier one there is replaced."""
+    """Make a node of GPUS in the directory; an earlier one there is replaced.
+
+    GPUS are counts and models, `2xA100-SXM4-40GB,1xA30` (default: 6 A100 and 2 H100); for a
+    model that is not known, the error lists those that are.
+    """
     from migscaler.sim.node import build_node
 
     node = build_node(gpus, driver, directory, mig=mig)
@@ -52,16 +56,15 @@ def build(directory: Path, gpus: str, driver: str, mig: bool) -> None:
 
 
 @sim.command(
-    "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+    "exec",
+    short_help="Run a command on the simulated library.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Example: migscaler sim exec --directory DIR -- migscaler layouts",
 )
 @directory_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 def exec_command(directory: Path, command: tuple[str, ...]) -> None:
-    r"""Run COMMAND so that every pynvml in it meets the simulated library.
-
-    \b
-    migscaler sim exec --directory DIR -- migscaler status
-    """
+    """Run COMMAND so that every pynvml in it meets the simulated library."""
     from migscaler.sim.hook import run_with_hook
 
     try:
@@ -70,9 +73,11 @@ def exec_command(directory: Path, command: tuple[str, ...]) -> None:
         raise Failed(f"{command[0]}: {error.strerror}", 127) from error
 
 
-@sim.command()
+@sim.command(short_help="Run the daemon on the simulated node.")
 @directory_option
-@click.option("--listen", help="Address and port of page and metrics, over the configuration's.")
+@click.option(
+    "--listen", help="Address and port of page and metrics, instead of those in the configuration."
+)
 @nvml_socket_option
 @pass_session
 def run(session: Session, directory: Path, listen: str | None, nvml_socket: Path | None) -> None:
@@ -104,7 +109,7 @@ def run(session: Session, directory: Path, listen: str | None, nvml_socket: Path
     )
 
 
-@sim.command("nvml-worker")
+@sim.command("nvml-worker", short_help="Serve the node to a daemon of another account.")
 @directory_option
 @serving_options
 def nvml_worker(directory: Path, listen: Path, user: str) -> None:
@@ -133,7 +138,7 @@ def job() -> None:
     """Processes on simulated instances."""
 
 
-@job.command()
+@job.command(short_help="Start a process on an instance, and print its pid.")
 @directory_option
 @click.argument("gpu", type=GPU)
 @click.argument("instance")

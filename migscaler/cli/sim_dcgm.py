@@ -8,7 +8,7 @@ import click
 from migscaler.cli.output import Failed, note
 
 
-@click.command("dcgm")
+@click.command("dcgm", short_help="Serve the page of a dcgm-exporter for it.")
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
@@ -17,7 +17,13 @@ from migscaler.cli.output import Failed, note
     help="Directory of the simulated node (the demo prints its own).",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9400, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9400,
+    show_default=True,
+    help="Port to listen on; 0 takes any free one.",
+)
 @click.option("--renamed", is_flag=True, help="Show the series' names of DCGM 4.6 and newer.")
 def dcgm(directory: Path, host: str, port: int, renamed: bool) -> None:
     """Serve the node's DCGM profiling series, as a dcgm-exporter does, until SIGTERM.

@@ -13,7 +13,7 @@ def source() -> None:
     """Demand sources of the configuration."""
 
 
-@source.command()
+@source.command(short_help="Ask a source now, and show what is read from it.")
 @click.argument("name")
 @output_option
 @pass_session

@@ -69,7 +69,7 @@ def status(
         show("", rule_table(rows(answer, "rules")))
     held = rows(answer, "holds")
     if held:
-        show("", f"{len(held)} hold(s) and lease(s): migscaler holds")
+        show("", f"holds and leases: {len(held)} (migscaler holds lists them)")
 
 
 def headline(answer: Answer) -> list[str]:

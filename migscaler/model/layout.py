@@ -115,7 +115,8 @@ class GpuModel:
         wanted, start = split_spec_text(text)
         profile = self.resolve(wanted) or self.profile(wanted)
         if start not in profile.starts:
-            raise ParseError(f"{profile.name} may start at {profile.starts}, not at {start}")
+            starts = ", ".join(map(str, profile.starts))
+            raise ParseError(f"{profile.name} may start at {starts}, not at {start}")
         return InstanceSpec(Placement(start, profile.memory_slices), profile.name)
 
     def layout(self, text: str) -> Layout:

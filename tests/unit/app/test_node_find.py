@@ -25,19 +25,24 @@ def test_gpu_is_found_by_index_uuid_or_the_beginning_of_it(tmp_path: Path) -> No
         assert here.ask("breaker_reset", gpu=1)["gpu"] == 1
 
 
-@pytest.mark.parametrize("named", ["7", "GPU-", "gpu0"])
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        ("7", "no GPU '7'"),
+        ("GPU-", "more than one GPU begins with 'GPU-'"),
+        ("gpu0", "no GPU 'gpu0'"),
+    ],
+)
 def test_gpu_that_is_not_there_or_not_single_lists_what_there_is(
-    tmp_path: Path, named: str
+    tmp_path: Path, named: str, problem: str
 ) -> None:
     with node_at_work(tmp_path, "7g@0", "7g@0", spec=TWO) as here:
         here.runtime.loop.sample()
 
-        with pytest.raises(NotFound) as problem:
+        with pytest.raises(NotFound) as raised:
             found(here, named)
 
-        assert str(problem.value) == (
-            f"no single GPU {named!r}; there are 0 ({here.uuid(0)}), 1 ({here.uuid(1)})"
-        )
+        assert str(raised.value) == (f"{problem}; there are 0 ({here.uuid(0)}), 1 ({here.uuid(1)})")
 
 
 @pytest.mark.parametrize(

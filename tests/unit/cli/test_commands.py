@@ -75,6 +75,17 @@ def test_demand_clear_wants_one_of_two(terminal: Terminal) -> None:
     assert terminal.run("demand", "clear", "--rule", "a", "--source", "b").exit_code == 2
 
 
+def test_demand_clear_says_what_became_of_it(terminal: Terminal) -> None:
+    terminal.replies(demand_clear={"cleared": True})
+    assert terminal.run("demand", "clear", "--rule", "small").stdout == "rule small is free again\n"
+    assert "forgot what was pushed" in terminal.run("demand", "clear", "--source", "q").stdout
+
+    terminal.replies(demand_clear={"cleared": False})
+    nothing = terminal.run("demand", "clear", "--rule", "small")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert nothing.stderr == "rule small has no override\n"
+
+
 def test_source_test_shows_rows_and_fails_on_a_problem(terminal: Terminal) -> None:
     rows = [{"labels": "profile=1g", "value": "NaN"}]
     terminal.replies(source_test={"problem": "profile=1g is NaN", "rows": rows, "reading": None})

@@ -84,12 +84,14 @@ def test_lease_renews_while_the_command_runs(leasing: Terminal) -> None:
 
 
 def test_lease_without_wait_says_how_to_wait(leasing: Terminal) -> None:
-    leasing.node.replies["lease_take"] = {"granted": False, "message": "no free 2g"}
+    leasing.node.replies["lease_take"] = {"granted": False, "message": "no 2g is free"}
 
     result = leasing.run("lease", "2g", "--", "true")
 
     assert result.exit_code == 1
-    assert result.stderr == "migscaler: no free 2g; add --wait to wait for one\n"
+    assert result.stderr == (
+        "migscaler: no 2g is free; with --wait you queue for one, and the daemon may make it\n"
+    )
     assert [name for name, _ in leasing.node.asked] == ["lease_take"]
 
 

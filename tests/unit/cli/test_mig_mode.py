@@ -22,13 +22,24 @@ def switching(arguments: Json) -> Json:
     return {"results": [result(gpu, active=True) for gpu in gpus]}
 
 
+def foreseeing(arguments: Json) -> Json:
+    """Answer a dry run as the daemon does: what is not yet as asked."""
+    if arguments["dry_run"]:
+        gpus = arguments["gpus"]
+        assert isinstance(gpus, list)
+        return {"results": [result(gpu, active=False) for gpu in gpus]}
+    return switching(arguments)
+
+
 def test_mig_mode_names_clients_and_asks_before_it_switches(terminal: Terminal) -> None:
-    terminal.replies(mig_mode=switching)
+    terminal.replies(mig_mode=foreseeing)
 
     refused = terminal.run("mig-mode", "on", "--gpu", "0,1", stdin="n\n")
 
     assert refused.exit_code == 1
     assert "stop first: DCGM (nvidia-dcgm.service)" in refused.stderr
+    assert "Switch MIG mode on for GPU 0, 1?" in refused.stderr
+    assert refused.stderr.endswith("migscaler: nothing was changed\n")
     assert terminal.node.asked == [("mig_mode", {"gpus": [0, 1], "enabled": True, "dry_run": True})]
 
 
@@ -70,8 +81,31 @@ def test_mig_mode_refused_on_a_busy_gpu_tells_what_was_done_before(terminal: Ter
     assert "GPU 1 is in use by python3 (pid 7); stop it first" in done.stderr
 
 
-def test_mig_mode_dry_run_asks_nothing_and_exits_3(terminal: Terminal) -> None:
+def test_mig_mode_without_anybody_to_answer_names_yes(terminal: Terminal) -> None:
+    terminal.replies(mig_mode=foreseeing)
+
+    refused = terminal.run("mig-mode", "on", "--gpu", "0", stdin="")
+
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines()[-1] == (
+        "migscaler: nobody answered, so nothing was changed; --yes does not ask"
+    )
+    assert len(terminal.node.asked) == 1
+
+
+def test_mig_mode_that_is_there_already_asks_nobody_and_is_recorded(terminal: Terminal) -> None:
+    """The wish for the next boot is written down even where there is nothing to switch."""
     terminal.replies(mig_mode=switching)
+
+    done = terminal.run("mig-mode", "on", "--gpu", "0", stdin="")
+
+    assert done.exit_code == 0
+    assert [arguments["dry_run"] for _, arguments in terminal.node.asked] == [True, False]
+    assert terminal.run("mig-mode", "on", "--gpu", "0", "--dry-run").exit_code == 0
+
+
+def test_mig_mode_dry_run_asks_nothing_and_exits_3(terminal: Terminal) -> None:
+    terminal.replies(mig_mode=foreseeing)
 
     assert terminal.run("mig-mode", "off", "--gpu", "0", "--dry-run").exit_code == 3
 
