@@ -175,7 +175,7 @@ class Runtime:
         if fixed:
             return self._reject(path, fixed, valid=True)
         taken = InForce(loaded=loaded, status=good_status(loaded, Path(path), clock))
-        taken = with_state_problem(taken, self.in_force.state_problem)
+        taken = with_state_problem(taken, self.in_force.status.state_problem)
         taken = replace(taken, web_problems=self.in_force.web_problems)
         self._put_in_force(with_rival(taken, self.in_force.rival))
         try:

@@ -22,14 +22,12 @@ NOTHING_CONFIGURED = "mode: observe\n"
 class InForce:
     """The configuration in force and what is to be said about it.
 
-    `state_problem`: why there is no durable state; no configuration may act without. `rival`: who
-    else may change these GPUs, None if this process alone may. `web_problems`: what is wrong with
-    the web configuration file as it lies there.
+    `rival`: who else may change these GPUs, None if this process alone may. `web_problems`: what is
+    wrong with the web configuration file as it lies there.
     """
 
     loaded: LoadedConfig
     status: ConfigStatus
-    state_problem: str | None = None
     rival: str | None = None
     web_problems: tuple[str, ...] = ()
 
@@ -169,8 +167,12 @@ def with_state_problem(in_force: InForce, problem: str | None) -> InForce:
     if problem is None:
         return in_force
     why = f"no durable state: {problem}; observing only"
-    status = replace(in_force.status, forced_observe=in_force.status.forced_observe or why)
-    return replace(in_force, status=status, state_problem=problem)
+    status = replace(
+        in_force.status,
+        forced_observe=in_force.status.forced_observe or why,
+        state_problem=problem,
+    )
+    return replace(in_force, status=status)
 
 
 def with_rival(in_force: InForce, rival: str | None) -> InForce:

@@ -5,7 +5,7 @@ the exporter: what is shown goes on from what was last known.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -23,12 +23,16 @@ BUDGET_WINDOW = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
-    """What is shown of the state file; `changes` are those of the last 24 hours."""
+    """What the state file says; `changes` are those of the last 24 hours.
+
+    `problem`: why it can't be read, and these are what it last said.
+    """
 
     holds: tuple[HoldRecord, ...] = ()
     pause: PauseRecord | None = None
     histories: tuple[GpuHistory, ...] = ()
     changes: int = 0
+    problem: str | None = None
 
 
 class Books:
@@ -50,8 +54,8 @@ class Books:
             )
         except StoreError as error:
             self._note(str(error))
-        else:
-            self.problem = None
+            return replace(self._last, problem=str(error))
+        self.problem = None
         return self._last
 
     def holds(self, store: Store, now: datetime) -> tuple[HoldRecord, ...]:

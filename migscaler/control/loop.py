@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from migscaler.control.activity import ActivityBook
-from migscaler.control.books import BUDGET_WINDOW, Books
+from migscaler.control.books import Books
 from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.control.counters import Tally
 from migscaler.control.driver import has_mismatch, is_mismatch
@@ -38,6 +38,7 @@ from migscaler.planner.cache import OptionCache
 from migscaler.policy.decide import decide
 from migscaler.policy.regret import RegretBook
 from migscaler.policy.regret import observe as observe_regret
+from migscaler.store.records import PlanRecord
 from migscaler.store.store import Store
 
 _log = logging.getLogger("migscaler.loop")
@@ -157,19 +158,12 @@ class Loop:
     def tick(self) -> Decision | None:
         """Decide and, where every gate is open, act.
 
-        None before the first sample, and while the journal can't be read. Else it ends in a plan
-        that was carried out or in a hold with its reason; the complete input is recorded whenever
-        the decision differs from the one before.
+        Ends in a plan carried out or in a hold with its reason (None: before the first sample); the
+        complete input is recorded whenever the decision differs from the one before.
         """
         with self._deciding:
             self._follow_clock()
-            try:
-                inp = self.assemble()
-            except StoreError as error:
-                self._journal_problem = str(error)
-                self.publish()
-                return None
-            if inp is None:
+            if (inp := self.assemble()) is None:
                 return None
             self._window_edge = min(
                 (w.next_change for w in inp.windows if w.next_change is not None), default=None
@@ -232,6 +226,8 @@ class Loop:
             return None
         conditions = self._conditions()  # writes, so that deadlines move with a clock that stepped
         now = parts.clock.now()
+        books = self._books.read(parts.store, now)
+        problem = conditions.journal_problem or books.problem
         return DecisionInput(
             now=now,
             now_monotonic=parts.clock.monotonic(),
@@ -240,13 +236,13 @@ class Loop:
             demand=parts.gatherer.statuses(),
             windows=parts.evaluate_windows(now),
             vetoes=parts.gatherer.vetoes(),
-            holds=parts.store.holds(now),
+            holds=books.holds,
             history=History(
                 rules=self._rule_histories,
-                gpus=parts.store.gpu_histories(),
-                changes_last_day=parts.store.changes_since(now - BUDGET_WINDOW),
+                gpus=books.histories,
+                changes_last_day=books.changes,
             ),
-            conditions=replace(conditions, clock_step=self._watch.problem()),
+            conditions=replace(conditions, pause=books.pause, journal_problem=problem),
         )
 
     def publish(self) -> None:
@@ -352,12 +348,16 @@ class Loop:
     def _conditions(self) -> Conditions:
         """Return the node's gates that are neither in the snapshot nor in the policy."""
         parts = self._parts
-        open_plans = parts.store.open_plans()
-        self._journal_problem = parts.store.check_writable()
+        open_plans: tuple[PlanRecord, ...] = ()
+        self._journal_problem = parts.config.state_problem or parts.store.check_writable()
+        try:
+            open_plans = parts.store.open_plans()
+        except StoreError as error:
+            self._journal_problem = str(error)
         return Conditions(
-            pause=parts.store.pause(),
             journal_problem=self._journal_problem,
             open_plan=open_plans[0].plan_id if open_plans else None,
+            clock_step=self._watch.problem(),
             forced_observe=parts.config.forced_observe,
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),
         )

@@ -26,7 +26,10 @@ class CollectorStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigStatus:
-    """The configuration in force: file, hash, whether the last load worked, findings in words."""
+    """The configuration in force: file, hash, whether the last load worked, findings in words.
+
+    `state_problem`: why there is no durable state; no configuration may act without.
+    """
 
     path: str | None = None
     sha256: str | None = None
@@ -36,6 +39,7 @@ class ConfigStatus:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     forced_observe: str | None = None
+    state_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from migscaler.store.codec import encode_decision, encode_input
 from migscaler.store.concern import Concern
 from migscaler.store.database import Row
 from migscaler.store.records import DecisionRecord
-from migscaler.store.text import some_time, time_text
+from migscaler.store.text import decodes, some_time, time_text
 
 # A decision of 8 GPUs x 7 instances takes some 8 KiB compressed: room for a month of a restless
 # node.
@@ -55,16 +55,7 @@ class Decisions(Concern):
             "SELECT seq, at, kind, reason, sentence FROM decisions ORDER BY seq DESC LIMIT ?",
             (limit,),
         )
-        return tuple(
-            DecisionRecord(
-                seq=row["seq"],
-                at=some_time(row["at"]),
-                kind=row["kind"],
-                reason=row["reason"],
-                sentence=row["sentence"],
-            )
-            for row in rows
-        )
+        return tuple(map(_record, rows))
 
     def decision_input_text(self, seq: int) -> str:
         """Return the complete input of a decision as JSON, exactly as recorded.
@@ -115,6 +106,19 @@ class Decisions(Concern):
         return rows[0]
 
 
+@decodes
+def _record(row: Row) -> DecisionRecord:
+    """Decode a row of `decisions`."""
+    return DecisionRecord(
+        seq=row["seq"],
+        at=some_time(row["at"]),
+        kind=row["kind"],
+        reason=row["reason"],
+        sentence=row["sentence"],
+    )
+
+
+@decodes
 def _unpacked(blob: bytes) -> str:
     """Return the text of a compressed record."""
     return zlib.decompress(blob).decode()

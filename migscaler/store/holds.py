@@ -13,7 +13,7 @@ from migscaler.model.profile import InstanceSpec
 from migscaler.store.concern import Concern
 from migscaler.store.database import Row
 from migscaler.store.records import LeaseWait
-from migscaler.store.text import parse_spec, parse_time, some_time, spec_text, time_text
+from migscaler.store.text import decodes, parse_spec, parse_time, some_time, spec_text, time_text
 
 _LIVE = "(expires_at IS NULL OR expires_at > ?)"
 
@@ -176,17 +176,7 @@ class Holds(Concern):
             f"SELECT * FROM lease_waits WHERE {_LIVE} ORDER BY wait_id",  # noqa: S608 (constant)
             (time_text(now),),
         )
-        return tuple(
-            LeaseWait(
-                wait_id=row["wait_id"],
-                size=row["size"],
-                owner=row["owner"],
-                since=some_time(row["since"]),
-                pid=row["pid"],
-                expires_at=parse_time(row["expires_at"]),
-            )
-            for row in rows
-        )
+        return tuple(map(_wait, rows))
 
     def prune_holds(self, now: datetime) -> None:
         """Remove what expired.
@@ -268,6 +258,20 @@ def _insert(connection: sqlite3.Connection, hold: HoldRecord) -> HoldRecord:
     )
 
 
+@decodes
+def _wait(row: Row) -> LeaseWait:
+    """Decode a row of `lease_waits`."""
+    return LeaseWait(
+        wait_id=row["wait_id"],
+        size=row["size"],
+        owner=row["owner"],
+        since=some_time(row["since"]),
+        pid=row["pid"],
+        expires_at=parse_time(row["expires_at"]),
+    )
+
+
+@decodes
 def _hold(row: Row) -> HoldRecord:
     """Decode a row of `holds`."""
     return HoldRecord(

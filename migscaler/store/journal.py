@@ -29,6 +29,7 @@ from migscaler.store.records import (
 )
 from migscaler.store.standing import pause_in
 from migscaler.store.text import (
+    decodes,
     layout_text,
     parse_layout,
     parse_spec,
@@ -224,6 +225,7 @@ def _refusal(
     return None
 
 
+@decodes
 def _plan(row: Row) -> PlanRecord:
     """Decode a row of `plans`."""
     return PlanRecord(
@@ -247,6 +249,7 @@ def _plan(row: Row) -> PlanRecord:
     )
 
 
+@decodes
 def _step(row: Row) -> StepRecord:
     """Decode a row of `steps`."""
     return StepRecord(
@@ -262,6 +265,7 @@ def _step(row: Row) -> StepRecord:
     )
 
 
+@decodes
 def _past(row: Row) -> PastPlan:
     """Decode a row of `plans` for people."""
     return PastPlan(

@@ -13,7 +13,14 @@ from migscaler.model.plan import Direction
 from migscaler.store.concern import Concern
 from migscaler.store.database import Row
 from migscaler.store.records import GenerationRecord, WantedRecord
-from migscaler.store.text import layout_text, parse_layout, parse_time, some_time, time_text
+from migscaler.store.text import (
+    decodes,
+    layout_text,
+    parse_layout,
+    parse_time,
+    some_time,
+    time_text,
+)
 
 
 class GpuMemory(Concern):
@@ -85,15 +92,7 @@ class GpuMemory(Concern):
         Raises:
             StoreError: the file can't be read.
         """
-        return tuple(
-            WantedRecord(
-                gpu_uuid=GpuUuid(row["gpu_uuid"]),
-                layout=parse_layout(row["layout"]),
-                boot_id=row["boot_id"],
-                at=some_time(row["at"]),
-            )
-            for row in self._db.rows("SELECT * FROM wanted ORDER BY gpu_uuid")
-        )
+        return tuple(map(_wanted, self._db.rows("SELECT * FROM wanted ORDER BY gpu_uuid")))
 
     def write_gpu_history(self, history: GpuHistory) -> None:
         """Keep a GPU's past. `wanted` None forgets the wanted layout: what is there is adopted.
@@ -138,7 +137,7 @@ class GpuMemory(Concern):
         wanted = {record.gpu_uuid: record.layout for record in self.wanted()}
         rows = self._db.rows("SELECT * FROM gpu_histories")
         found = {
-            GpuUuid(row["gpu_uuid"]): _history(row, wanted.get(GpuUuid(row["gpu_uuid"])))
+            GpuUuid(row["gpu_uuid"]): _history((row, wanted.get(GpuUuid(row["gpu_uuid"]))))
             for row in rows
         }
         for gpu_uuid, layout in wanted.items():
@@ -168,6 +167,18 @@ def _put_history(connection: sqlite3.Connection, history: GpuHistory) -> None:
         connection.execute("DELETE FROM wanted WHERE gpu_uuid = ?", values[:1])
 
 
+@decodes
+def _wanted(row: Row) -> WantedRecord:
+    """Decode a row of `wanted`."""
+    return WantedRecord(
+        gpu_uuid=GpuUuid(row["gpu_uuid"]),
+        layout=parse_layout(row["layout"]),
+        boot_id=row["boot_id"],
+        at=some_time(row["at"]),
+    )
+
+
+@decodes
 def _generation(row: Row) -> GenerationRecord:
     """Decode a row of `generations`."""
     mode = row["mig_mode_wanted"]
@@ -183,8 +194,10 @@ def _generation(row: Row) -> GenerationRecord:
     )
 
 
-def _history(row: Row, wanted: Layout | None) -> GpuHistory:
-    """Decode a row of `gpu_histories`."""
+@decodes
+def _history(found: tuple[Row, Layout | None]) -> GpuHistory:
+    """Decode a row of `gpu_histories` with the layout wanted beside it."""
+    row, wanted = found
     direction = row["last_direction"]
     return GpuHistory(
         gpu_uuid=GpuUuid(row["gpu_uuid"]),

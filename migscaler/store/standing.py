@@ -9,7 +9,7 @@ from migscaler.model.decision import PauseRecord
 from migscaler.model.demand import Counts, Reading, Want
 from migscaler.store.concern import Concern
 from migscaler.store.records import GoodConfig
-from migscaler.store.text import parse_time, some_time, time_text
+from migscaler.store.text import decodes, parse_time, some_time, time_text
 
 _PUT = "INSERT OR REPLACE INTO standing (name, value) VALUES (?, ?)"
 
@@ -43,7 +43,7 @@ class Standing(Concern):
         """
         now = self._timeline.now()
         rows = self._db.rows("SELECT value FROM standing WHERE name = 'pause'")
-        return _current(rows[0]["value"], now) if rows else None
+        return _current(_pause(rows[0]["value"]), now) if rows else None
 
     def write_good_config(self, text: str, sha256: str) -> None:
         """Keep a configuration that loaded without error.
@@ -63,8 +63,7 @@ class Standing(Concern):
         rows = self._db.rows("SELECT value FROM standing WHERE name = 'config'")
         if not rows:
             return None
-        value = json.loads(rows[0]["value"])
-        return GoodConfig(text=value["text"], sha256=value["sha256"], at=some_time(value["at"]))
+        return _config(rows[0]["value"])
 
     def push(self, source: str, reading: Reading) -> None:
         """Keep a pushed reading; it replaces the one before.
@@ -126,24 +125,35 @@ class Standing(Concern):
 def pause_in(connection: sqlite3.Connection, now: datetime) -> PauseRecord | None:
     """Return the pause in force, read inside a transaction."""
     row = connection.execute("SELECT value FROM standing WHERE name = 'pause'").fetchone()
-    return None if row is None else _current(row["value"], now)
+    return None if row is None else _current(_pause(row["value"]), now)
 
 
-def _current(text: str, now: datetime) -> PauseRecord | None:
-    """Decode a pause; None when its time is over."""
+def _current(pause: PauseRecord, now: datetime) -> PauseRecord | None:
+    """Return a pause, None when its time is over."""
+    return None if pause.until is not None and pause.until <= now else pause
+
+
+@decodes
+def _pause(text: str) -> PauseRecord:
+    """Decode a pause."""
     value = json.loads(text)
-    until = parse_time(value["until"])
-    if until is not None and until <= now:
-        return None
     return PauseRecord(
         who=value["who"],
         why=value["why"],
         since=some_time(value["since"]),
-        until=until,
+        until=parse_time(value["until"]),
         driver_released=value["driver_released"],
     )
 
 
+@decodes
+def _config(text: str) -> GoodConfig:
+    """Decode a configuration."""
+    value = json.loads(text)
+    return GoodConfig(text=value["text"], sha256=value["sha256"], at=some_time(value["at"]))
+
+
+@decodes
 def _reading(text: str) -> Reading:
     """Decode a pushed reading."""
     value = json.loads(text)

@@ -1,11 +1,35 @@
 """Text forms in which values lie in the file: layouts with sizes, times, steps."""
 
+import functools
+import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from migscaler.errors import StoreDamaged
 from migscaler.model.layout import Layout
 from migscaler.model.plan import Step, StepAction
 from migscaler.model.profile import InstanceSpec, Placement
+
+Read = TypeVar("Read")
+Given = TypeVar("Given")
+
+
+def decodes(read: Callable[[Given], Read]) -> Callable[[Given], Read]:
+    """Turn whatever a row that makes no sense raises into `StoreDamaged`.
+
+    A file can be sound to SQLite and hold nonsense: a disk that lost a page of it, or a hand.
+    """
+
+    @functools.wraps(read)
+    def reading(given: Given) -> Read:
+        try:
+            return read(given)
+        except (ValueError, TypeError, LookupError, AttributeError, zlib.error) as problem:
+            why = f"a row of the state file makes no sense ({read.__name__.strip('_')}): {problem}"
+            raise StoreDamaged(why) from problem
+
+    return reading
 
 
 def spec_text(spec: InstanceSpec) -> str:
@@ -63,10 +87,22 @@ def time_text(moment: datetime | None) -> str | None:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Read what `time_text` wrote."""
-    return None if text is None else datetime.fromisoformat(text)
+    """Read what `time_text` wrote.
+
+    Raises:
+        StoreDamaged: the text is no time.
+    """
+    return None if text is None else some_time(text)
 
 
+@decodes
 def some_time(text: str) -> datetime:
-    """Read a time that is always there."""
-    return datetime.fromisoformat(text)
+    """Read a time that is always there.
+
+    Raises:
+        StoreDamaged: the text is no aware time.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from migscaler.errors import StoreError
 from migscaler.model.ports import Clock
 from migscaler.store.database import Database
-from migscaler.store.text import parse_time, some_time, time_text
+from migscaler.store.text import decodes, parse_time, some_time, time_text
 
 # A clock is slewed by at most 500 ppm; what is further off than this was stepped.
 TOLERATED = timedelta(seconds=2)
@@ -172,12 +172,18 @@ def _move(connection: sqlite3.Connection, step: timedelta, before: datetime) -> 
     for table, column, keys in _JSON:
         query = f"SELECT rowid AS number, {column} FROM {table}"  # noqa: S608 (constants)
         for row in connection.execute(query).fetchall():
-            value = json.loads(row[column])
-            value |= {key: moved(value[key], step) for key in keys}
             connection.execute(
                 f"UPDATE {table.split()[0]} SET {column} = ? WHERE rowid = ?",  # noqa: S608
-                (json.dumps(value), row["number"]),
+                (_moved_json((row[column], keys, step)), row["number"]),
             )
+
+
+@decodes
+def _moved_json(given: tuple[str, tuple[str, ...], timedelta]) -> str:
+    """Return a record with some of its times moved by a step."""
+    text, keys, step = given
+    value = json.loads(text)
+    return json.dumps(value | {key: moved(value[key], step) for key in keys})
 
 
 def moved(text: str | None, step: timedelta) -> str | None:

@@ -89,7 +89,7 @@ def test_without_durable_state_nothing_but_observing_is_in_force() -> None:
     held = with_state_problem(good, "disk full")
 
     assert held.status.forced_observe == "no durable state: disk full; observing only"
-    assert held.state_problem == "disk full"
+    assert held.status.state_problem == "disk full"
     assert with_state_problem(good, None) is good
 
 

@@ -154,5 +154,8 @@ def test_exporter_goes_on_when_the_state_file_can_no_longer_be_read() -> None:
         assert gpu.instances[0].pin is PinReason.HELD
         assert [hold.owner for hold in status.holds] == ["ada"]
         assert (status.state_writable, status.snapshot_stale) == (False, False)
-        assert made.loop.tick() is None
+        decision = made.loop.tick()
+        assert decision is not None
+        assert isinstance(decision.outcome, Hold)
+        assert decision.outcome.reason is GateReason.JOURNAL_UNWRITABLE
         assert made.desk.calls() == []
