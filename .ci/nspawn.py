@@ -140,17 +140,24 @@ class Machine:
 
     def sh(self, *command: str, check: bool = True) -> str:
         """Run a command inside and return what it prints."""
+        done = self._run(command)
+        if check and done.returncode:
+            raise Wrong(f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def code(self, *command: str) -> int:
+        """Run a command inside and return its exit code."""
+        return self._run(command).returncode
+
+    def _run(self, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         enter = ("nsenter", "-t", str(self.leader), "-m", "-p", "-u", "-i", "-n", "--")
-        done = subprocess.run(
+        return subprocess.run(
             [*enter, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command],
             capture_output=True,
             text=True,
             check=False,
             timeout=300,
         )
-        if check and done.returncode:
-            raise Wrong(f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}")
-        return done.stdout
 
     def python(self, script: str) -> str:
         """Run Python with the project inside."""
@@ -310,16 +317,11 @@ def stop_in_plan(machine: Machine) -> None:
         "[node.add_fault(faults.slow(f'nvml{w}', 1.0)) for w in"
         " ('ComputeInstanceDestroy', 'GpuInstanceDestroy', 'DeviceCreateGpuInstanceWithPlacement')]"
     )
-    until(
-        "everything is idle",
-        lambda: (
-            'reason="idle"' in machine.get("/metrics")
-            or "idle" in machine.sh("migscaler", "status")
-        ),
-    )
+    apply = ("migscaler", "apply", "--gpu", "0", "--layout", "7g")
+    until("nothing is in the way", lambda: machine.code(*apply, "--dry-run") == 3)
     calls = f"{NODE}/calls.jsonl"
     before = machine.sh("wc", "-l", calls)
-    machine.sh("sh", "-c", "migscaler apply --gpu 0 --layout 7g >/tmp/apply.log 2>&1 &")
+    machine.sh("sh", "-c", f"{' '.join(apply)} >/tmp/apply.log 2>&1 &")
     until("the plan has begun", lambda: machine.sh("wc", "-l", calls) != before)
     began = time.monotonic()
     machine.sh("systemctl", "stop", "migscaler")
