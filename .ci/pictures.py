@@ -34,11 +34,23 @@ FLAGS = [
 PAGES = {
     "page": {"viewport": {"width": 1200, "height": 900}},
     "page-dark": {"viewport": {"width": 1200, "height": 900}, "color_scheme": "dark"},
+    "page-changes": {"viewport": {"width": 1200, "height": 1000}},
+    "page-explained": {"viewport": {"width": 1200, "height": 900}},
     "page-phone": {
         "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
         "has_touch": True,
     },
+}
+# What is below the GPUs: demand, gates and changes; the decision explained, unfolded as by a click.
+SCROLLED = {
+    "page-changes": "document.querySelector('.columns').scrollIntoView()",
+    "page-explained": """
+        for (const part of [...document.querySelectorAll('.explanation details')].slice(0, 6)) {
+            part.open = true;
+        }
+        document.querySelector('.explanation').scrollIntoView();
+    """,
 }
 
 
@@ -98,12 +110,14 @@ def _answers(server: str) -> dict[str, dict[str, object]]:
 def _take_pages(browser: Browser, port: int) -> None:
     """Take the page's pictures at a moment with many sizes in use."""
     began = time.monotonic()
-    while time.monotonic() - began < LATEST_PAGE_SECONDS and not _is_busy(port):
-        time.sleep(0.5)
     for name, options in PAGES.items():
+        while time.monotonic() - began < LATEST_PAGE_SECONDS and not _is_busy(port):
+            time.sleep(0.5)
         context = browser.new_context(**options)
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{port}/", wait_until="load")
+        if name in SCROLLED:
+            page.evaluate(SCROLLED[name])
         page.screenshot(path=PICTURES / f"{name}.png")
         context.close()
 

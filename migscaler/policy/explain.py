@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from migscaler.model.decision import Decision, DecisionInput, RuleDecision
 from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState, PinReason
-from migscaler.model.plan import Gate, GpuPlan, Hold, Plan, Unmet
+from migscaler.model.plan import Gate, GateReason, GpuPlan, Hold, Plan, Unmet, UnmetCause
 from migscaler.policy.discretion import gates_of, names_somebody, sentence_for
 from migscaler.policy.gates import gate_text
 from migscaler.policy.outlook import hindering
@@ -15,6 +15,12 @@ from migscaler.policy.words import clock_text, gpu_text, layout_text, listed, sp
 
 # Instances named one by one before the rest is only counted.
 NAMED = 8
+_CAUSES = {
+    UnmetCause.CAPACITY: "no room beside what is in use",
+    UnmetCause.HELD: "they would fit if only what is in use kept its place",
+    UnmetCause.GATE: "a change that a gate keeps back would serve them",
+    UnmetCause.CONFIGURATION: "no managed GPU offers the size",
+}
 # Reasons that say nothing about whether anything runs.
 _KEPT_BY_PEOPLE = frozenset({PinReason.HELD, PinReason.PROTECTED})
 
@@ -61,15 +67,24 @@ def _whole(telling: _Telling) -> Paragraph:
     lines += [_gate_line(gate, telling) for gate in node]
     outcome, wanted = decision.outcome, decision.wanted
     if isinstance(outcome, Hold) or (wanted and wanted.gpu_plans != outcome.gpu_plans):
-        lines += _if_open(wanted, telling.found)
+        lines += _if_open(wanted, telling)
     return Paragraph(title="Decision", lines=tuple(lines))
 
 
-def _if_open(wanted: Plan | None, found: Survey) -> list[str]:
-    """Return what would be done if nothing stood in the way."""
-    if wanted is None:
-        return ["with every gate open: nothing would change"]
-    return [f"with every gate open: {_change(found, one)}" for one in wanted.gpu_plans]
+def _if_open(wanted: Plan | None, telling: _Telling) -> list[str]:
+    """Return what would be done if nothing stood in the way.
+
+    Two gates nobody can open: what is pinned stays, what does not fit is not made. While one of
+    them blocks, it is said that the others would change nothing.
+    """
+    if wanted is not None:
+        return [f"with every gate open: {_change(telling.found, one)}" for one in wanted.gpu_plans]
+    reasons = {gate.reason for gate in telling.decision.gates if gate.blocks}
+    if GateReason.NOT_IDLE in reasons:
+        return ["with every other gate open: nothing would change until what is in the way is idle"]
+    if GateReason.INFEASIBLE in reasons:
+        return ["with every other gate open: nothing would change; there is no room for more"]
+    return ["with every gate open: nothing would change"]
 
 
 def _rule(telling: _Telling, line: RuleDecision, target: RuleTarget) -> Paragraph:
@@ -134,7 +149,8 @@ def _pin_text(state: InstanceState, telling: _Telling) -> str:
     if state.explanation and (telling.names or state.pin is None):
         words += f": {state.explanation}"
     quiet = state.held_unused_since_monotonic
-    if state.pin in _KEPT_BY_PEOPLE:
+    untold = state.pin is PinReason.SETTLING and not telling.names
+    if state.pin in _KEPT_BY_PEOPLE or untold:
         quiet = state.quiet_since_monotonic if quiet is None else quiet
     if quiet is None:
         return words
@@ -154,7 +170,7 @@ def _gate_line(gate: Gate, telling: _Telling) -> str:
 
 def _unmet_line(unmet: Unmet) -> str:
     """Return what stays unmet and why."""
-    return f"{unmet.count} stay unmet: {unmet.cause.value}"
+    return f"{unmet.count} stay unmet: {unmet.cause.value} ({_CAUSES[unmet.cause]})"
 
 
 def _change(found: Survey, plan: GpuPlan) -> str:

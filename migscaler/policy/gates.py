@@ -182,7 +182,8 @@ def _past(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
         reason = GateReason.FLAPPING if past.flapping else GateReason.RESTING
         words = f"{name} rests"
         if past.flapping:
-            words += f" longer: {past.reversals} reversals within an hour"
+            times = "1 reversal" if past.reversals == 1 else f"{past.reversals} reversals"
+            words += f" longer: {times} within an hour"
         yield _gate(gpu, reason, words, past.rest_until)
 
 

@@ -56,7 +56,8 @@ def test_explanation_of_a_hold_shows_what_would_be_done_with_open_gates() -> Non
         "there: nothing",
         "wanted: from nothing to 7g; GPU 0 rests (until 12:02 UTC)",
     )
-    assert "1 stay unmet: gate" in parts["Rule training (7g)"]
+    gate = "1 stay unmet: gate (a change that a gate keeps back would serve them)"
+    assert gate in parts["Rule training (7g)"]
 
 
 def test_explanation_names_who_is_in_the_way() -> None:
@@ -67,10 +68,34 @@ def test_explanation_names_who_is_in_the_way() -> None:
         "queue says 1",
         "unmet for 0 s",
         "gate not_idle blocks: training lacks 1 x 7g; 2 pinned instance(s) in the way",
-        "1 stay unmet: capacity",
+        "1 stay unmet: capacity (no room beside what is in use)",
         "in the way: GPU 0 3g.20gb@4 pinned (held); nothing has run on it for 10 h",
         "in the way: GPU 0 3g.20gb@0 pinned (process)",
     )
+
+
+def test_gates_that_nobody_can_open_are_told_apart_from_the_others() -> None:
+    """ "with every gate open: nothing would change" stood beside a gate that blocks."""
+    pinned = gpu_state(A100, "3g@0 3g@4", {"3g@0": PinReason.PROCESS})
+    full = gpu_state(A100, "7g@0")
+
+    assert told(waiting(pinned))["Decision"][1:] == (
+        "with every other gate open: nothing would change until what is in the way is idle",
+    )
+    assert told(waiting(full, wants=2))["Decision"][1:] == (
+        "with every other gate open: nothing would change; there is no room for more",
+    )
+
+
+def test_strangers_learn_since_when_what_settles_is_quiet() -> None:
+    state = gpu_state(A100, "3g@0", {"3g@0": PinReason.SETTLING})
+    (one,) = state.instances or ()
+    quiet = replace(one, explanation="quiet for 7 s of 300 s", quiet_since_monotonic=MONOTONIC - 7)
+    inp = waiting(replace(state, instances=(quiet,)))
+
+    *_, gpu = explain(inp, decide(inp), names=False)
+
+    assert gpu.lines[-1] == "3g.20gb@0 pinned (settling); nothing has run on it for 7 s"
 
 
 def test_explanation_counts_the_many_in_the_way() -> None:
