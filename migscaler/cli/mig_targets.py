@@ -1,7 +1,7 @@
 """What a file of mig-parted's would make of this node's GPUs, with placements chosen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from migscaler.cli.mig_parted import Entry, MigPartedFile, SavedGpu, SavedInstance
 from migscaler.control.request import place
@@ -69,7 +69,7 @@ def _from_entry(file: MigPartedFile, entry: Entry, gpu: GpuState) -> Target:
     if model is None or not entry.counts:
         return _without_layout(gpu, bool(entry.counts))
     path = (*entry.path, "mig-devices")
-    sizes = []
+    sizes, renamed = [], []
     for name, count in entry.counts:
         profile = model.resolve(name)
         if profile is None:
@@ -79,10 +79,13 @@ def _from_entry(file: MigPartedFile, entry: Entry, gpu: GpuState) -> Target:
                 known = "only whole instances are made, without a narrower compute instance"
             file.refuse((*path, name), words, f"it has {known}")
         sizes += [profile.name] * count
+        if profile.name != name:
+            renamed.append(f"{name} is taken as {profile.name}")
     try:
-        return _target(gpu, _placed(model, " ".join(sizes), gpu))
+        target = _target(gpu, _placed(model, " ".join(sizes), gpu))
     except (CommandRefused, ParseError) as error:
         file.refuse(path, str(error), f"give GPU {gpu.reading.index} fewer or smaller instances")
+    return replace(target, note="; ".join(filter(None, (*renamed, target.note))))
 
 
 def _placed(model: GpuModel, sizes: str, gpu: GpuState) -> Layout:

@@ -165,7 +165,10 @@ class OwnerSearch:
             except OSError:
                 continue
             values = _LSF_LINE.findall(text)
-            self._lsf[process.pid] = bool(values) and values[-1].lower() == "y"
+            manages = bool(values) and values[-1].lower() == "y"
+            if words is None and not manages:
+                break  # its environment may name another file, which can't be known
+            self._lsf[process.pid] = manages
             return None
         return (
             f"LSF runs here (process {process.pid}, {process.name}), and whether it manages MIG"

@@ -266,6 +266,16 @@ def test_last_of_several_entries_for_a_gpu_stays_as_mig_parted_applies_them() ->
     ]
 
 
+def test_name_that_is_taken_for_another_is_told() -> None:
+    """A file for other cards must not be read silently: 1g.18gb is one slice of an H200."""
+    entry = "{devices: all, mig-enabled: true, mig-devices: {3g.21gb: 1, 1g: 1}}"
+
+    (target,) = imported(config(entry), state(A100, "-"))
+
+    assert str(target.layout) == "1g.5gb@0 3g.20gb@4"
+    assert target.note == "3g.21gb is taken as 3g.20gb; 1g is taken as 1g.5gb"
+
+
 def test_modes_and_empty_wishes_are_told_not_made() -> None:
     off = "{devices: [0, 1], mig-enabled: false}"
     empty = "{devices: [2], mig-enabled: true, mig-devices: {}}"

@@ -181,6 +181,21 @@ def test_lsf_whose_configuration_can_not_be_read_is_not_known(host: HostFiles) -
     )
 
 
+@pytest.mark.parametrize(("text", "is_known"), [("LSF_MANAGE_MIG=Y\n", True), ("", False)])
+def test_lsf_whose_environment_can_not_be_read_may_mean_another_file(
+    host: HostFiles, text: str, is_known: bool
+) -> None:
+    """Without the rights to read it, /etc/lsf.conf can say yes, never no."""
+    (host.root / "etc" / "lsf.conf").write_text(text)
+    environ = host.process(77, "sbatchd") / "environ"
+    environ.unlink()
+    environ.mkdir()
+
+    owners = OwnerSearch(host.roots).look()
+
+    assert (owners.found is not None, owners.unknown is None) == (is_known, is_known)
+
+
 def test_lsf_conf_is_read_once_per_daemon(host: HostFiles) -> None:
     """The file lies on a shared file system, and a change needs a restart of the daemons."""
     conf = host.root / "etc" / "lsf.conf"
