@@ -81,6 +81,9 @@ def _unready(lines: tuple[GpuEntry, ...], managed: Managed) -> Iterator[Doubt]:
         where = ("gpus", lines.index(line))
         if gpu.mig_enabled is None and not gpu.gaps:
             yield where, f"GPU {gpu.index} ({gpu.name}) can't do MIG", "leave it out"
+        elif gpu.foreign_owner is not None and line.mode is not Mode.OBSERVE:
+            words = f"GPU {gpu.index} ({gpu.name}) is left alone: {gpu.foreign_owner.words}"
+            yield where, words, "give it mode: observe and a reason; see migscaler doctor"
         elif gpu.mig_enabled is False and line.mode is not Mode.OBSERVE:
             remedy = f"run: migscaler mig-mode on --gpu {gpu.index}"
             yield where, f"MIG mode is off on GPU {gpu.index} ({gpu.name})", remedy

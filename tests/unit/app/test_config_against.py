@@ -5,7 +5,7 @@ import pytest
 
 from migscaler.app.config.against import fits_together, warnings_against, warnings_against_snapshot
 from migscaler.app.config.load import load_text
-from migscaler.model.gpu import GpuReading, GpuState, NodeSnapshot
+from migscaler.model.gpu import GpuOwner, GpuReading, GpuState, NodeSnapshot
 from tests.builders import A30, A100, H100, model, uuid
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -73,6 +73,15 @@ def test_managed_card_without_mig_is_a_warning() -> None:
     plain = replace(reading(0), mig_enabled=None, mig_pending=None, model=None, name="NVIDIA L4")
 
     assert warned("gpus:\n  - {index: 0}\n", plain) == [(2, "GPU 0 (NVIDIA L4) can't do MIG")]
+
+
+def test_card_of_somebody_else_is_a_warning_where_it_should_act() -> None:
+    guest = replace(reading(0), foreign_owner=GpuOwner.HYPERVISOR)
+
+    assert warned("gpus: [{index: 0, mode: observe}]", guest) == []
+    ((line, problem),) = warned("gpus: [{index: 0, mode: enforce}]", guest)
+    assert line == 1
+    assert problem.startswith(f"GPU 0 ({guest.name}) is left alone: it is a vGPU")
 
 
 def test_card_with_mig_off_is_a_warning_where_it_should_act() -> None:
