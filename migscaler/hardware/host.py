@@ -33,7 +33,7 @@ class ProcHost:
         """
         if (self._root / str(pid)).exists():
             return True
-        return self._root == _OWN_PROC and _may_be_signalled(pid)
+        return self._root == _OWN_PROC and may_be_signalled(pid)
 
     def process(self, pid: int) -> HostProcess:
         """Return name, account and container of a process; nothing once it has ended.
@@ -62,8 +62,10 @@ class ProcHost:
             return None
 
 
-def _may_be_signalled(pid: int) -> bool:
+def may_be_signalled(pid: int) -> bool:
     """Say whether a process is there to be signalled, by us or somebody (kill(2), signal 0)."""
+    if pid <= 0:
+        return False  # a group of processes
     try:
         os.kill(pid, 0)
     except PermissionError:

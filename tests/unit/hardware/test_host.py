@@ -2,7 +2,7 @@ import os
 import pwd
 from pathlib import Path
 
-from migscaler.hardware.host import ProcHost
+from migscaler.hardware.host import ProcHost, may_be_signalled
 from migscaler.model.process import Container, HostProcess
 
 
@@ -51,3 +51,15 @@ def test_process_without_readable_control_group_is_in_no_container(tmp_path: Pat
 def test_own_process_is_found_in_the_real_proc() -> None:
     assert ProcHost().exists(os.getpid())
     assert ProcHost().process(os.getpid()).name is not None
+
+
+def test_process_that_proc_hides_is_still_there(tmp_path: Path) -> None:
+    """With hidepid, others' leases would else end while their owners live."""
+    assert ProcHost().exists(os.getpid())
+    assert not ProcHost().exists(2**22 + 1)
+    assert not ProcHost(tmp_path).exists(os.getpid())
+    assert may_be_signalled(os.getpid())
+    assert may_be_signalled(1)
+    assert not may_be_signalled(2**22 + 1)
+    assert not may_be_signalled(2**70)
+    assert not may_be_signalled(0)
