@@ -128,7 +128,7 @@ class Comeback:
         would undo each other's work.
         """
         ground, snapshot = self._assembly.ground, self._loop.status().snapshot
-        gpus = () if snapshot is None or snapshot.foreign_owner is not None else snapshot.gpus
+        gpus = snapshot.gpus if snapshot is not None and snapshot.is_ours else ()
         act_on &= {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is None}
         act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
         # Only where something is to be made: another GPU's change meanwhile is somebody else's.

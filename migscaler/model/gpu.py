@@ -364,6 +364,11 @@ class NodeSnapshot:
         """Return the GPU of that UUID, None if the picture lacks it."""
         return next((g for g in self.gpus if g.uuid == uuid), None)
 
+    @property
+    def is_ours(self) -> bool:
+        """Say whether it is known that nobody else shapes the GPUs of this node."""
+        return self.foreign_owner is None and self.foreign_owner_unknown is None
+
     def wall_time(self, monotonic: float | None) -> datetime | None:
         """Return the wall clock at a monotonic moment, to the second.
 

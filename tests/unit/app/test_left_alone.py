@@ -66,3 +66,31 @@ def test_layout_lost_in_a_reboot_is_not_made_again_there(
         here.runtime.loop.tick()
 
         assert len(tried(here)) == made
+
+
+def test_layout_lost_in_a_reboot_is_not_made_again_where_an_owner_may_be_unseen(
+    tmp_path: Path,
+) -> None:
+    """An LSF daemon whose lsf.conf can't be read: it may make instances as its jobs need them."""
+    with node_at_work(tmp_path, "", config=ENFORCING) as here:
+        here.runtime.begin()
+        here.watch(30)
+        here.runtime.loop.tick()
+        made = here.layout()
+        assert made != ""
+
+        here.node.reboot()
+        here.host.process(77, "lim")
+        here.restart()
+        here.runtime.begin()
+        here.watch(30)
+        here.runtime.loop.tick()
+        assert here.layout() == ""
+        snapshot = here.runtime.loop.status().snapshot
+        assert snapshot is not None
+        assert "whether it manages MIG can't be read" in str(snapshot.foreign_owner_unknown)
+
+        (here.host.root / "etc" / "lsf.conf").write_text("LSF_MANAGE_MIG=N\n")
+        here.restart()
+        here.runtime.begin()
+        assert here.layout() == made
