@@ -17,12 +17,15 @@ from migscaler.metrics.exposition import Renderer
 from migscaler.model.gpu import GpuState, PinReason
 from migscaler.model.status import Status
 from migscaler.web.app import create_app
+from migscaler.web.places import Limits
 from migscaler.web.server import WebServer
 from tests.builders import H100, NOW, gpu_state, snapshot
 from tests.unit.metrics.statuses import GAUGES, dressed, full_status
 
 SEVEN = "1g@0 1g@1 1g@2 1g@3 1g@4 1g@5 1g@6"
 SCRAPERS = 16
+# Sixteen scrapers that never rest are what the server would shed.
+NO_LIMITS = Limits(peer_per_second=1e9, peer_burst=1e9)
 HEADERS = {
     "accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
     "accept-encoding": "gzip",
@@ -156,7 +159,7 @@ def measure(rounds: int = 300, scrapes: int = 60) -> Figures:
     """Measure through the real server."""
     renderer = Renderer()
     renderer.publish(full_node(0))
-    server = WebServer(create_app(renderer.render, lambda: None), "127.0.0.1:0")
+    server = WebServer(create_app(renderer.render, lambda: None), "127.0.0.1:0", limits=NO_LIMITS)
     server.start()
     floor = WebServer(fixed_answer, "127.0.0.1:0")
     floor.start()
