@@ -111,6 +111,7 @@ def _gpus() -> list[model.Panel]:
         f"max by (gpu) ({on_gpu('gpu_mig_enabled')})",
         f"time() - max by (gpu) ({on_gpu('gpu_layout_changed_timestamp_seconds')})",
         f"max by (gpu, source) ({on_gpu('gpu_activity_source_info')})",
+        f"max by (gpu) ({on_gpu('dcgm_unseen_instances')})",
     ]
     return [
         rows(
@@ -118,7 +119,8 @@ def _gpus() -> list[model.Panel]:
                 "GPUs",
                 """Layout there (profile@first slice), the wanted one if it is another, and what
                 may be done. No mode: it is not managed. Activity: where its figures come from;
-                with none, idleness rests on processes, allocations and memory.""",
+                with none, idleness rests on processes, allocations and memory. Unseen: instances
+                that DCGM should tell of and does not; their activity is unknown, so they stay.""",
             ),
             [query(expr) for expr in asked],
             [
@@ -128,6 +130,7 @@ def _gpus() -> list[model.Panel]:
                 column("E", "MIG", mappings=_YES_NO, width=50),
                 column("F", "Changed", "s", width=85),
                 column("source", "Activity", width=75),
+                column("H", "Unseen", width=65),
                 column("layout", "Layout"),
                 column("wanted", "Wanted instead"),
             ],
