@@ -11,6 +11,7 @@ from migscaler.errors import CommandRefused
 
 if TYPE_CHECKING:
     from migscaler.cli.mig_targets import Target
+    from migscaler.model.gpu import NodeSnapshot
 
 
 @click.command(name="import")
@@ -40,6 +41,8 @@ def import_(
     read = read_mig_parted(file.name, file.read())
     with session.node() as node:
         snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+        if yes:
+            _must_be_ours(snapshot)
         found, unused = targets(read, name, snapshot)
         ended = _carried_out(node, found, yes=yes) if applies else []
     _print(found, unused, ended, output, snippet=not applies)
@@ -47,6 +50,19 @@ def import_(
         leave(FAILED)
     if not yes and any(one.changes for one in found):
         leave(DIFFERS)
+
+
+def _must_be_ours(snapshot: "NodeSnapshot") -> None:
+    """Refuse beside another owner: mig-parted's files are taken over once it has gone."""
+    if snapshot.foreign_owner is not None:
+        raise CommandRefused(
+            f"{snapshot.foreign_owner} shapes these GPUs; end that first:"
+            f" {snapshot.foreign_owner_remedy}"
+        )
+    if snapshot.foreign_owner_unknown is not None:
+        raise CommandRefused(
+            f"it is not known who else shapes the GPUs: {snapshot.foreign_owner_unknown}"
+        )
 
 
 def _carried_out(node: Node, found: "tuple[Target, ...]", *, yes: bool) -> list[Answer]:

@@ -131,6 +131,23 @@ def test_job_in_the_way_is_named_and_its_gpu_stays(tmp_path: Path) -> None:
         assert [job.pid for job in here.node.state.gpus[0].jobs] == [pid]
 
 
+def test_nothing_is_taken_over_while_the_other_owner_is_there(tmp_path: Path) -> None:
+    text = (
+        "version: v1\nmig-configs:\n  a:\n    - devices: [0]\n      mig-enabled: true\n"
+        '      mig-devices: {"7g.40gb": 1}\n'
+    )
+    with node(tmp_path, "1g@0", "1g@0", "1g@0", "1g@0") as here:
+        here.host.process(77, "nvidia-mig-mana")
+        here.watch(10)
+
+        assert run(here, "import", "-", stdin=text).exit_code == 3
+        done = run(here, "import", "-", "--apply", "--yes", stdin=text)
+
+        assert done.exit_code == 1
+        assert "nvidia.com/gpu.deploy.mig-manager=false" in done.stderr
+        assert here.our_calls() == []
+
+
 def test_snippet_is_a_configuration_that_is_accepted(tmp_path: Path) -> None:
     with node(tmp_path, "1g@0", "1g@0", "1g@0", "1g@0") as here:
         config = (
