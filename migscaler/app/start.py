@@ -129,10 +129,24 @@ def open_state(directory: Path, clock: Clock) -> State:
         why = f"{directory} can't be used: {error.strerror}"
         return State(store=Store.open(None, clock), lock=None, problem=why)
     try:
-        store = Store.open(directory / "state.sqlite", clock, boot_id=_kernel_boot())
-        return State(store=store, lock=lock)
+        return State(store=_opened(directory / "state.sqlite", clock), lock=lock)
     except StoreError as error:
         return State(store=Store.open(None, clock), lock=lock, problem=str(error))
+
+
+def _opened(path: Path, clock: Clock) -> Store:
+    """Open the state file if everything in it can be read.
+
+    Raises:
+        StoreError: it can't be opened, or makes no sense.
+    """
+    store = Store.open(path, clock, boot_id=_kernel_boot())
+    try:
+        store.read_all()
+    except StoreError:
+        store.close()
+        raise
+    return store
 
 
 def _kernel_boot() -> str | None:

@@ -330,9 +330,9 @@ class Loop:
         if fingerprint(decision) == self._recorded:
             return None
         number: int | None = None
+        self._recorded = fingerprint(decision)  # also if not written: a full disk is told once
         try:
             number = self._parts.store.record_decision(inp, decision)
-            self._recorded = fingerprint(decision)
         except StoreError as error:
             _log.warning("decision_not_recorded error=%s", error)
         held = decision.outcome if isinstance(decision.outcome, Hold) else None

@@ -46,6 +46,20 @@ class Store(Journal, Holds, Decisions, GpuMemory, Standing):
         """Return where the file lies, None in memory."""
         return self._db.path
 
+    def read_all(self) -> None:
+        """Read whatever a start or a tick would read, for the sake of reading.
+
+        Raises:
+            StoreError: something is missing or makes no sense.
+        """
+        now = self._clock.now()
+        for read in (self.holds, self.lease_waits):
+            read(now)
+        for about in (self.open_plans, self.gpu_histories, self.generations, self.wanted):
+            about()
+        for standing in (self.all_pushed, self.pause, self.good_config):
+            standing()
+
     def prune(self, now: datetime) -> None:
         """Remove what expired and what retention gives up; housekeeping calls it, about hourly.
 
