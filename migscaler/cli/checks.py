@@ -182,13 +182,19 @@ def _gap(subject: str, what: str, why: str) -> Check:
     return warning(subject, f"{what} can't be read: {why}", remedy)
 
 
-def permission(euid: int, proc_root: Path, dev_root: Path) -> Check:
+def permission(
+    euid: int, proc_root: Path, dev_root: Path, worker: Path = Path("/nonexistent")
+) -> Check:
     """Check that instances may be made and destroyed: as root, or by the mig/config capability.
+
+    Or by a privileged worker, whose socket is `worker`.
 
     Source: MIG User Guide, Device Nodes and Capabilities.
     """
     if euid == 0:
         return fine("permission", "root")
+    if worker.is_socket():
+        return fine("permission", f"those of the NVML worker at {worker}")
     listing = proc_root / "driver/nvidia/capabilities/mig/config"
     remedy = (
         "run as root, or give the account access to the device node of the mig/config capability"

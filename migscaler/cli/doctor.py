@@ -11,6 +11,7 @@ from migscaler.cli import checks
 from migscaler.cli.answers import part, rows, text
 from migscaler.cli.checks import Check, Verdict, fine, problem, warning
 from migscaler.cli.orphans import fix
+from migscaler.cli.nvml_worker import WORKER_SOCKET
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.records import snapshot_of
 from migscaler.cli.session import Node, Session, pass_session
@@ -82,7 +83,7 @@ def examine(session: Session, proc: Path, dev: Path) -> Iterator[Check]:
         yield checks.driver_missing(str(error).removesuffix(" (see `migscaler doctor`)"))
     except MigscalerError as error:
         yield problem("node", str(error), "see the log of the daemon")
-    yield checks.permission(os.geteuid(), proc, dev)
+    yield checks.permission(os.geteuid(), proc, dev, WORKER_SOCKET)
     yield checks.held_by(known_services(proc))
     yield from _configuration(session, snapshot, in_force)
 

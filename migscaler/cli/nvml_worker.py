@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
+WORKER_SOCKET = Path("/run/migscaler-nvml/worker.sock")
+"""Where the unit's worker listens."""
+
 
 def nvml_socket_option(command: Function) -> Function:
     """Add `--nvml-socket`, where the worker of another account listens."""
@@ -33,7 +36,7 @@ def serving_options(command: Function) -> Function:
         click.option(
             "--listen",
             type=click.Path(path_type=Path, dir_okay=False),
-            default="/run/migscaler-nvml/worker.sock",
+            default=WORKER_SOCKET,
             show_default=True,
             help="Unix socket to listen at; made for our uid and gid.",
         ),

@@ -1,12 +1,15 @@
 """Which parts a configuration makes, and which outlive it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from migscaler.app.config.load import load_text
-from migscaler.app.wiring import acts, push_sources
+from migscaler.app.wiring import Assembly, acts, push_sources
+from migscaler.errors import HardwareError
 from migscaler.model.demand import Counts
+from migscaler.model.host import HostTable, Process, Trace
 from tests.unit.app.nodes import ENFORCE, RECOMMEND, node_at_work
 
 SOURCES = """
@@ -89,3 +92,36 @@ def test_windows_are_those_of_the_file_in_its_time_zone(tmp_path: Path) -> None:
 
         # Noon UTC is nine in the evening in Seoul.
         assert (window.window, window.open) == ("mon-fri 21:00-23:00", True)
+
+
+def test_holders_are_looked_for_by_who_may_where_the_daemon_may_not(tmp_path: Path) -> None:
+    asked: list[bool] = []
+    with node_at_work(tmp_path, "3g@0") as here:
+        reading = here.reader.read_node()
+        uuid = (reading.gpus[0].instances or ())[0].instance.mig_uuid
+        assert uuid is not None
+
+        def read_host(with_traces: bool) -> HostTable:
+            asked.append(with_traces)
+            return HostTable(
+                processes=(Process(pid=90, name="bash", parent=1),),
+                traces=(Trace(pid=90, mig_uuids=(uuid,)),),
+            )
+
+        ground = replace(here.assembly.ground, read_host=read_host)
+        claims = Assembly(ground).scheduler.allocations(reading).claims
+
+    assert asked == [True]
+    assert [claim.detail for claim in claims] == ["process 90 (bash, in its environment)"]
+
+
+def test_holders_that_nobody_may_look_for_are_unknown_and_not_nobody(tmp_path: Path) -> None:
+    def read_host(_with_traces: bool) -> HostTable:
+        raise HardwareError("no NVML worker answers at /x")
+
+    with node_at_work(tmp_path, "3g@0") as here:
+        ground = replace(here.assembly.ground, read_host=read_host)
+        found = Assembly(ground).scheduler.allocations(here.reader.read_node())
+
+    assert not found.known
+    assert found.why_unknown == "processes can't be listed: no NVML worker answers at /x"

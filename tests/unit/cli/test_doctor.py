@@ -1,6 +1,7 @@
 """Each check of the doctor names what is wrong and the way out."""
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,20 @@ def test_permission_is_root_or_the_capability(tmp_path: Path) -> None:
     assert f"chown root:GROUP {dev}/nvidia-caps/nvidia-cap1" in refused.remedy
     (dev / "nvidia-caps/nvidia-cap1").touch()
     assert permission(1000, proc, dev).verdict is Verdict.FINE
+
+
+def test_account_without_rights_is_fine_where_a_privileged_worker_serves(tmp_path: Path) -> None:
+    path = tmp_path / "worker.sock"
+    assert permission(1000, tmp_path, tmp_path, path).verdict is Verdict.PROBLEM
+
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.bind(str(path))
+        found = permission(1000, tmp_path, tmp_path, path)
+
+    assert (found.verdict, found.found) == (
+        Verdict.FINE,
+        f"those of the NVML worker at {path}",
+    )
 
 
 def test_capability_nodes_are_needed_where_mig_is_on(tmp_path: Path) -> None:
