@@ -49,8 +49,8 @@ def test_random_days_keep_every_promise(block: int) -> None:
     # Days on which nothing happens would prove nothing.
     assert counts["plans"] >= 15
     assert counts["destroy calls"] >= 15
-    assert counts["replays"] >= 30
-    assert counts["scrapes"] >= 20
+    assert counts["replays"] >= 40
+    assert counts["scrapes"] >= 60
     assert counts["starts"] >= 10
     assert counts["quiet ends"] >= 1
 

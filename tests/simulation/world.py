@@ -177,7 +177,7 @@ class World:
         self.judge.after_tick(status)
         if decision is not None:
             self.sentences.update(decision.sentence.encode())
-        if self.dice.random() < 0.02:
+        if self.dice.random() < 0.04:
             self._judge_metrics(status)
 
     def _note_conditions(self) -> None:
