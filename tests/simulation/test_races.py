@@ -93,6 +93,11 @@ def at_call(made: Desk, nth: int, happen: Callable[[], object]) -> list[str]:
     return seen
 
 
+def other_tool_comes(made: Desk) -> None:
+    """Let another tool make an instance."""
+    made.node.foreign_create(0, "1g@6")
+
+
 def moments(shape: Shape) -> list[str]:
     """Return every NVML call of an undisturbed plan."""
     outcome, calls, wrongs = carried_out(shape, 0, "", refuses=True)
@@ -203,7 +208,7 @@ def test_layout_changed_by_another_tool_at_any_call_is_left_as_it_is(text: str) 
 
 def test_layout_changed_between_plan_and_act_is_not_touched() -> None:
     with desk(FINER) as made:
-        made.scheduler.on_fence = partial(made.node.foreign_create, 0, "1g@6")
+        made.scheduler.on_fence = partial(other_tool_comes, made)
         outcome = made.execute()
         assert outcome.reason is OutcomeReason.CHANGED_UNDERNEATH
         assert made.calls() == []
