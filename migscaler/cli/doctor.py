@@ -10,8 +10,8 @@ import click
 from migscaler.cli import checks
 from migscaler.cli.answers import part, rows, text
 from migscaler.cli.checks import Check, Verdict, fine, problem, warning
-from migscaler.cli.orphans import fix
 from migscaler.cli.nvml_worker import WORKER_SOCKET
+from migscaler.cli.orphans import fix
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.records import snapshot_of
 from migscaler.cli.session import Node, Session, pass_session
