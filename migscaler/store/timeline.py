@@ -4,7 +4,7 @@ What was promised for eight hours lasts eight hours: deadlines are compared with
 that a clock set to next year would end every hold at once, and one set back would keep demand for a
 year. The file knows what the wall clock showed at one moment of which boot; seconds since boot pass
 evenly for all processes of a boot, so each of them sees by how much the clock was stepped since,
-and the first one that writes moves every deadline by as much (decision 0016).
+and the first one that writes moves every deadline by as much (decision 0018).
 
 Across boots the wall clock counts, as nothing else passes there; but it never runs backwards: a
 clock behind the last one written (a board without battery) counts as standing still.

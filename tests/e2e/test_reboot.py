@@ -1,0 +1,90 @@
+"""Real processes: nodes that are started anew, drivers that are loaded anew under a pause."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lives import RESTING, Life, Site
+from tests.e2e.processes import wait_until
+
+pytestmark = pytest.mark.xdist_group("reboot")
+
+BOTH = "1xA100-SXM4-40GB,1xH100-80GB"
+WANTED = ("3g.20gb@0 3g.20gb@4", "3g.40gb@0 3g.40gb@4")
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, by all of its threads."""
+    found: list[int] = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return found
+
+
+def open_below(pids: list[int], directory: Path) -> list[str]:
+    """Return what these processes have open or mapped below a directory."""
+    found = []
+    for pid in pids:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
+            found += [target] if target.startswith(str(directory)) else []
+        found += [x for x in Path(f"/proc/{pid}/maps").read_text().split() if str(directory) in x]
+    return found
+
+
+def shaped(site: Site) -> None:
+    """Let the daemon give both GPUs a layout, so that it is what was last wanted."""
+    for gpu in "01":
+        done = site.cli("apply", "--gpu", gpu, "--layout", "3g 3g")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def layouts(site: Site) -> tuple[str, ...]:
+    return tuple(site.layout(gpu) for gpu in range(2))
+
+
+def missing(life: Life) -> list[str]:
+    text = life.get("/metrics").text
+    return [line for line in text.splitlines() if line.startswith("migscaler_gpu_restore_missing")]
+
+
+def test_released_driver_is_let_go_and_layouts_come_back_after_it_was_loaded_anew(
+    tmp_path: Path,
+) -> None:
+    """The emptied GPUs counted as changed by somebody; the layouts came back at the next start."""
+    site = Site(tmp_path, BOTH, RESTING)
+    with site.life() as life:
+        shaped(site)
+        workers = children(life.process.pid)
+        paused = site.cli("pause", "--why", "driver", "--release-driver")
+        wait_until("the worker is gone", lambda: children(life.process.pid) == [])
+        left_open = open_below([life.process.pid], tmp_path / "node")
+        site.node.restart_driver("580.95.05")
+        emptied = layouts(site)
+        resumed = site.cli("resume")
+        wait_until("both have their layout again", lambda: layouts(site) == WANTED, 60)
+        wait_until("nothing is missing", lambda: [x[-2:] for x in missing(life)] == [" 0"] * 2)
+        text = life.get("/metrics").text
+
+    assert (paused.returncode, resumed.returncode) == (0, 0)
+    assert len(workers) == 1
+    assert left_open == []
+    assert emptied == ("", "")
+    assert 'driver_version="580.95.05"' in text
+    assert "foreign_change" not in site.log.read_text()
+
+
+def test_reboot_brings_back_both_layouts_and_the_mode_before_it_is_ready(tmp_path: Path) -> None:
+    site = Site(tmp_path, BOTH, RESTING)
+    with site.life():
+        shaped(site)
+    site.node.reboot()
+    modes = [gpu.mig_current for gpu in site.node.state.gpus]
+    with site.life() as life:
+        ready = layouts(site)
+        told = missing(life)
+
+    assert modes == [1, 0]
+    assert ready == WANTED
+    assert [line[-2:] for line in told] == [" 0"] * 2
