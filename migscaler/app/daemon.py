@@ -14,6 +14,7 @@ from types import FrameType
 
 from migscaler import __version__
 from migscaler.app.clock import RealClock, read_boot_id
+from migscaler.app.config.compile import web_settings
 from migscaler.app.config.settings import (
     PushSettings,
     Settings,
@@ -109,6 +110,8 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         first = load_in_force(options.config, os.environ, None, self._clock)
+        # Before anything is held or begun: an address that nobody may be shown is refused.
+        web_settings(first.loaded.config.web, options.listen)
         set_up_logging(first.loaded.settings.log)
         settings = first.loaded.settings
         self._directory = options.state_dir or state_directory(settings, os.environ, os.getuid())
@@ -144,7 +147,7 @@ class Daemon:
         self._edges = WindowEdges(
             self.runtime.loop.window_edge, self._clock, partial(self._jobs.soon, "tick")
         )
-        web = in_force.loaded.settings.web
+        web = web_settings(in_force.loaded.config.web, options.listen)
         self._web = WebWatch(web.config_file, web.open_to)
         self._note_web()
         self._server = self._make_server(in_force.loaded.settings)

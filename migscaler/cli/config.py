@@ -65,7 +65,7 @@ def check(session: Session, file: Path | None, against: Path | None, output: str
         leave(FAILED)
     misfits: tuple[Finding, ...] = ()
     if against is not None:
-        misfits = misfits_of(loaded, read_snapshot(against.read_text("utf-8")))
+        misfits = misfits_of(loaded, read_snapshot(_text_of(against)))
     doubts = () if web is None else web.warnings
     _report(path, (), (*loaded.warnings, *doubts, *misfits), output)
     if misfits:
@@ -105,6 +105,15 @@ def misfits_of(loaded: "LoadedConfig", snapshot: "NodeSnapshot") -> tuple[Findin
 
     gpus = tuple(gpu.reading for gpu in snapshot.gpus)
     return warnings_against(loaded, gpus, snapshot.taken_at)
+
+
+def _text_of(against: Path) -> str:
+    """Return what a node's file says."""
+    try:
+        return against.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise Failed(f"{against}: can't be read: {why}", USAGE) from error
 
 
 def _path(session: Session, file: Path | None) -> Path:

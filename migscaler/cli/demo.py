@@ -38,7 +38,7 @@ _START_HOUR = 6.5
 @click.option("--day", type=SECONDS, default="4m", show_default=True, help="Length of a day.")
 @click.option("--for", "lasting", type=SECONDS, help="End after this long. [default: on Ctrl-C]")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Port of the page. [default: 9836 or next free]"
+    "--port", type=click.IntRange(1, 65535), help="Port of the page. [default: 9836 or next free]"
 )
 @click.option(
     "--directory",
@@ -198,16 +198,16 @@ def _child(log_file: Path, *arguments: object) -> Iterator["subprocess.Popen[byt
 
 
 def free_port() -> int:
-    """Return the first free port from 9836 on, 0 (any) if none of the next twenty is free."""
-    for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED):
+    """Return the first free port from 9836 on, any other if none of twenty is free."""
+    for port in (*range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((_HOST, port))
             except OSError:
                 continue
-            return port
-    return 0
+            return int(probe.getsockname()[1])
+    raise Failed(f"no port of {_HOST} is free")
 
 
 def _last_lines(root: Path) -> str:

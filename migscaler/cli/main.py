@@ -83,6 +83,13 @@ class _Commands(click.Group):
         """Run the command; every expected failure becomes one line that says what to do."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.option_name not in {name for own in self.params for name in own.opts}:
+                raise
+            raise click.UsageError(
+                f"{error.option_name} goes before the command: migscaler {error.option_name} ...",
+                error.ctx,
+            ) from error
         except MigscalerError as error:
             if ctx.params.get("debug"):
                 raise

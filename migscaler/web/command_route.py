@@ -48,8 +48,11 @@ class CommandRoute:
             if actor.trusted:
                 words = "commands over TCP are switched off, or this proof is for reading only"
                 return problem(403, "Forbidden", words)
+            if actor.uid is not None:
+                words = f"only root and the daemon's account may do this, not uid {actor.uid}"
+                return problem(403, "Forbidden", words)
             words = "commands need the Unix socket (root or the daemon's account) or a token"
-            return problem(401 if actor.uid is None else 403, "Forbidden", words)
+            return problem(401, "Forbidden", words)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
             return problem(415, "UnsupportedMediaType", "send application/json")

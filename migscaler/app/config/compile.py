@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from migscaler.app.config.activity_model import ActivitySection, DcgmQuerySection
-from migscaler.app.config.model import Config, GpuSection, RuleSection
+from migscaler.app.config.model import Config, GpuSection, RuleSection, WebSection
 from migscaler.app.config.references import SCHEDULER
 from migscaler.app.config.settings import (
     HookSettings,
@@ -25,7 +25,7 @@ from migscaler.app.config.source_model import (
     SchedulerSection,
     VetoSection,
 )
-from migscaler.app.config.texts import is_loopback, parse_until, split_listen
+from migscaler.app.config.texts import SettingRefused, is_loopback, parse_until, split_listen
 from migscaler.model.demand import Counts
 from migscaler.model.ids import GpuUuid, RuleName, SourceName
 from migscaler.model.plan import Direction
@@ -149,7 +149,7 @@ def _settings(config: Config, sources: dict[str, AnySource], declared: bool) -> 
             _source_settings(name, source, config, declared) for name, source in sources.items()
         ),
         vetoes=tuple(_veto(number, veto, config) for number, veto in enumerate(config.veto, 1)),
-        web=_web(config),
+        web=web_settings(config.web),
         on_boot=OnBootSettings(layout=config.on_boot.layout, mig_mode=config.on_boot.mig_mode),
         hooks=HookSettings(after_change=config.hooks.after_change, timeout=config.hooks.timeout),
         scheduler=config.scheduler,
@@ -267,12 +267,23 @@ def veto_source(veto: VetoSection, config: Config) -> PrometheusSection | None:
     return next(all_of_them, None)
 
 
-def _web(config: Config) -> WebSettings:
-    """Return where HTTP is served."""
-    web = config.web
-    host, port = split_listen(web.listen)
+def web_settings(web: WebSection, listen: str | None = None) -> WebSettings:
+    """Return where HTTP is served; `listen` (of the command line) takes the place of the file's.
+
+    Raises:
+        SettingRefused: `listen` is no address, or others can reach it and nothing in the file
+            says that they may, or protects it.
+    """
+    address = web.listen if listen is None else listen
+    host, port = split_listen(address)
     token = web.writes.token_file if web.writes.enabled else None
     is_open = is_loopback(host) or web.unprotected_reads or web.reads.token_file
+    if listen is not None and not is_open and not web.config_file:
+        raise SettingRefused(
+            f"--listen {listen} can be reached from outside without authentication",
+            "listen on 127.0.0.1, or put web.unprotected_reads: true or web.config_file into the"
+            " configuration",
+        )
     return WebSettings(
         host=host,
         port=port,
@@ -282,5 +293,5 @@ def _web(config: Config) -> WebSettings:
         write_names=frozenset(map(canonical, web.writes.client_sans)),
         read_token_file=Path(web.reads.token_file) if web.reads.token_file else None,
         config_file=Path(web.config_file) if web.config_file else None,
-        open_to=None if is_open else web.listen,
+        open_to=None if is_open else address,
     )

@@ -66,3 +66,23 @@ def test_config_check_without_a_file_is_wrong_usage(terminal: Terminal) -> None:
 
     assert checked.exit_code == 2
     assert "/etc/migscaler; name the file to check" in checked.stderr
+
+
+def test_option_of_the_root_after_the_command_says_where_it_goes(terminal: Terminal) -> None:
+    wrong = terminal.run("status", "--state-dir", "x")
+
+    assert wrong.exit_code == 2
+    assert "--state-dir goes before the command: migscaler --state-dir ..." in wrong.stderr
+    assert "No such option '--stat'" in terminal.run("status", "--stat").stderr
+
+
+def test_config_check_against_a_file_that_is_not_there_names_it(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    config = tmp_path / "migscaler.yaml"
+    config.write_text("mode: observe\n")
+
+    checked = terminal.run("config", "check", str(config), "--against", "/no/node.json")
+
+    assert checked.exit_code == 2
+    assert checked.stderr == "migscaler: /no/node.json: can't be read: No such file or directory\n"
