@@ -16,7 +16,12 @@ from migscaler.metrics.families import FAMILIES
 from migscaler.model.plan import GateReason
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+)
 GUIDES = tuple(page for page in PAGES if "decisions" not in page.parts)
 # Below this directory of docs/architecture.md stand the files that its tables name.
 _PACKAGE = ROOT / "migscaler"
