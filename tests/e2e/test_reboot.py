@@ -44,9 +44,10 @@ def layouts(site: Site) -> tuple[str, ...]:
     return tuple(site.layout(gpu) for gpu in range(2))
 
 
-def missing(life: Life) -> list[str]:
-    text = life.get("/metrics").text
-    return [line for line in text.splitlines() if line.startswith("migscaler_gpu_restore_missing")]
+def missing(life: Life) -> list[float]:
+    """Return what each GPU lacks since a restore was due."""
+    lines = life.get("/metrics").text.splitlines()
+    return [float(x.split()[-1]) for x in lines if x.startswith("migscaler_gpu_restore_missing_")]
 
 
 def test_released_driver_is_let_go_and_layouts_come_back_after_it_was_loaded_anew(
@@ -64,7 +65,7 @@ def test_released_driver_is_let_go_and_layouts_come_back_after_it_was_loaded_ane
         emptied = layouts(site)
         resumed = site.cli("resume")
         wait_until("both have their layout again", lambda: layouts(site) == WANTED, 60)
-        wait_until("nothing is missing", lambda: [x[-2:] for x in missing(life)] == [" 0"] * 2)
+        wait_until("nothing is missing", lambda: missing(life) == [0.0, 0.0])
         text = life.get("/metrics").text
 
     assert (paused.returncode, resumed.returncode) == (0, 0)
@@ -87,4 +88,4 @@ def test_reboot_brings_back_both_layouts_and_the_mode_before_it_is_ready(tmp_pat
 
     assert modes == [1, 0]
     assert ready == WANTED
-    assert [line[-2:] for line in told] == [" 0"] * 2
+    assert told == [0.0, 0.0]
