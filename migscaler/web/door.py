@@ -20,8 +20,8 @@ _log = logging.getLogger("migscaler.web")
 
 # Full, it drops a newcomer, who tries again after a second; the kernel allows no more than this.
 _BACKLOG = 4096
-# Between two looks at other connections; a refused one takes some 20 us.
-_AT_ONCE = 64
+# Between two looks at other connections; a refused one takes some 40 us of processor time.
+_AT_ONCE = 128
 _HANDSHAKE_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 5.0
 _OUT_OF_DESCRIPTORS_SECONDS = 0.5
@@ -154,12 +154,11 @@ class Door:
 
 def _refuse(connection: socket.socket, *, is_plain: bool) -> None:
     """Answer 503 without waiting for anything, and close."""
-    with contextlib.suppress(OSError):
-        connection.setblocking(False)
-        if is_plain:
-            with contextlib.suppress(BlockingIOError):
-                connection.recv(16_384)  # what lies unread would make the close a reset
-            connection.send(_FULL)
+    if is_plain:
+        with contextlib.suppress(OSError):
+            connection.send(_FULL, socket.MSG_DONTWAIT)
+            # What lies unread would make the close a reset, which overtakes the answer.
+            connection.recv(16_384, socket.MSG_DONTWAIT)
     connection.close()
 
 

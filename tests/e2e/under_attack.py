@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -75,13 +76,17 @@ class Scrapes:
 
 @dataclass(frozen=True)
 class Seen:
-    """What an attack did, and what scrapers saw meanwhile; memory in MiB."""
+    """What an attack did, and what scrapers saw meanwhile; memory in MiB.
+
+    `cpu` is the share of a core that the daemon's process used.
+    """
 
     attack: dict[str, float]
     kept: Scrapes
     anew: Scrapes
     rss_before: float
     rss_most: float
+    cpu: float
 
 
 @contextlib.contextmanager
@@ -114,14 +119,23 @@ def attacked(daemon: Daemon, kind: str, seconds: float, source: str) -> Seen:
         wait_until("all are served", lambda: all(len(one.seconds) > 1 for one in everybody))
         for one in everybody:
             one.seconds.clear()
+        worked, began = cpu_seconds(daemon.process.pid), time.monotonic()
         command = [sys.executable, str(ATTACKER), kind, "127.0.0.1", str(daemon.port)]
         process = subprocess.Popen([*command, str(seconds), source], stdout=subprocess.PIPE)
         while process.poll() is None:
             most = max(most, memory(daemon.process.pid))
             time.sleep(0.1)
         output, _ = process.communicate()
+        worked = cpu_seconds(daemon.process.pid) - worked
+        cpu = worked / (time.monotonic() - began)
     assert process.returncode == 0
-    return Seen(json.loads(output), Scrapes.of(*kept), Scrapes.of(anew), before, most)
+    return Seen(json.loads(output), Scrapes.of(*kept), Scrapes.of(anew), before, most, cpu)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> float:
