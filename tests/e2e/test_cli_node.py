@@ -266,3 +266,19 @@ def test_mig_mode_says_that_a_reset_is_pending(machine: Machine) -> None:
     assert machine.specs(3) == ["4g.24gb@0"]
     gpu = machine.node.state.gpus[3]
     assert (gpu.mig_current, gpu.mig_pending) == (1, 0)
+
+
+def test_process_in_a_container_is_named_with_it_by_status_and_explain(machine: Machine) -> None:
+    container = "f45298cd514d1930c4fe3afc4412e59547f7e3148fddd22ca33cefce046eb830"
+    place = machine.specs(3)[:1] or ["1g.6gb@3"]  # whatever the tests before have left
+    if not machine.specs(3):
+        machine.node.foreign_create(3, *place, actor="test")
+    where = ["--directory", str(machine.root / "node"), "3", *place]
+    group = f"/system.slice/docker-{container}.scope"
+    pid = machine.run("sim", "job", "start", *where, "--user", "ada", "--cgroup", group).strip()
+
+    until(lambda: f"(pid {pid}, docker f45298cd514d)" in machine.run("explain"))
+
+    row = next(line for line in machine.run("status", "-v").splitlines() if f" {pid} " in line)
+    assert row.split()[2:] == [pid, "python3", "ada", "1024", "MiB", "docker", container[:12], "-"]
+    machine.run("sim", "job", "end", "--directory", str(machine.root / "node"), pid)
