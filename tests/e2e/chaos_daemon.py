@@ -2,8 +2,8 @@
 
     python -m tests.e2e.chaos_daemon DIRECTORY SEED ROUNDS
 
-A round is two kills: one while layouts asked for by `apply` are being made, one at a random
-moment of the start that settles what the first left. Prints one JSON object.
+A round is a kill while layouts asked for by `apply` are being made, and in every other round one
+more at a random moment of the start that settles what the first left. Prints one JSON object.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from migscaler.errors import CommandRefused, DaemonSilent
 from migscaler.sim.faults import slow
 from migscaler.store.store import opened
 from tests.e2e.chaos_executor import CHANGES
-from tests.e2e.chaos_world import Asked, World
+from tests.e2e.chaos_world import GPU_COUNT, Asked, World
 from tests.e2e.processes import free_port
 
 _MIGSCALER = Path(sys.executable).parent / "migscaler"
@@ -42,6 +42,7 @@ pace: {rest: 0s, rest_after_failure: 10s}
 _IDLE_SECONDS = 12.5
 # A job that comes just then, or a sample that a loaded machine was late with, refuses a layout.
 _TRIES = 15
+_ASKED_AT_ONCE = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +80,7 @@ class Rounds:
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.directory, self.draw, self.tally = directory, random.Random(seed), Tally()
+        self._kills_starts = seed % 2
         self.world = World.build(directory, self.draw)
         for function in CHANGES:
             self.world.node.add_fault(slow(function, 0.03))
@@ -101,7 +103,8 @@ class Rounds:
     def _is_kept(self, number: int) -> bool:
         """Go through one round; say whether every promise was kept."""
         asked = self._kill_while_applying()
-        self._kill_while_starting()
+        if (number + self._kills_starts) % 2:
+            self._kill_while_starting()
         self._start_and_wait()
         found, excused = self.world.wrongs(asked)
         self.tally.wrongs += [f"round {number}: {wrong}" for wrong in found]
@@ -158,7 +161,8 @@ class Rounds:
         """Ask for a layout of each GPU when something is idle, and kill in the middle."""
         time.sleep(_IDLE_SECONDS)
         for _ in range(_TRIES):
-            drawn = [self.world.ask(gpu, self.draw) for gpu in range(3)]
+            gpus = self.draw.sample(range(GPU_COUNT), _ASKED_AT_ONCE)
+            drawn = [self.world.ask(gpu, self.draw) for gpu in gpus]
             asked = tuple(one for one in drawn if one is not None)
             applying = threading.Thread(target=self._apply, args=(asked,))
             if self._is_cut(asked, applying):

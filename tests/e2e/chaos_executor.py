@@ -32,7 +32,7 @@ from migscaler.sim.faults import slow
 from migscaler.sim.node import open_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from migscaler.store.store import Store, opened
-from tests.e2e.chaos_world import Asked, World, move_jobs
+from tests.e2e.chaos_world import GPU_COUNT, Asked, World, move_jobs
 from tests.simulation.acting import Death, DeskScheduler
 
 CHANGES = (
@@ -151,7 +151,7 @@ class Campaign:
             cases += 1
             if cases % _CASES_PER_NODE == 0:
                 world = self._world()
-            asked = world.ask(self.draw.randrange(3), self.draw)
+            asked = world.ask(self.draw.randrange(GPU_COUNT), self.draw)
             if asked is not None:
                 self._case(world, asked, f"p{cases}")
             world.end_most(self.draw)

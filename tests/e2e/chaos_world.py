@@ -18,8 +18,9 @@ from migscaler.sim.node import SimNode, build_node, open_node
 from migscaler.sim.state import GpuState
 from migscaler.store.store import opened
 
-GPUS = "2xA100-SXM4-40GB,1xH100-80GB"
-VARIANTS = ("normal", "mirrored", "mirrored")
+GPUS = "5xA100-SXM4-40GB,3xH100-80GB"
+GPU_COUNT = 8
+VARIANTS = ("normal", "mirrored") * 4
 DRIVER = "580.65.06"
 # An instance that a job has used for so long must not even be tried; a younger job may have come
 # between the last look and a call that was slow.

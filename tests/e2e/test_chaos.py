@@ -89,12 +89,12 @@ def test_executor_killed_50_times_keeps_every_promise(tmp_path: Path) -> None:
     assert counted.median("settle_seconds") <= 2.0
 
 
-def test_daemon_killed_12_times_keeps_every_promise(tmp_path: Path) -> None:
+def test_daemon_killed_10_times_keeps_every_promise(tmp_path: Path) -> None:
     counted = campaigns("chaos_daemon", tmp_path, seed=1123, count=1, parallel=4)
 
     counted.show()
     assert counted.wrongs == []
-    assert counted.numbers["kills"] == 12
+    assert counted.numbers["kills"] == 10
     assert counted.numbers["with_open_plan"] >= 1
 
 
@@ -109,9 +109,10 @@ def test_executor_killed_940_times_keeps_every_promise(tmp_path: Path) -> None:
 
 
 @pytest.mark.chaos
-def test_daemon_killed_60_times_keeps_every_promise(tmp_path: Path) -> None:
-    counted = campaigns("chaos_daemon", tmp_path, seed=a_seed(), count=7, parallel=4)
+def test_daemon_killed_62_times_keeps_every_promise(tmp_path: Path) -> None:
+    counted = campaigns("chaos_daemon", tmp_path, seed=a_seed(), count=20, parallel=2)
 
     counted.show()
     assert counted.wrongs == []
-    assert counted.numbers["kills"] == 60
+    assert counted.numbers["kills"] == 62
+    assert counted.numbers["with_open_plan"] >= 10
