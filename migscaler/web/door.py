@@ -98,7 +98,7 @@ class Door:
     def _receive(self, connection: socket.socket, address: object) -> None:
         """Find a place for a connection, or refuse it."""
         protection = self._protection()
-        guest = self._places.admit(_peer_name(connection, address), self._loop.time())
+        guest = self._places.admit(peer_name(connection, address), self._loop.time())
         if guest is None:
             _refuse(connection, is_plain=protection.tls is None)
             self._tell_later()
@@ -162,7 +162,7 @@ def _refuse(connection: socket.socket, *, is_plain: bool) -> None:
     connection.close()
 
 
-def _peer_name(connection: socket.socket, address: object) -> str:
+def peer_name(connection: socket.socket, address: object) -> str:
     """Return whose budget a connection belongs to: account, address, or IPv6 network of 64 bits."""
     local = peer_of(connection)
     if local is not None:

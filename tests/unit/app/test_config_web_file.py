@@ -7,8 +7,13 @@ from pathlib import Path
 import bcrypt
 import pytest
 import trustme
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from migscaler.app.config.web_file import WebReading, read_web_file
+from migscaler.app.config.web_model import HttpSection, RateSection, TlsSection
 
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 EVERYWHERE = "0.0.0.0:9836"
@@ -307,3 +312,53 @@ def test_file_that_is_no_text_is_told(tmp_path: Path, content: bytes | None) -> 
     assert reading.protection is None
     assert len(reading.findings) == 1
     assert reading.files == (path,)
+
+
+_SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=12),
+    st.sampled_from(["server.crt", "server.key", "ca.crt", "TLS12", HASH, "1s", "", "/"]),
+)  # fmt: skip
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, object]]:
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(model.model_fields, _VALUES))
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    value=st.fixed_dictionaries(
+        {},
+        optional={
+            "tls_server_config": section(TlsSection) | _VALUES,
+            "http_server_config": section(HttpSection) | _VALUES,
+            "basic_auth_users": st.dictionaries(st.text(max_size=6), _SCALARS, max_size=2),
+            "rate_limit": section(RateSection) | _VALUES,
+        },
+    )
+)
+def test_no_value_ends_the_reader(folder: Path, value: dict[str, object]) -> None:
+    """It runs in the daemon's main thread: what it raised would be looked at every second."""
+    reading = read(folder, yaml.safe_dump(value, allow_unicode=True))
+
+    assert (reading.protection is None) is bool(reading.findings)
+    assert reading.files[0] == folder / "web.yml"
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(raw=st.binary(max_size=200))
+def test_no_bytes_end_the_reader(folder: Path, raw: bytes) -> None:
+    (folder / "web.yml").write_bytes(raw)
+    reading = read_web_file(folder / "web.yml")
+
+    assert (reading.protection is None) is bool(reading.findings)

@@ -1,6 +1,8 @@
 """Who may do what: any account of this host may lease, and only root or the daemon the rest."""
 
 import asyncio
+import socket
+import threading
 from pathlib import Path
 
 import httpx
@@ -10,6 +12,7 @@ from starlette.requests import HTTPConnection
 from migscaler.metrics.exposition import Renderer
 from migscaler.web.access import ANONYMOUS, OPEN_TO_ALL, Access, may_command
 from migscaler.web.app import create_app
+from migscaler.web.door import peer_name
 from migscaler.web.ports import Actor, WebOptions
 from tests.unit.web.sites import Recorded
 
@@ -151,3 +154,50 @@ def test_refused_command_never_reaches_the_node(
     answered, commands = post(client, name)
 
     assert (answered, commands.asked) == (status, [])
+
+
+def test_accounts_leave_some_commands_at_once_to_whoever_may_give_all() -> None:
+    """Else leases of everybody that wait for the node would keep root from pausing it."""
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(Recorded):
+        def execute(
+            self, name: str, arguments: dict[str, object], actor: Actor
+        ) -> dict[str, object]:
+            begun.set()
+            if name == "lease_take":
+                go.wait(20)
+            return super().execute(name, arguments, actor)
+
+    options = WebOptions(daemon_uid=200, commands_at_once=2, commands_kept=1)
+    app = create_app(Renderer().render, lambda: None, Slow(), options)
+
+    async def give(client: tuple[str, int], name: str) -> int:
+        transport = httpx.ASGITransport(app=app, client=client)
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as asking:
+            return (await asking.post(f"/api/v1/commands/{name}", json={})).status_code
+
+    async def story() -> list[int]:
+        first = asyncio.ensure_future(give(ADA, "lease_take"))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        codes = [await give(ADA, "lease_poll"), await give(ROOT, "pause")]
+        go.set()
+        return [*codes, await first]
+
+    assert asyncio.run(story()) == [503, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_budget_belongs_to_an_address_or_to_a_network_of_ipv6(host: str, name: str) -> None:
+    with socket.socket() as connection:
+        assert peer_name(connection, (host, 4711)) == name
