@@ -7,6 +7,7 @@ any point, the next start does the rest.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, put_back
@@ -203,6 +204,9 @@ def restore(
     gpus = reader.read_node().gpus
     if reloaded is None:
         reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
+    site = partial(
+        Site, store=store, reader=reader, scheduler=scheduler, clock=clock, boot_id=boot_id
+    )
     outcomes = []
     for gpu, record in _emptied(gpus, wanted):
         ended: Restored
@@ -214,15 +218,7 @@ def restore(
         elif not gpu.mig_enabled and record.boot_id == boot_id and not reloaded:
             ended = _switched_off(gpu, record)
         else:
-            site = Site(
-                store=store,
-                reader=reader,
-                writer=writer,
-                scheduler=scheduler,
-                clock=clock,
-                boot_id=boot_id,
-            )
-            ended = Restoring(site, gpu, record).run(mig_mode=mig_mode)
+            ended = Restoring(site(writer=writer), gpu, record).run(mig_mode=mig_mode)
         outcomes.append(_restored(gpu.uuid, ended, clock))
     return tuple(outcomes)
 

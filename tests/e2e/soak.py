@@ -59,7 +59,8 @@ rules:
   - {{name: training, size: 7g, from: [queue]}}
 pace: {{raise_after: 5s, lower_after: 10s, rest: 5s, gpus_at_once: 2, per_day: 10000}}
 """
-WARM_UP_MINUTES = 12.0
+# The first part is left out: caches of planner, interpreter and allocator fill for half an hour.
+WARM_UP_SHARE = 1 / 3
 # Growth per hour that the interval must not show, in the unit of each quantity.
 LIMITS = {
     "daemon resident MiB": 1.0,
@@ -94,9 +95,14 @@ class Record:
         """Count something that was done."""
         self.done[what] = self.done.get(what, 0) + 1
 
+    @property
+    def warm_up(self) -> float:
+        """Return the minutes that are left out."""
+        return self.minutes[-1] * WARM_UP_SHARE
+
     def trends(self) -> dict[str, Trend]:
         """Return the trend of each quantity after the warm-up, per hour."""
-        kept = [n for n, minute in enumerate(self.minutes) if minute > WARM_UP_MINUTES]
+        kept = [n for n, minute in enumerate(self.minutes) if minute > self.warm_up]
         hours = [self.minutes[n] / 60 for n in kept]
         return {name: trend(hours, [self.values[name][n] for n in kept]) for name in QUANTITIES}
 
@@ -136,7 +142,7 @@ class Record:
     def report(self) -> str:
         """Return everything as markdown."""
         lines = [
-            f"{self.minutes[-1]:.0f} minutes, the first {WARM_UP_MINUTES:g} as warm-up, "
+            f"{self.minutes[-1]:.0f} minutes, the first {self.warm_up:.0f} as warm-up, "
             f"{len(self.minutes)} samples",
             "",
             "| quantity | first, last, highest after the warm-up | slope per hour, 95 % interval "
@@ -144,7 +150,7 @@ class Record:
             "|---|---|---|---|---|",
         ]
         for name, found in self.trends().items():
-            kept = [v for m, v in zip(self.minutes, self.values[name]) if m > WARM_UP_MINUTES]
+            kept = [v for m, v in zip(self.minutes, self.values[name]) if m > self.warm_up]
             lines.append(
                 f"| {name} | {kept[0]:.2f}, {kept[-1]:.2f}, {max(kept):.2f} "
                 f"| {found.slope:+.3f} ({found.low:+.3f} .. {found.high:+.3f}) "
