@@ -36,7 +36,7 @@ class JobStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerStats:
-    """The periodic jobs by name; `restarts` counts schedulers that had stalled and were replaced."""
+    """The periodic jobs by name; `restarts` counts schedulers that stalled and were replaced."""
 
     jobs: tuple[JobStats, ...] = ()
     restarts: int = 0

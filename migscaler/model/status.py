@@ -121,7 +121,7 @@ class Status:
     regret: Regret = Regret()
     calls: CallStats = field(default_factory=CallStats)
     driver_mismatch: bool | None = None
-    scheduler: SchedulerStats = SchedulerStats()
+    scheduler: SchedulerStats = field(default_factory=SchedulerStats)
     collectors: tuple[CollectorStatus, ...] = ()
     config: ConfigStatus = ConfigStatus()
     state_writable: bool = True

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -54,7 +55,11 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_text_has_enough_contrast(browser: Browser, node: Node, scheme: str) -> None:  # noqa: F811
+def test_all_text_has_enough_contrast(
+    browser: Browser,  # noqa: F811
+    node: Node,  # noqa: F811
+    scheme: Literal["light", "dark"],
+) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1240, "height": 900})
     shown = context.new_page()
     shown.goto(node.url)
