@@ -91,10 +91,16 @@ class World:
         """Draw another layout for a GPU around what is in use; None where it is as it was."""
         before = self.layout(gpu)
         after = random_layout(self.model(gpu), self.layout(gpu, busy=True), draw)
-        self._old.write_text(str(self.node.state.born))
+        self._note_old()
         if set(after.specs) == set(before.specs):
             return None
         return Asked(gpu=gpu, before=before, after=after, old=self.node.state.born)
+
+    def _note_old(self) -> None:
+        """Write down the last birth in one piece: the process that moves jobs reads it any time."""
+        draft = self._old.with_suffix(".new")
+        draft.write_text(str(self.node.state.born))
+        draft.replace(self._old)
 
     def log_size(self) -> int:
         """Return how many bytes the call log has; it grows with each changing call."""
@@ -141,7 +147,7 @@ class World:
 
     def end_most(self, draw: random.Random) -> None:
         """End jobs until few are left, so that the next request finds something idle."""
-        self._old.write_text(str(self.node.state.born))
+        self._note_old()
         while sum(len(gpu.jobs) for gpu in self.node.state.gpus) > draw.randint(1, 4):
             self.end_one(draw)
 
