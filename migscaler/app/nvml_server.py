@@ -137,9 +137,9 @@ class NvmlServer:
         pid, uid, _gid = _CREDENTIALS.unpack(found)
         why = self._why_not(uid)
         if why is not None:
-            link.close()
             if self._refused.take():
                 _log.warning("connection_refused pid=%s uid=%s why=%s", pid, uid, why)
+            link.close()
             return
         self._start(Peer(pid=pid, uid=uid), link)
 

@@ -67,7 +67,7 @@ class Client:
         self.send(name, *arguments)
         return self.answer()
 
-    def answer(self, seconds: float = 20.0) -> Reply:
+    def answer(self, seconds: float = 60.0) -> Reply:
         assert self.connection.poll(seconds), "no answer"
         reply = receive(self.connection)
         assert isinstance(reply, Reply)
@@ -75,7 +75,7 @@ class Client:
 
     def is_hung_up(self) -> bool:
         """Whether the other end hangs up instead of answering."""
-        assert self.connection.poll(20)
+        assert self.connection.poll(60)
         try:
             self.connection.recv_bytes()
         except (EOFError, ConnectionResetError):
