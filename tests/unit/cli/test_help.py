@@ -45,10 +45,9 @@ def test_mistyped_command_names_the_one_it_looks_like(terminal: Terminal) -> Non
 
 @pytest.fixture
 def no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave no configuration file to be found."""
+    """Leave no configuration file to be found; a machine that runs tests has none in /etc."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv("MIGSCALER_CONFIG", raising=False)
-    monkeypatch.setattr("migscaler.app.config.load.SYSTEM_FILE", tmp_path / "none.yaml")
 
 
 @pytest.mark.usefixtures("no_file")
