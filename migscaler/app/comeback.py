@@ -11,8 +11,9 @@ from migscaler.control.recovery import restore
 from migscaler.errors import HardwareError
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
-from migscaler.model.plan import Outcome, OutcomeReason
+from migscaler.model.plan import Direction, Outcome, OutcomeReason
 from migscaler.model.profile import InstanceSpec
+from migscaler.policy.gates import freezes, node_gates
 
 _log = logging.getLogger("migscaler.comeback")
 
@@ -24,7 +25,8 @@ class Comeback:
 
     What a reboot or a driver loaded anew took is made again at once. A GPU that is emptied while
     the driver stays was emptied by somebody, who may be about to make something else: it is left
-    alone for the time that a GPU rests, and its MIG mode for good.
+    alone for the time that a GPU rests and while a hold or a gate keeps changes back, and its MIG
+    mode for good.
     """
 
     def __init__(self, assembly: Assembly, loop: Loop) -> None:
@@ -65,6 +67,8 @@ class Comeback:
             StoreError: the state file can't be read.
         """
         due, reloaded = self._due()
+        if due and reloaded is False:
+            due -= self._kept_back(due)
         if not due or self._assembly.ground.store.pause() is not None:
             return
         try:
@@ -96,16 +100,23 @@ class Comeback:
         now = self._assembly.ground.clock.monotonic()
         return frozenset(u for u in empty if now - self._empty_since[u] >= rest), False
 
+    def _kept_back(self, due: frozenset[GpuUuid]) -> frozenset[GpuUuid]:
+        """Return which of the GPUs that somebody emptied may not be changed now."""
+        inp = self._loop.assemble()
+        is_shut = inp is None or any(node_gates(inp)) or Direction.FINER in freezes(inp)[0]
+        return due if is_shut else self._held()
+
     def _look(self, snapshot: NodeSnapshot) -> None:
         """Bring up to date which GPUs lack everything that they should have."""
         wanted, store = self._wanted(), self._assembly.ground.store
         empty = frozenset(gpu.uuid for gpu in snapshot.gpus if gpu.instances == ()) & wanted
+        lost = _lost_by_reload(snapshot, wanted)
         for uuid in empty - frozenset(self._empty_since):
             known = store.generation(uuid)
             if known is not None and known.mig_mode_wanted is False:
                 continue
             self._empty_since[uuid] = snapshot.taken_monotonic
-            if self._looked_at <= self._away_at <= snapshot.taken_monotonic:
+            if self._looked_at <= self._away_at <= snapshot.taken_monotonic and uuid in lost:
                 self._reloaded |= {uuid}
         for uuid in frozenset(self._empty_since) - empty:
             if uuid in _readable(snapshot):
@@ -131,6 +142,7 @@ class Comeback:
         gpus = snapshot.gpus if snapshot is not None and snapshot.is_ours else ()
         act_on &= {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is None}
         act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
+        act_on -= _NONE if reloaded else self._held()
         # Only where something is to be made: another GPU's change meanwhile is somebody else's.
         lost = self._wanted() - {g.uuid for g in (snapshot.gpus if snapshot else ()) if g.instances}
         act_on &= lost
@@ -151,6 +163,14 @@ class Comeback:
                 )
 
         return self._loop.between_ticks(work)
+
+    def _held(self) -> frozenset[GpuUuid]:
+        """Return the GPUs that somebody holds as a whole and that had their layout in this boot."""
+        ground = self._assembly.ground
+        holds = ground.store.holds(ground.clock.now())
+        held = frozenset(hold.gpu_uuid for hold in holds if hold.spec is None)
+        wanted = ground.store.wanted()
+        return held & {one.gpu_uuid for one in wanted if one.boot_id == ground.boot_id}
 
     @contextmanager
     def our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:
@@ -185,6 +205,19 @@ class Comeback:
             if outcome.reason is not OutcomeReason.PAUSED and not is_off:
                 due.add(outcome.gpu_uuid)
         self._loop.note_outcomes(outcomes, "restore", frozenset(due))
+
+
+def _lost_by_reload(snapshot: NodeSnapshot, wanted: frozenset[GpuUuid]) -> frozenset[GpuUuid]:
+    """Return the GPUs that look as a driver loaded anew leaves them: it spares no GPU's instances.
+
+    MIG mode goes with them only where it needs no reset. Whatever else is found after a time in
+    which nobody watched was made by a person.
+    """
+    gpus = tuple(gpu for gpu in snapshot.gpus if gpu.uuid in wanted)
+    if any(gpu.instances for gpu in gpus):
+        return _NONE
+    readings = (gpu.reading for gpu in gpus)
+    return frozenset(one.uuid for one in readings if one.mig_enabled is one.mode_change_needs_reset)
 
 
 def _readable(snapshot: NodeSnapshot | None) -> frozenset[GpuUuid]:

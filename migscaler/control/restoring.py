@@ -68,6 +68,8 @@ class Restoring:
     def _mode(self, *, switch: bool) -> Restored | None:
         """Have MIG mode on, or say why it is not."""
         gpu = self._gpu
+        if gpu.mig_enabled and gpu.mig_pending is False:
+            return _left(OutcomeReason.CHANGED_UNDERNEATH, "MIG mode goes off at the next reset")
         if gpu.mig_enabled:
             return None
         known = self._site.store.generation(gpu.uuid)

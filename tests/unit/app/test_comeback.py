@@ -89,6 +89,106 @@ def test_layouts_come_back_at_once_after_a_released_driver_was_loaded_anew(
         assert missing(here) == 0
 
 
+def mode_off(here: NodeAtWork) -> None:
+    """Let a person switch MIG off on the first GPU; its instances go with it."""
+    empty(here)
+    with here.node.changing() as state:
+        state.gpus[0].mig_current = state.gpus[0].mig_pending = 0
+
+
+@pytest.mark.parametrize("spec", ["2xH100-80GB", "2xA100-SXM4-40GB"])
+def test_mode_switched_off_while_the_driver_was_released_stays_off(
+    tmp_path: Path, spec: str
+) -> None:
+    """That is what one releases the driver for. A driver loaded anew would have spared no GPU, and
+    on Ampere not the mode: neither is what is found here.
+    """
+    with node_at_work(tmp_path, "3g@0 3g@4", "3g@0 3g@4", config=ENFORCE, spec=spec) as here:
+        wanting(here)
+        here.ask("pause", why="MIG off on GPU 0", release_driver=True)
+        mode_off(here)
+        here.clock.advance(120)
+        here.ask("resume")
+
+        live(here, 300)
+
+        assert here.our_calls() == []
+
+
+def test_only_ampere_without_mode_after_a_released_driver_is_left_alone(tmp_path: Path) -> None:
+    """A100s keep their mode when the driver is loaded anew."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        wanting(here)
+        here.ask("pause", why="MIG off", release_driver=True)
+        mode_off(here)
+        here.clock.advance(120)
+        here.ask("resume")
+
+        live(here, 300)
+
+        assert here.our_calls() == []
+
+
+def test_gpu_emptied_while_the_driver_was_released_rests_first(tmp_path: Path) -> None:
+    layouts = ("3g@0 3g@4", "3g@0 3g@4")
+    config = ENFORCE
+    with node_at_work(tmp_path, *layouts, config=config, spec="2xA100-SXM4-40GB") as here:
+        wanting(here)
+        here.ask("pause", why="GPU 0 made anew", release_driver=True)
+        empty(here)
+        here.clock.advance(120)
+        here.ask("resume")
+
+        live(here, 90)
+        resting = here.our_calls()
+        live(here, 60)
+
+        assert resting == []
+        assert here.layout() == HALVES
+
+
+def test_hold_on_the_gpu_keeps_what_its_holder_emptied_empty(tmp_path: Path) -> None:
+    """He repartitions it, also over a restart of the daemon."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        wanting(here)
+        live(here, 15)
+        here.ask("hold", gpu="0", reason="made by hand today")
+        empty(here)
+        live(here, 300)
+        here.restart()
+        here.runtime.begin()
+
+        live(here, 300)
+
+        assert here.our_calls() == []
+
+
+def test_frozen_node_does_not_fill_what_somebody_emptied(tmp_path: Path) -> None:
+    frozen = ENFORCE + 'freeze: [{when: "mon-sun 00:00-24:00"}]\n'
+    with node_at_work(tmp_path, "3g@0 3g@4", config=frozen) as here:
+        wanting(here)
+        live(here, 15)
+        empty(here)
+
+        live(here, 300)
+
+        assert here.our_calls() == []
+
+
+def test_mode_that_goes_off_at_the_next_reset_gets_no_instances(tmp_path: Path) -> None:
+    """Policy plans none there either: a reset would take them from their jobs."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        wanting(here)
+        live(here, 15)
+        empty(here)
+        with here.node.changing() as state:
+            state.gpus[0].mig_pending = 0
+
+        live(here, 300)
+
+        assert here.our_calls() == []
+
+
 def test_gpu_emptied_by_a_person_is_left_alone_while_it_rests(tmp_path: Path) -> None:
     """He may be about to make another layout; two minutes are the time that a GPU rests."""
     with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
