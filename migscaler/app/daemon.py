@@ -32,6 +32,7 @@ from migscaler.app.start import (
     State,
     load_in_force,
     open_state,
+    safe_listen,
     with_rival,
     with_state_problem,
 )
@@ -111,7 +112,8 @@ class Daemon:
         self._reload = threading.Event()
         first = load_in_force(options.config, os.environ, None, self._clock)
         # Before anything is held or begun: an address that nobody may be shown is refused.
-        web_settings(first.loaded.config.web, options.listen)
+        if first.status.valid:
+            web_settings(first.loaded.config.web, options.listen)
         set_up_logging(first.loaded.settings.log)
         settings = first.loaded.settings
         self._directory = options.state_dir or state_directory(settings, os.environ, os.getuid())
@@ -147,7 +149,8 @@ class Daemon:
         self._edges = WindowEdges(
             self.runtime.loop.window_edge, self._clock, partial(self._jobs.soon, "tick")
         )
-        web = web_settings(in_force.loaded.config.web, options.listen)
+        self._listen = safe_listen(in_force, options.listen)
+        web = web_settings(in_force.loaded.config.web, self._listen)
         self._web = WebWatch(web.config_file, web.open_to)
         self._note_web()
         self._server = self._make_server(in_force.loaded.settings)
@@ -367,7 +370,7 @@ class Daemon:
             commands=self,
             options=options,
         )
-        listen = self._options.listen or f"{web.host}:{web.port}"
+        listen = self._listen or f"{web.host}:{web.port}"
         socket = socket_path(settings, self._directory, os.environ)
         path = socket if self._state.lock is not None else None
         return WebServer(app, listen, path, protection=self._web.protection)

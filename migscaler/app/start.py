@@ -1,6 +1,7 @@
 """What a process needs before it has a configuration: the file that counts, the state, the lock."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,11 +9,15 @@ from pathlib import Path
 from typing import IO
 
 from migscaler.app.clock import read_boot_id
+from migscaler.app.config.compile import web_settings
 from migscaler.app.config.load import LoadedConfig, find_file, load_file, load_text
+from migscaler.app.config.texts import SettingRefused, split_listen
 from migscaler.errors import ConfigError, Finding, NodeLocked, StoreError
 from migscaler.model.ports import Clock
 from migscaler.model.status import ConfigStatus
 from migscaler.store.store import Store
+
+_log = logging.getLogger("migscaler.start")
 
 NOTHING_CONFIGURED = "mode: observe\n"
 """What is in force where no file is found: everything is exported, nothing managed."""
@@ -62,6 +67,26 @@ def load_in_force(
     except ConfigError as error:
         return _fallen_back(path, error, store)
     return InForce(loaded=loaded, status=good_status(loaded, path, clock))
+
+
+def safe_listen(in_force: InForce, listen: str | None) -> str | None:
+    """Return the command line's address, or loopback where only a broken file would protect it.
+
+    A file that can't be read stops no exporter, and shows nothing to people whom it may have kept
+    out: the Unix socket and this host are served.
+
+    Raises:
+        SettingRefused: it is no address, or the file is sound and does not allow it.
+    """
+    try:
+        web_settings(in_force.loaded.config.web, listen)
+    except SettingRefused as refusal:
+        if listen is None or in_force.status.valid:
+            raise
+        _host, port = split_listen(listen)
+        _log.error("listening_on_loopback why=%s", refusal)
+        return f"127.0.0.1:{port}"
+    return listen
 
 
 def good_status(loaded: LoadedConfig, path: Path, clock: Clock) -> ConfigStatus:
