@@ -160,7 +160,10 @@ def _move(connection: sqlite3.Connection, step: timedelta, before: datetime) -> 
         recent = ""
         values: tuple[str | None, ...] = ()
         if table == "plans":
-            recent, values = " WHERE begun_at >= ?", (time_text(before - _RECENT),)
+            # A clock set back by a week must not find a week's plans ahead of it: they would count
+            # as the last day's until it gets there.
+            since = min(before - _RECENT, before + step)
+            recent, values = " WHERE begun_at >= ?", (time_text(since),)
         named = ", ".join(columns)
         query = f"SELECT rowid AS number, {named} FROM {table}{recent}"  # noqa: S608 (constants)
         for row in connection.execute(query, values).fetchall():

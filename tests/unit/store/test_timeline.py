@@ -198,6 +198,22 @@ def test_plans_of_days_ago_keep_the_times_at_which_they_ran(
     assert store.past_plans(1)[0].begun_at == NOW - timedelta(days=3)
 
 
+def test_clock_that_was_wrong_for_days_leaves_no_plans_ahead_of_it(
+    store: Store, clock: VirtualClock
+) -> None:
+    """They counted as changes of the last day until the clock got there: a year without a budget
+    for those that are wanted.
+    """
+    clock.step_wall(YEAR)
+    seq = begin_plan(store, clock.now())
+    store.begin_step(seq, GPU, DESTROY)
+    clock.advance(5 * 24 * HOUR)
+    clock.step_wall(-YEAR)
+
+    assert store.changes_since(clock.now() - timedelta(days=1)) == 0
+    assert store.changes_since(clock.now() - timedelta(days=6)) == 1
+
+
 @STEPS
 def test_step_while_nobody_ran_is_seen_by_the_next_process_of_the_boot(
     clock: VirtualClock, tmp_path: Path, step: float
