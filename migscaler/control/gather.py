@@ -50,6 +50,7 @@ class Gatherer:
         self._veto_sources = dict(vetoes)
         self._clock = clock
         self._watch = ClockWatch(clock)
+        self._steps = 0
         self._lock = threading.Lock()
         now = clock.now()
         self._memories = {
@@ -99,9 +100,15 @@ class Gatherer:
         """Ask one source; an error makes it unknown at once, its last reading is kept."""
         with self._lock:
             self._follow_clock()
+            steps = self._steps
         fetched = self._sources[name].fetch()
-        now = self._clock.now()
         with self._lock:
+            self._follow_clock()
+            if steps != self._steps:
+                # Nobody can say which clock its times were read from.
+                why = "the clock was stepped while it was asked"
+                fetched = Fetched(reading=None, problem=why)
+            now = self._clock.now()
             memory = self._memories[name]
             memory.last = fetched
             old = memory.status
@@ -168,6 +175,7 @@ class Gatherer:
         step = self._watch.look()
         if not step:
             return
+        self._steps += 1
         for memory in self._memories.values():
             memory.status = _moved(memory.status, step)
         self._by_hand = tuple((name, _reading(one, step)) for name, one in self._by_hand)

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import pytest
+
 from migscaler.control.gather import Gatherer
-from migscaler.model.demand import Counts, Reading, SourceStatus, Want
+from migscaler.model.demand import Counts, Fetched, Reading, SourceStatus, Want
 from migscaler.model.gpu import PinReason
 from migscaler.model.ids import SourceName
 from migscaler.sources.push import PushSource
@@ -115,6 +117,33 @@ def test_error_makes_a_source_unknown_at_once_and_keeps_its_last_reading() -> No
         assert status.unknown_since == NOW + timedelta(seconds=15)
         assert status.reading is not None
         assert status.reading.wants == (Want(size="1g", count=3),)
+
+
+@pytest.mark.parametrize("step", [365 * 86400.0, -365 * 86400.0])
+@pytest.mark.parametrize("seen_by_others", [False, True])
+def test_answer_read_across_a_step_of_the_clock_is_no_answer(
+    step: float, seen_by_others: bool
+) -> None:
+    """Its times are of one clock or the other; a source that died then was known for a year."""
+    with rounds() as made:
+        fetch = made.queue.fetch
+
+        def slow() -> Fetched:
+            answer = fetch() if step < 0 else None
+            made.clock.step_wall(step)
+            if seen_by_others:
+                made.gatherer.statuses()
+            return answer or fetch()
+
+        made.gatherer.gather(QUEUE)
+        made.queue.fetch = slow  # type: ignore[method-assign]
+        made.gatherer.gather(QUEUE)
+
+        status = made.status()
+        made.clock.advance(3600)
+
+        assert (status.known, status.problem) == (False, "the clock was stepped while it was asked")
+        assert made.status().known is False
 
 
 def test_second_error_does_not_make_the_silence_younger() -> None:
