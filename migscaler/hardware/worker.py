@@ -77,6 +77,7 @@ class NvmlWorker:
         self._lock = threading.RLock()
         self._process: Worker | None = None
         self._abandoned: list[Worker] = []
+        self._given_up: dict[str, Worker] = {}
         self._released = False
         self._restarts = 0
         self._counter = CallCounter()
@@ -191,8 +192,20 @@ class NvmlWorker:
             return str(error)
 
     def _change(self, uuid: GpuUuid, name: str, *arguments: object, kind: type[T]) -> T:
-        seconds = self._limits.write_seconds
-        return self._ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
+        """Change a GPU, unless a process given up on over it is still there.
+
+        One inside a driver call is not ended by SIGKILL before the call returns, and that call may
+        be the change that was given up on.
+        """
+        with self._lock:
+            old = self._given_up.get(uuid)
+            if old is not None and not old.is_gone(0.0):
+                raise HardwareError(
+                    f"not changed: process {old.pid}, given up on over this GPU, has not ended"
+                )
+            self._given_up.pop(uuid, None)
+            seconds = self._limits.write_seconds
+            return self._ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
 
     # The process
 
@@ -231,11 +244,11 @@ class NvmlWorker:
                 reply = process.ask(Request(name=name, arguments=arguments), seconds)
             except DeadlineExceeded as error:
                 self._exclusions.add(key, str(error))
-                self._abandon()
+                self._abandon(key)
                 raise
             except ConnectionError as error:
                 self._exclusions.add(key, str(error))
-                self._abandon()
+                self._abandon(key)
                 raise HardwareError(str(error)) from error
             self._counter.add(reply.stats)
             if isinstance(reply.error, DriverGone):
@@ -270,18 +283,20 @@ class NvmlWorker:
         """
         self._abandoned = [old for old in self._abandoned if not old.is_gone(0.0)]
         if self._process is not None and self._process.has_ended():
-            self._abandon()
+            self._abandon(None)
         if self._process is None:
             self._process = self._start(self._limits.start_seconds)
         return self._process
 
-    def _abandon(self) -> None:
-        """Give up on the worker without waiting for it."""
+    def _abandon(self, key: str | None) -> None:
+        """Give up on the worker over `key` without waiting for it."""
         process, self._process = self._process, None
         self._restarts += 1
         if process is not None:
             process.abandon()
             self._abandoned.append(process)
+            if key is not None:
+                self._given_up[key] = process
 
     def _stop(self) -> None:
         process, self._process = self._process, None

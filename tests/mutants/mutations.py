@@ -120,6 +120,14 @@ MUTATIONS = (
         new="        if False:\n",
         tests=(_EXECUTOR,),
     ),
+    Mutation(
+        promise="a",
+        breaks="the NVML worker of another account does not look itself before it destroys",
+        path="migscaler/app/nvml_guard.py",
+        old='        self._refuse_used("nvmlComputeInstanceDestroy", uuid, gi_id)\n',
+        new="",
+        tests=("tests/contract/test_nvml_service.py",),
+    ),
     # b: no node ends a change with fewer usable instances than min(before, after)
     Mutation(
         promise="b",
@@ -193,6 +201,14 @@ MUTATIONS = (
         old="    problem = site.scheduler.unfence(record.gpu_uuid)\n",
         new="    problem = None\n",
         tests=(_CRASH,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a GPU is changed while a call given up on may still change it",
+        path="migscaler/hardware/worker.py",
+        old="            if old is not None and not old.is_gone(0.0):\n",
+        new="            if False:\n",
+        tests=("tests/unit/hardware/test_worker_given_up.py",),
     ),
     # d: missing data can veto a change, never justify one
     Mutation(
@@ -338,7 +354,7 @@ MUTATIONS = (
         promise="g",
         breaks="a worker that hung is asked again",
         path="migscaler/hardware/worker.py",
-        old="                self._abandon()\n                raise\n",
+        old="                self._abandon(key)\n                raise\n",
         new="                raise\n",
         tests=("tests/contract/test_hardware_worker.py",),
     ),
