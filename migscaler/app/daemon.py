@@ -30,6 +30,7 @@ from migscaler.app.logs import set_up_logging
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import (
     State,
+    first_settings,
     load_in_force,
     open_state,
     safe_listen,
@@ -110,12 +111,8 @@ class Daemon:
         self._clock: Clock = RealClock()
         self._stop = threading.Event()
         self._reload = threading.Event()
-        first = load_in_force(options.config, os.environ, None, self._clock)
-        # Before anything is held or begun: an address that nobody may be shown is refused.
-        if first.status.valid:
-            web_settings(first.loaded.config.web, options.listen)
-        set_up_logging(first.loaded.settings.log)
-        settings = first.loaded.settings
+        settings = first_settings(options.config, os.environ, options.listen, self._clock)
+        set_up_logging(settings.log)
         self._directory = options.state_dir or state_directory(settings, os.environ, os.getuid())
         self._state: State = open_state(self._directory, self._clock)
         in_force = load_in_force(options.config, os.environ, self._state.store, self._clock)

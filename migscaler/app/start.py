@@ -11,6 +11,7 @@ from typing import IO
 from migscaler.app.clock import read_boot_id
 from migscaler.app.config.compile import web_settings
 from migscaler.app.config.load import LoadedConfig, find_file, load_file, load_text
+from migscaler.app.config.settings import Settings
 from migscaler.app.config.texts import SettingRefused, split_listen
 from migscaler.errors import ConfigError, Finding, NodeLocked, StoreError
 from migscaler.model.ports import Clock
@@ -67,6 +68,20 @@ def load_in_force(
     except ConfigError as error:
         return _fallen_back(path, error, store)
     return InForce(loaded=loaded, status=good_status(loaded, path, clock))
+
+
+def first_settings(
+    explicit: Path | None, environment: Mapping[str, str], listen: str | None, clock: Clock
+) -> Settings:
+    """Return what the file says before there is a state; nothing is held or begun by it.
+
+    Raises:
+        SettingRefused: the command line's address is none, or a sound file does not allow it.
+    """
+    first = load_in_force(explicit, environment, None, clock)
+    if first.status.valid:
+        web_settings(first.loaded.config.web, listen)
+    return first.loaded.settings
 
 
 def safe_listen(in_force: InForce, listen: str | None) -> str | None:

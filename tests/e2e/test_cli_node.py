@@ -282,3 +282,9 @@ def test_process_in_a_container_is_named_with_it_by_status_and_explain(machine: 
     row = next(line for line in machine.run("status", "-v").splitlines() if f" {pid} " in line)
     assert row.split()[2:] == [pid, "python3", "ada", "1024", "MiB", "docker", container[:12], "-"]
     machine.run("sim", "job", "end", "--directory", str(machine.root / "node"), pid)
+
+
+def test_tests_that_share_a_machine_run_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist says so by a suffix; where it is missing, groups are silently torn apart."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@cli-node")
