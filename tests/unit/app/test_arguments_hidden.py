@@ -39,8 +39,13 @@ def test_arguments_and_environment_of_a_real_process_are_not_in_what_is_read_of_
         stdin=subprocess.PIPE,
         env={"TOKEN": SECRET, "CUDA_VISIBLE_DEVICES": "MIG-11111111-1111-5111-8111-111111111111"},
     ) as process:
-        table = read_host(Path("/proc"), os.getppid() + 10**7, with_traces=True)
-        (trace,) = (one for one in table.traces if one.pid == process.pid)
+        while True:  # for a moment around exec a process has no environment to be read
+            assert process.poll() is None
+            table = read_host(Path("/proc"), os.getppid() + 10**7, with_traces=True)
+            traces = [one for one in table.traces if one.pid == process.pid]
+            if traces:
+                break
+        (trace,) = traces
         seen = repr((table, ProcHost().process(process.pid)))
         process.communicate(b"")
 
