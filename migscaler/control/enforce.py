@@ -106,12 +106,14 @@ class Enforcer:
             return self._not_started(plan_id, plan, reason)
         _log.info("gpu_plan_start plan=%s gpu=%s to=%s", plan_id, plan.gpu_uuid, plan.after)
         self._observer.begin_change(plan.gpu_uuid, (step.spec for step in plan.steps))
+        remade = True
         try:
             outcome = self._executor.execute(
                 plan_id, plan, state, policy, show, should_stop=why_stop
             )
+            remade = _may_have_remade(outcome)
         finally:
-            self._observer.end_change(plan.gpu_uuid, self._clock.monotonic())
+            self._observer.end_change(plan.gpu_uuid, self._clock.monotonic(), remade=remade)
         outcome = replace(outcome, before=plan.before)
         self._settle_books(plan, outcome, policy)
         _log_end(outcome)
@@ -158,6 +160,15 @@ class Enforcer:
             change = self._changed.get(outcome.gpu_uuid)
             if change is not None and outcome.layout is not None:
                 self._lost[outcome.gpu_uuid] = missing(*change, outcome.layout)
+
+
+def _may_have_remade(outcome: Outcome) -> bool:
+    """Say whether a plan may have destroyed an instance and made it again at its place.
+
+    One that ran to its end destroys and makes different ones; one without a call did neither.
+    """
+    is_untouched = outcome.layout is not None and not outcome.steps
+    return outcome.kind is not OutcomeKind.DONE and not is_untouched
 
 
 def _log_end(outcome: Outcome) -> None:

@@ -99,13 +99,17 @@ class Observer:
             memory.own_change = True
             memory.touched = memory.touched | frozenset(touched)
 
-    def end_change(self, uuid: GpuUuid, at: float | None = None) -> None:
+    def end_change(self, uuid: GpuUuid, at: float | None = None, *, remade: bool = True) -> None:
         """Say that our change ended at a monotonic second (None: no sample is under way).
 
-        What the first sample begun since then finds still counts as ours.
+        What the first sample begun since then finds still counts as ours. Unless something may have
+        been `remade` at its place, what samples saw meanwhile is what is there: born when it
+        appeared, not again now. A dcgm-exporter's list could no more be matched to it.
         """
         memory = self._memories.get(uuid)
         if memory is not None:
+            if not remade:
+                memory.touched = frozenset()
             memory.ended_at = at
             memory.acting = False
 
@@ -207,7 +211,7 @@ class Observer:
             memory.changed_at = reading.taken_at
         memory.born = {
             mark: memory.generation
-            if foreign or mark not in memory.born or (moved and mark[1] in touched)
+            if foreign or mark not in memory.born or (is_over and mark[1] in touched)
             else memory.born[mark]
             for mark in marks
         }

@@ -9,7 +9,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,6 @@ class Fleet:
 
     server: Prometheus
     nodes: dict[str, Daemon]
-    restart_dcgm: Callable[[], None]
 
     def push(self, node: str, **wants: int) -> None:
         """Say what is wanted on a node (`_1g=3`)."""
@@ -98,30 +97,20 @@ def fleet(directory: Path) -> Iterator[Fleet]:
             }
             config = _CONFIG.format(gpus=entries, more=more.get(name, ""))
             nodes[name] = stack.enter_context(daemon(directory / name, gpus, config, mig=mig))
-        exporter = _dcgm_exporter(nodes["a100-1"], dcgm, directory / "dcgm.pid")
-        restart = stack.enter_context(exporter)
+        stack.enter_context(_dcgm_exporter(nodes["a100-1"], dcgm, directory / "dcgm.pid"))
         targets = {name: node.port for name, node in nodes.items()}
         server = stack.enter_context(_prometheus(directory / "prometheus", targets, port))
-        yield Fleet(server=server, nodes=nodes, restart_dcgm=restart)
+        yield Fleet(server=server, nodes=nodes)
 
 
 @contextlib.contextmanager
-def _dcgm_exporter(node: Daemon, port: int, pid_file: Path) -> Iterator[Callable[[], None]]:
-    """Run a simulated dcgm-exporter on a node's GPUs and give what restarts it.
-
-    The node's hook tells it of new layouts.
-    """
+def _dcgm_exporter(node: Daemon, port: int, pid_file: Path) -> Iterator[None]:
+    """Run a simulated dcgm-exporter on a node's GPUs; the node's hook tells it of new layouts."""
     where = ["--directory", str(node.directory / "node"), "--port", str(port)]
     command = [sys.executable, "-m", "migscaler.cli.main", "sim", "dcgm", *where]
-    with contextlib.ExitStack() as stack:
-
-        def start() -> None:
-            stack.close()
-            process = stack.enter_context(running(command, node.directory / "dcgm.log"))
-            pid_file.write_text(str(process.pid))
-
-        start()
-        yield start
+    with running(command, node.directory / "dcgm.log") as process:
+        pid_file.write_text(str(process.pid))
+        yield
 
 
 @contextlib.contextmanager
@@ -179,15 +168,6 @@ def play(running_fleet: Fleet) -> None:
         return bool(server.query(query))
 
     wait_until("both nodes have instances", lambda: made("a100-1") and made("h100-1"))
-    # A sample in the middle of a change can leave rows of which the daemon can't tell whose they
-    # are; the runbook of DcgmBlind says what an operator does then.
-    blind = "max(migscaler_dcgm_unseen_instances) > 0"
-    try:
-        wait_until(
-            "DCGM sees all", lambda: server.query("count(up)") and not server.query(blind), 8
-        )
-    except AssertionError:
-        running_fleet.restart_dcgm()
     running_fleet.run_jobs("a100-1", 2)
     jobs = running_fleet.run_jobs("h100-1", 4)
     broken.start_job(2, None, activity=0.6)

@@ -424,3 +424,51 @@ def test_made_instances_are_supply_at_once_and_wait_for_the_exporter() -> None:
 
         assert set(pins.values()) == {PinReason.SETTLING}
         assert len(pins) == 3
+
+
+def test_instances_that_samples_saw_being_made_are_believed_once_listed() -> None:
+    """A real call takes a second: several samples fall into one plan, one list may be read there.
+
+    They were reborn at the plan's end, and no row was ever theirs until the exporter's restart.
+    """
+    with watched("3g@4") as here:
+        here.go(60)
+        gpu, exporter = here.room.gpu(), here.exporter
+        assert gpu.reading.model is not None
+        assert exporter is not None
+        specs = [gpu.reading.model.spec(text) for text in ("1g@0", "1g@1")]
+        here.room.observer.begin_change(gpu.uuid, specs)
+        for text in ("1g@0", "1g@1"):
+            here.room.node.foreign_create(0, text, actor="migscaler")
+            exporter.reread()  # told of a change of another GPU
+            here.go(10)
+        here.room.observer.end_change(gpu.uuid, here.room.clock.monotonic(), remade=False)
+        here.go(5)
+        exporter.reread()
+
+        found = here.go(30)
+
+        assert activity(found["1g.5gb@0"]).graphics_ratio == 0.0
+        assert activity(found["1g.5gb@1"]).graphics_ratio == 0.0
+
+
+def test_plan_that_changed_nothing_leaves_the_figures_of_its_instances() -> None:
+    with watched("3g@0 3g@4") as here:
+        loop = here.room.loop(FINER)
+        watch(here, loop, 260)
+        jobs: list[int] = []
+
+        def come() -> None:
+            for text in ("3g.20gb@0", "3g.20gb@4"):
+                gi_id = here.room.gi_of(text)
+                jobs.append(here.room.node.start_job(0, gi_id, activity=0.0))
+
+        here.room.scheduler.on_fence = come
+        loop.tick()
+        assert jobs
+        assert here.room.our_calls() == []
+
+        found = here.go(30)
+
+        assert activity(found["3g.20gb@0"]).graphics_ratio == 0.0
+        assert activity(found["3g.20gb@4"]).graphics_ratio == 0.0
