@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from migscaler.app.allowance import Allowance
 from migscaler.app.nvml_worker import Peer, Served, serve_peer
 from migscaler.app.systemd import notify, watchdog_seconds
 from migscaler.errors import AddressTaken, NotFound
+from migscaler.model.bucket import Bucket
 from migscaler.model.ports import Clock
 
 _log = logging.getLogger("migscaler.nvml_server")
@@ -29,7 +29,9 @@ _log = logging.getLogger("migscaler.nvml_server")
 _CREDENTIALS = struct.Struct("3i")
 # A daemon has one connection, and for a while those it gave up on while their call hangs.
 _MOST_WORKERS = 8
-_CONNECTIONS = 30, 0.5
+# Per second after a burst of so many: connections let in, and refusals told in the log.
+_CONNECTIONS = 0.5, 30
+_REFUSALS_TOLD = 0.2, 10
 # A worker whose client has gone ends by itself within a second, else it is killed.
 _GRACE_SECONDS = 2.0
 # A change under way when the service is stopped may end: 60 s is the client's longest deadline.
@@ -80,10 +82,9 @@ class NvmlServer:
         # Nothing is written to it: it is there to be locked, byte by byte.
         self._writing = os.memfd_create("migscaler-writing", os.MFD_CLOEXEC)
         self._workers: dict[int, _Worker] = {}
-        self._refused = Allowance(self._clock.monotonic, at_once=10, per_second=0.2)
-        self._connections = Allowance(
-            self._clock.monotonic, at_once=_CONNECTIONS[0], per_second=_CONNECTIONS[1]
-        )
+        now = self._clock.monotonic()
+        self._refused = Bucket(*_REFUSALS_TOLD, now)
+        self._connections = Bucket(*_CONNECTIONS, now)
         self._stopping = False
 
     def run(self) -> int:
@@ -137,7 +138,7 @@ class NvmlServer:
         pid, uid, _gid = _CREDENTIALS.unpack(found)
         why = self._why_not(uid)
         if why is not None:
-            if self._refused.take():
+            if self._refused.take(self._clock.monotonic()):
                 _log.warning("connection_refused pid=%s uid=%s why=%s", pid, uid, why)
             link.close()
             return
@@ -152,7 +153,8 @@ class NvmlServer:
             return str(error)
         if len(self._workers) >= _MOST_WORKERS:
             return f"{len(self._workers)} connections are open or have not ended"
-        return None if self._connections.take() else "too many connections in a short time"
+        may_enter = self._connections.take(self._clock.monotonic())
+        return None if may_enter else "too many connections in a short time"
 
     def _start(self, peer: Peer, link: socket.socket) -> None:
         """Make a process for the connection."""

@@ -11,7 +11,6 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from migscaler.app.allowance import Allowance
 from migscaler.app.hardware_lock import HardwareLock
 from migscaler.app.nvml_guard import GuardedWriter
 from migscaler.errors import HardwareError
@@ -19,6 +18,7 @@ from migscaler.hardware.host import ProcHost
 from migscaler.hardware.nvml import NvmlReader
 from migscaler.hardware.worker_commands import COMMANDS, RequestRefused
 from migscaler.hardware.worker_serving import Operation, operations_of, outlive_nobody, serve
+from migscaler.model.bucket import Bucket
 from migscaler.model.host import HostTable
 from migscaler.model.ports import Clock, HostProcesses
 from migscaler.schedulers.bare import MIG_MINORS
@@ -26,10 +26,11 @@ from migscaler.schedulers.traces import read_host
 
 _log = logging.getLogger("migscaler.nvml_worker")
 
-# A sample of 16 GPUs takes 18 requests, a step of a plan three; nothing honest comes near these.
-_REQUESTS = 2_000, 200.0
+# Per second, after a burst of so many. A sample of 16 GPUs takes 18 requests, a step of a plan
+# three; nothing honest comes near these.
+_REQUESTS = 200.0, 2_000
 # An 8-GPU node rebuilt whole takes at most 224 changes, each of about a second on real GPUs.
-_CHANGES = 600, 2.0
+_CHANGES = 2.0, 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +111,15 @@ class _Bounds:
         self._peer = peer
         self._writing = writing
         self._lock = HardwareLock(served.hardware)
-        self._requests = Allowance(timer, at_once=_REQUESTS[0], per_second=_REQUESTS[1])
-        self._changes = Allowance(timer, at_once=_CHANGES[0], per_second=_CHANGES[1])
+        self._requests = Bucket(*_REQUESTS, timer())
+        self._changes = Bucket(*_CHANGES, timer())
 
     def around(self, name: str, operation: Operation) -> Operation:
         """Return the operation within its bounds."""
         changes = COMMANDS[name].changes
 
         def bounded(*arguments: object) -> object:
-            if not self._requests.take():
+            if not self._requests.take(self._timer()):
                 raise HardwareError("too many requests to the NVML worker")
             return self._change(name, operation, arguments) if changes else operation(*arguments)
 
@@ -151,7 +152,7 @@ class _Bounds:
         Raises:
             HardwareError: either.
         """
-        if not self._changes.take():
+        if not self._changes.take(self._timer()):
             raise HardwareError("too many changes asked of the NVML worker")
         holder = self._lock.held_by()
         if holder is None or holder != (self._peer.pid, self._peer.uid):

@@ -6,9 +6,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from migscaler.model.bucket import Bucket
 from migscaler.web.access import ANONYMOUS, PROBES, Access
 from migscaler.web.passwords import TooManyChecks
-from migscaler.web.places import Bucket, Guest
+from migscaler.web.places import Guest
 from migscaler.web.ports import Actor, WebOptions
 from migscaler.web.protection import RateLimit
 
@@ -80,7 +81,7 @@ class Guard:
         now = asyncio.get_running_loop().time()
         if self._rate is None or self._rate[0] != limit:
             per_second = 1.0 / limit.interval_seconds
-            self._rate = limit, Bucket(per_second, limit.burst, now, tokens=limit.burst)
+            self._rate = limit, Bucket(per_second, limit.burst, now)
         return self._rate[1].take(now)
 
 

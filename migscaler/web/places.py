@@ -7,6 +7,8 @@ refused costs microseconds. Nothing here does I/O; times are seconds of one mono
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from migscaler.model.bucket import Bucket
+
 _MOST_PEERS = 4096
 """Addresses remembered without a connection; each is some 300 bytes."""
 
@@ -32,35 +34,6 @@ class Limits:
 TCP_LIMITS = Limits()
 UNIX_LIMITS = Limits(per_peer=192, peer_per_second=500.0, peer_burst=1000.0)
 """On the Unix socket the accounts of this host take the part of addresses."""
-
-
-class Bucket:
-    """Tokens that refill with time, up to a burst."""
-
-    __slots__ = ("_at", "_burst", "_per_second", "_tokens")
-
-    def __init__(self, per_second: float, burst: float, now: float, tokens: float) -> None:
-        self._per_second = per_second
-        self._burst = burst
-        self._tokens = tokens
-        self._at = now
-
-    def take(self, now: float) -> bool:
-        """Take a token if there is one."""
-        self._refill(now)
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
-
-    def is_full(self, now: float) -> bool:
-        """Say whether the whole burst is there again."""
-        self._refill(now)
-        return self._tokens >= self._burst
-
-    def _refill(self, now: float) -> None:
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
 
 
 def _not_there_yet() -> None:
@@ -161,7 +134,7 @@ class Places:
         if len(self._peers) >= _MOST_PEERS:
             self._forget(now)
         limits = self._limits
-        bucket = Bucket(limits.peer_per_second, limits.peer_burst, now, tokens=limits.peer_burst)
+        bucket = Bucket(limits.peer_per_second, limits.peer_burst, now)
         made = self._peers[name] = _Peer(name, bucket)
         return made
 
