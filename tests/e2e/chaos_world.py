@@ -167,7 +167,14 @@ class World:
     # The judge
 
     def wrongs(self, asked: tuple[Asked, ...]) -> tuple[list[str], int]:
-        """Return every broken promise, and how many losses a job excuses that stands there now."""
+        """Return every broken promise, and how many losses a job excuses that stands there now.
+
+        The node stands still meanwhile: jobs that end between two looks are no lost ones.
+        """
+        with self.node.changing():
+            return self._wrongs(asked)
+
+    def _wrongs(self, asked: tuple[Asked, ...]) -> tuple[list[str], int]:
         found, excused = self._destroyed(), 0
         for gpu in self.node.state.gpus:
             model, layout = self.model(gpu.index), self.layout(gpu.index)
