@@ -27,6 +27,7 @@ from migscaler.app.edges import WindowEdges
 from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
+from migscaler.app.memory import bound_heaps, give_back
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import (
     State,
@@ -97,6 +98,7 @@ def run_daemon(options: DaemonOptions) -> int:
         NodeLocked: another daemon holds this node.
         AddressTaken: the address to listen on is taken.
     """
+    bound_heaps()
     daemon = Daemon(options)
     daemon.install_signals()
     return daemon.run()
@@ -204,6 +206,7 @@ class Daemon:
         notify("READY=1", f"STATUS=serving {page}")
         if self._options.on_ready is not None:
             self._options.on_ready(page)
+        give_back()
         # What start-up made stays: the collector need not walk it again and again.
         gc.freeze()
         self._watch()

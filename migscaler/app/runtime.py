@@ -10,6 +10,7 @@ from migscaler.app.comeback import Comeback
 from migscaler.app.commands import NodeCommands
 from migscaler.app.config.against import warnings_against_snapshot
 from migscaler.app.config.load import LoadedConfig, load_file
+from migscaler.app.memory import give_back
 from migscaler.app.mode_switch import mode_switch
 from migscaler.app.node import Node
 from migscaler.app.start import (
@@ -143,7 +144,9 @@ class Runtime:
     def reload(self) -> tuple[str, ...]:
         """Read the file anew, all or nothing; returns what is wrong with it, in words."""
         with self._swapping:
-            return self._reload()
+            problems = self._reload()
+        give_back()
+        return problems
 
     def act_alone(self) -> None:
         """Let the configuration act: whoever else might change these GPUs has ended.
@@ -244,6 +247,7 @@ class Runtime:
         """Remove what retention gives up."""
         ground = self._assembly.ground
         ground.store.prune(ground.clock.now())
+        give_back()
 
     def _parts(self, in_force: InForce) -> Parts:
         """Return the loop's parts under a configuration."""

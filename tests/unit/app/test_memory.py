@@ -1,0 +1,64 @@
+"""Memory that is no longer needed goes back to the kernel, and threads share heaps."""
+
+import subprocess
+import sys
+
+# Each in a process of its own: heaps are the whole process's and are never given up.
+_HEAPS = """
+import ctypes, threading
+from migscaler.app.memory import bound_heaps
+{first}
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+together = threading.Barrier(12)
+def use():
+    together.wait()
+    library.malloc(10_000)
+    together.wait()
+threads = [threading.Thread(target=use) for _ in range(12)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+library.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(library.fdopen(1, b"w"))
+library.malloc_info(0, out)
+library.fflush(out)
+"""
+_TRIM = """
+import ctypes
+from migscaler.app.memory import give_back
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+library.free.argtypes = [ctypes.c_void_p]
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4 // 1024
+blocks = [library.malloc(50_000) for _ in range(2_000)]
+for block in blocks:
+    ctypes.memset(block, 1, 50_000)
+for block in blocks[:-1]:
+    library.free(block)
+before = resident()
+given = give_back()
+print(given, before - resident())
+"""
+
+
+def _run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_threads_share_two_heaps() -> None:
+    unbound = _run(_HEAPS.format(first="")).count("<heap nr=")
+    bound = _run(_HEAPS.format(first="assert bound_heaps()")).count("<heap nr=")
+
+    assert unbound > 2
+    assert bound == 2
+
+
+def test_memory_that_is_free_goes_back_to_the_kernel() -> None:
+    given, mebibytes = _run(_TRIM).split()
+
+    assert given == "True"
+    assert int(mebibytes) >= 80
