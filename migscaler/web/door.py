@@ -10,6 +10,8 @@ import ipaddress
 import logging
 import socket
 import ssl
+import traceback
+from asyncio import sslproto
 from collections.abc import Callable
 
 from migscaler.web.places import Guest, Places
@@ -26,6 +28,9 @@ _HANDSHAKE_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 5.0
 _OUT_OF_DESCRIPTORS_SECONDS = 0.5
 _REPORT_SECONDS = 60.0
+# asyncio sets 256 KiB aside for each TLS connection (3.11 to 3.13), also for one that never says a
+# word; a record has 16 KiB at most (RFC 8446, 5.1), and what is longer is read in pieces anyway.
+_TLS_BUFFER_BYTES = 16_384
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-type: text/plain\r\ncontent-length: 9\r\n\r\ntoo busy\n"
@@ -43,6 +48,7 @@ class Door:
         make_protocol: Callable[[Guest, Protection], PeerProtocol],
     ) -> None:
         """Take a bound socket; nobody can connect before `open`."""
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
         self._socket = listening
         self._places = places
         self._protection = protection
@@ -135,6 +141,10 @@ class Door:
             _log.debug("connection_not_made error=%s", error)
             self._places.leave(guest)
             connection.close()
+            _let_go(error)
+        except asyncio.CancelledError as error:
+            _let_go(error)
+            raise
 
     def _tell_later(self) -> None:
         """Say at most once a minute that connections are refused."""
@@ -150,6 +160,15 @@ class Door:
     def _tell(self) -> None:
         refused, self._told = self._places.refused - self._told, self._places.refused
         _log.warning("connections_refused count=%d why=%s", refused, "too many, or too often")
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what a connection that was not made held, at once.
+
+    The error is kept by a future that its own frames know; until the collector comes, a flood
+    would leave tens of MiB of TLS state behind.
+    """
+    traceback.clear_frames(error.__traceback__)
 
 
 def _refuse(connection: socket.socket, *, is_plain: bool) -> None:

@@ -1,11 +1,11 @@
 import pytest
 
-from tests.benchmarks.web_bench import measure, report
+from tests.benchmarks.web_bench import measure, measure_tls, report
 
 
 @pytest.mark.bench
 def test_scrapes_hold_their_figures_under_attack() -> None:
-    seen = measure()
+    seen = {**measure(), **measure_tls()}
     print("\n" + report(seen))
 
     for kind, one in seen.items():

@@ -3,9 +3,11 @@
 Prints what it did as JSON. Every kind is open loop: it sends whether or not it is answered.
 """
 
+import contextlib
 import json
 import selectors
 import socket
+import ssl
 import sys
 import time
 from collections import Counter
@@ -158,6 +160,50 @@ class Attacker:
                 old = waiting.pop(0)
                 self.is_closed(old, reads=True)
                 old.close()
+
+    def hellos(self) -> None:
+        """Begin a TLS handshake on each new connection, and leave the server alone with it."""
+        outgoing = ssl.MemoryBIO()
+        begun = trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            begun.do_handshake()
+        hello = outgoing.read()
+        waiting: list[socket.socket] = []
+        while self.is_time():
+            made = self.connect()
+            if made is None:
+                continue
+            self.tally["requests"] += self.send(made, hello)
+            waiting.append(made)
+            if len(waiting) >= 64:
+                old = waiting.pop(0)
+                self.tally["cut_off" if self.is_closed(old, reads=True) else "answered"] += 1
+                old.close()
+
+    def handshakes(self) -> None:
+        """Shake hands whole on each new connection, one after the other, and ask once."""
+        context = trusting()
+        while self.is_time():
+            made = self.connect()
+            if made is None:
+                continue
+            made.settimeout(1.0)
+            self.tally["requests"] += 1
+            try:
+                with context.wrap_socket(made) as wrapped:
+                    wrapped.send(GET % b"/metrics")
+                    self.count(wrapped.recv(65_536))
+            except OSError:
+                made.close()
+                self.tally["cut_off"] += 1
+
+
+def trusting() -> ssl.SSLContext:
+    """Return a client's context that believes everybody."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def main() -> None:

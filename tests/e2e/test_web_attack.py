@@ -3,12 +3,14 @@
 How fast they are served is measured in tests/benchmarks/web_bench.py, on a quiet machine.
 """
 
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.processes import Daemon, daemon
 from tests.e2e.under_attack import Seen, attacked
+from tests.unit.web.certificates import PAIR, Authority
 
 pytestmark = pytest.mark.xdist_group("web_attack")
 
@@ -17,6 +19,18 @@ pytestmark = pytest.mark.xdist_group("web_attack")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with daemon(tmp_path_factory.mktemp("node"), "2xA100-SXM4-40GB", "mode: observe\n") as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def tls_node(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Daemon, ssl.SSLContext]]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority(folder)
+    (folder / "web.yml").write_text(PAIR)
+    config = f"mode: observe\nweb: {{config_file: {folder / 'web.yml'}}}\n"
+    with daemon(folder, "2xA100-SXM4-40GB", config, over_tcp=False) as made:
+        yield made, authority.client()
 
 
 def served_meanwhile(seen: Seen) -> None:
@@ -51,6 +65,17 @@ def test_excess_of_a_flood_is_shed(node: Daemon, number: int, kind: str) -> None
     assert seen.attack["503"] >= 50
     # Budget of one address: a burst of 200 and 100 a second, and what its connections have.
     assert seen.attack.get("200", 0) <= 200 + 100 * seen.attack["seconds"] + 32 * 10
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, "silent"), (2, "hellos"), (3, "handshakes")])
+def test_clients_that_wear_tls_out_keep_no_scraper_out(
+    tls_node: tuple[Daemon, ssl.SSLContext], number: int, kind: str
+) -> None:
+    node, trusted = tls_node
+    seen = attacked(node, kind, 2.0, f"127.0.3.{number}", trusted)
+
+    served_meanwhile(seen)
+    assert seen.attack["connected"] >= 10
 
 
 def test_daemon_says_that_it_refuses(node: Daemon) -> None:

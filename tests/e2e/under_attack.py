@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ class Scraper:
     source: str
     kept: bool
     every: float = 0.05
+    tls: ssl.SSLContext | None = None
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -51,8 +53,13 @@ class Scraper:
         connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=5, source_address=(self.source, 0)
+        source = (self.source, 0)
+        if self.tls is None:
+            return http.client.HTTPConnection(
+                "127.0.0.1", self.port, timeout=5, source_address=source
+            )
+        return http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=5, source_address=source, context=self.tls
         )
 
 
@@ -104,14 +111,16 @@ def scraping(*scrapers: Scraper) -> Iterator[None]:
             thread.join()
 
 
-def attacked(daemon: Daemon, kind: str, seconds: float, source: str) -> Seen:
-    """Attack a daemon for some seconds, with two scrapers beside it.
+def attacked(
+    daemon: Daemon, kind: str, seconds: float, source: str, tls: ssl.SSLContext | None = None
+) -> Seen:
+    """Attack a daemon for some seconds, with scrapers beside it; `tls`: they speak it.
 
     Some share the attacker's address and keep their connections, as Prometheus servers behind the
     same proxy would; another has an address of its own and connects anew for each scrape.
     """
-    kept = [Scraper(daemon.port, source, kept=True, every=0.6) for _ in range(KEPT)]
-    anew = Scraper(daemon.port, "127.0.0.9", kept=False)
+    kept = [Scraper(daemon.port, source, kept=True, every=0.6, tls=tls) for _ in range(KEPT)]
+    anew = Scraper(daemon.port, "127.0.0.9", kept=False, tls=tls)
     before = memory(daemon.process.pid)
     most = before
     with scraping(*kept, anew):
