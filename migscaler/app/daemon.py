@@ -1,6 +1,5 @@
 """The daemon: one process per node, from start to SIGTERM."""
 
-import gc
 import logging
 import os
 import signal
@@ -27,7 +26,7 @@ from migscaler.app.edges import WindowEdges
 from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
-from migscaler.app.memory import bound_heaps, give_back
+from migscaler.app.memory import bound_heaps, start_over
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import (
     State,
@@ -206,9 +205,7 @@ class Daemon:
         notify("READY=1", f"STATUS=serving {page}")
         if self._options.on_ready is not None:
             self._options.on_ready(page)
-        give_back()
-        # What start-up made stays: the collector need not walk it again and again.
-        gc.freeze()
+        start_over()
         self._watch()
         return self._end()
 

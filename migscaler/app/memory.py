@@ -20,6 +20,22 @@ def bound_heaps() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _HEAPS) == 1
 
 
+def put_off_collecting() -> None:
+    """Collect nothing until `start_over`; for the first moment of a process that will live long.
+
+    Nearly all that a start makes is kept. Walking it again and again while modules were loaded took
+    a tenth of a start's processor time (measured 2026-11).
+    """
+    gc.disable()
+
+
+def start_over() -> None:
+    """Collect again from now on; what the start made stays and is not walked any more."""
+    give_back()
+    gc.freeze()
+    gc.enable()
+
+
 def give_back() -> bool:
     """Collect what is unreachable and return free memory to the kernel. False: not glibc.
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-
-import httpx
+from typing import TYPE_CHECKING
 
 from migscaler import __version__
 from migscaler.app.config.load import LoadedConfig
@@ -41,6 +40,9 @@ from migscaler.sources.prometheus_api import Connection, open_client
 from migscaler.sources.push import PushSource
 from migscaler.sources.scheduler import SchedulerSource
 from migscaler.store.store import Store
+
+if TYPE_CHECKING:
+    import httpx
 
 # What waits on the node itself is asked every few seconds; it holds for one missed minute.
 _WAITS_HOLD = timedelta(minutes=1)
@@ -163,7 +165,7 @@ class Assembly:
         client = self._client(settings.connection)
         return DcgmSource(settings=settings, client=client, clock=self.ground.clock)
 
-    def _client(self, connection: Connection) -> httpx.Client:
+    def _client(self, connection: Connection) -> "httpx.Client":
         """Return the client for a server, opened once."""
         if connection not in self._clients:
             self._clients[connection] = open_client(connection)

@@ -21,6 +21,9 @@ def run(session: Session, listen: str | None, nvml_socket: Path | None) -> None:
 
     Without a configuration it measures and exports the GPUs it finds, and changes nothing.
     """
+    from migscaler.app.memory import put_off_collecting
+
+    put_off_collecting()  # before the daemon's modules are loaded
     from migscaler.app.daemon import DaemonOptions, run_daemon
     from migscaler.cli.simulated import hardware_of
 

@@ -82,6 +82,9 @@ def exec_command(directory: Path, command: tuple[str, ...]) -> None:
 @pass_session
 def run(session: Session, directory: Path, listen: str | None, nvml_socket: Path | None) -> None:
     """Run the real daemon on the simulated node, as `migscaler run` does on real GPUs."""
+    from migscaler.app.memory import put_off_collecting
+
+    put_off_collecting()  # before the daemon's modules are loaded
     from migscaler.app.daemon import DaemonOptions, run_daemon
     from migscaler.cli.simulated import (
         boot_id_of,

@@ -9,13 +9,15 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-
-import httpx
+from typing import TYPE_CHECKING
 
 from migscaler.model.ids import GiId, GpuUuid
 from migscaler.model.ports import Clock
 from migscaler.sources.dcgm_series import FIELDS, Series, parse_page, ratio_of, selector_query
 from migscaler.sources.prometheus_api import Answer, Connection, ask, get_page
+
+if TYPE_CHECKING:
+    import httpx
 
 RowKey = tuple[GpuUuid, GiId, str]
 """GPU, GPU instance id, and the profile that the exporter takes the instance for."""
@@ -65,7 +67,7 @@ class DcgmFetch:
 class DcgmSource:
     """Asks for the figures of all instances at once."""
 
-    def __init__(self, *, settings: DcgmSettings, client: httpx.Client, clock: Clock) -> None:
+    def __init__(self, *, settings: DcgmSettings, client: "httpx.Client", clock: Clock) -> None:
         """Take the settings and an open client (see `prometheus_api.open_client`)."""
         self.settings = settings
         self._client = client

@@ -10,8 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-import httpx
+from typing import TYPE_CHECKING
 
 from migscaler.errors import ParseError
 from migscaler.model.demand import Counts, Fetched, RawRow, Reading, VetoStatus, Want
@@ -19,6 +18,9 @@ from migscaler.model.ids import SourceName
 from migscaler.model.ports import Clock
 from migscaler.model.profile import check_size_text
 from migscaler.sources.prometheus_api import Answer, Connection, Sample, ask
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_COUNT = 1_000_000
 """No node is wanted a million times; such a number is a mistake in the query."""
@@ -60,7 +62,9 @@ class VetoSettings:
 class PrometheusSource:
     """Asks one query, and the two that say whether and for when it can be believed."""
 
-    def __init__(self, *, settings: PrometheusSettings, client: httpx.Client, clock: Clock) -> None:
+    def __init__(
+        self, *, settings: PrometheusSettings, client: "httpx.Client", clock: Clock
+    ) -> None:
         """Take the settings and an open client (see `prometheus_api.open_client`)."""
         self._settings = settings
         self._client = client
@@ -140,7 +144,7 @@ class PrometheusSource:
 class PrometheusVeto:
     """Asks whether changes are forbidden; every doubt is unknown, and unknown stands as a veto."""
 
-    def __init__(self, *, settings: VetoSettings, client: httpx.Client, clock: Clock) -> None:
+    def __init__(self, *, settings: VetoSettings, client: "httpx.Client", clock: Clock) -> None:
         """Take the settings and an open client."""
         self._settings = settings
         self._client = client

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import httpx
+from typing import TYPE_CHECKING
 
 from migscaler.errors import MigscalerError
 from migscaler.model.ports import Clock
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_BYTES = 4 * 1024 * 1024
 """A demand query answers with one series per size, some kilobytes."""
@@ -59,12 +61,15 @@ class Answer:
     problem: str | None = None
 
 
-def open_client(connection: Connection) -> httpx.Client:
+def open_client(connection: Connection) -> "httpx.Client":
     """Return a client for one server; proxies of the environment are not used.
 
     Raises:
         OSError: the file of certificate authorities can't be read.
     """
+    # Takes 0.13 s to load, for which a start without such a source need not wait.
+    import httpx
+
     seconds = connection.timeout.total_seconds()
     if connection.ca_file is not None:
         context = ssl.create_default_context(cafile=str(connection.ca_file))
@@ -74,7 +79,7 @@ def open_client(connection: Connection) -> httpx.Client:
     return httpx.Client(timeout=seconds, trust_env=False, verify=verify)
 
 
-def ask(connection: Connection, client: httpx.Client, clock: Clock, query: str) -> Answer:
+def ask(connection: Connection, client: "httpx.Client", clock: Clock, query: str) -> Answer:
     """Return the answer to an instant query; never raises for what a server or network does."""
     seconds = connection.timeout.total_seconds()
     address = f"{connection.url}/api/v1/query"
@@ -98,13 +103,15 @@ class Page:
 
 def get_page(
     connection: Connection,
-    client: httpx.Client,
+    client: "httpx.Client",
     clock: Clock,
     address: str,
     parameters: Mapping[str, str],
     accept: str = "application/json",
 ) -> Page:
     """Return what is at an address; never raises for what a server or network does."""
+    import httpx  # see `open_client`
+
     headers = {"Accept": accept}
     if connection.bearer_token_file is not None:
         try:
@@ -135,7 +142,7 @@ def _nobody_listens(error: BaseException) -> bool:
     return False
 
 
-def _read(client: httpx.Client, clock: Clock, seconds: float, request: httpx.Request) -> Page:
+def _read(client: "httpx.Client", clock: Clock, seconds: float, request: "httpx.Request") -> Page:
     """Return status and body, within deadline and size."""
     deadline = clock.monotonic() + seconds
     body = bytearray()

@@ -1,7 +1,10 @@
-"""Memory that is no longer needed goes back to the kernel, and threads share heaps."""
+"""Memory that is no longer needed goes back, threads share heaps, a start collects nothing."""
 
 import subprocess
 import sys
+from pathlib import Path
+
+from migscaler.sim.node import DEFAULT_DRIVER, build_node
 
 # Each in a process of its own: heaps are the whole process's and are never given up.
 _HEAPS = """
@@ -41,10 +44,28 @@ before = resident()
 given = give_back()
 print(given, before - resident())
 """
+# The daemon itself, and beside it a thread that looks at the collector until it is told to end.
+_START = """
+import gc, os, signal, sys, threading, time
+from migscaler.cli.main import cli
+seen = []
+def look():
+    end = time.monotonic() + 60
+    while time.monotonic() < end and (not gc.isenabled() or gc.get_freeze_count() == 0):
+        if "migscaler.app.daemon" in sys.modules and not seen:
+            seen.append(gc.isenabled())
+        time.sleep(0.001)
+    print(seen, gc.isenabled(), gc.get_freeze_count() > 0)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=look, daemon=True).start()
+cli(sys.argv[1:])
+"""
 
 
-def _run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def _run(program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,3 +83,11 @@ def test_memory_that_is_free_goes_back_to_the_kernel() -> None:
 
     assert given == "True"
     assert int(mebibytes) >= 80
+
+
+def test_start_is_not_held_up_by_the_collector_and_the_daemon_has_it_again(tmp_path: Path) -> None:
+    build_node("1xA100", DEFAULT_DRIVER, tmp_path / "node", mig=True)
+    state = ("--state-dir", str(tmp_path / "state"))
+    run = ("sim", "run", "--directory", str(tmp_path / "node"), "--listen", "127.0.0.1:0")
+
+    assert _run(_START, *state, *run).strip() == "[False] True True"
