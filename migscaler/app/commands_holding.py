@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from migscaler.app.accounts import name_of
 from migscaler.app.arguments import Arguments
 from migscaler.app.node import Handler, Node
 from migscaler.control.leases import (
@@ -63,7 +64,7 @@ class HoldingCommands:
         record = self._node.store.add_hold(
             gpu_uuid=gpu.uuid,
             spec=spec,
-            owner=actor.name,
+            owner=name_of(actor),
             reason=arguments.text("reason"),
             expires_at=self._after(arguments.optional_duration("ttl_seconds")),
         )
@@ -92,7 +93,7 @@ class HoldingCommands:
         duration = arguments.optional_duration("for_seconds")
         release = arguments.flag("release_driver")
         record = PauseRecord(
-            who=actor.name,
+            who=name_of(actor),
             why=arguments.text("why"),
             since=now,
             until=now + duration if duration else None,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from datetime import timedelta
 
 import click
 
+from migscaler.app.accounts import account_name
 from migscaler.cli.answers import Answer, text
 from migscaler.cli.output import Failed, leave, note, output_option
 from migscaler.cli.params import DURATION
@@ -70,7 +70,7 @@ def lease(
         raise click.UsageError("name the command to run, after --")
     asked: Answer = {
         "size": size,
-        "owner": owner or _user(),
+        "owner": owner or account_name(os.getuid()),
         "ttl_seconds": ttl.total_seconds(),
         "pid": os.getpid(),
         "wait": wait,
@@ -181,11 +181,3 @@ def _signals_blocked() -> Iterator[set[signal.Signals]]:
         yield mask
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _user() -> str:
-    """Return the account that asks."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"

@@ -1,12 +1,12 @@
 """The two ways to a node: the daemon's socket, and this process on the hardware."""
 
 import os
-import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from migscaler.app.accounts import account_name
 from migscaler.cli.answers import Answer
 from migscaler.cli.session import Node, Options
 from migscaler.errors import CommandRefused
@@ -78,7 +78,11 @@ class AsAccount:
         """Take who carries them out."""
         self._commands = commands
         self._actor = Actor(
-            name=_account(), trusted=True, writes=True, uid=os.geteuid(), pid=os.getpid()
+            name=account_name(os.geteuid()),
+            trusted=True,
+            writes=True,
+            uid=os.geteuid(),
+            pid=os.getpid(),
         )
 
     def execute(self, name: str, arguments: Answer) -> Answer:
@@ -106,11 +110,3 @@ class OnHardware(AsAccount):
             why = whys[0] if whys else "no answer"
             raise CommandRefused(f"the GPUs can't be read: {why} (see `migscaler doctor`)")
         return super().execute(name, arguments)
-
-
-def _account() -> str:
-    """Return the account's name."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid {os.geteuid()}"

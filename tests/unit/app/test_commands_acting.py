@@ -123,7 +123,7 @@ def test_pause_stands_above_apply(tmp_path: Path) -> None:
         with pytest.raises(CommandRefused) as refusal:
             here.ask("apply", gpu=0, layout="3g 3g")
 
-        assert str(refusal.value) == ("paused by uid 0: driver upgrade; `migscaler resume` first")
+        assert str(refusal.value) == ("paused by root: driver upgrade; `migscaler resume` first")
         assert here.our_calls() == []
 
 

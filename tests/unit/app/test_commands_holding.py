@@ -7,7 +7,8 @@ import pytest
 
 from migscaler.errors import CommandRefused, NotFound, ParseError
 from migscaler.model.gpu import PinReason
-from tests.unit.app.nodes import ADA, RECOMMEND, NodeAtWork, node_at_work
+from migscaler.web.ports import Actor
+from tests.unit.app.nodes import RECOMMEND, ROOT, NodeAtWork, node_at_work
 
 DEMANDING = (
     RECOMMEND
@@ -36,7 +37,7 @@ def test_hold_of_an_instance_pins_it_for_its_time(tmp_path: Path) -> None:
             "kind": "hold",
             "gpu_uuid": here.uuid(),
             "spec": "3g.20gb@4",
-            "owner": "uid 0",
+            "owner": "root",
             "reason": "measuring",
             "expires_at": "2026-03-02T12:03:00+00:00",
         }
@@ -79,8 +80,9 @@ def test_hold_of_what_no_gpu_of_the_model_has_is_a_mistake_of_the_caller(tmp_pat
 
 
 def test_pause_is_kept_with_who_why_and_until(tmp_path: Path) -> None:
+    unknown = Actor(name="uid 4000000000", trusted=True, uid=4_000_000_000)
     with node_at_work(tmp_path, "3g@0") as here:
-        answer = here.ask_as(ADA, "pause", why="upgrade", for_seconds=600)
+        answer = here.ask_as(unknown, "pause", why="upgrade", for_seconds=600)
 
         pause = here.store.pause()
         assert answer == {
@@ -90,11 +92,23 @@ def test_pause_is_kept_with_who_why_and_until(tmp_path: Path) -> None:
         }
         assert pause is not None
         assert (pause.who, pause.why, pause.until) == (
-            "uid 1000",
+            "uid 4000000000",
             "upgrade",
             here.clock.now() + timedelta(minutes=10),
         )
         assert here.shown[-1].pause == pause
+
+
+@pytest.mark.parametrize(
+    ("actor", "who"), [(ROOT, "root"), (Actor(name="user ada", trusted=True), "user ada")]
+)
+def test_pause_tells_an_account_by_its_name(actor: Actor, who: str, tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0") as here:
+        here.ask_as(actor, "pause", why="upgrade")
+
+        pause = here.store.pause()
+        assert pause is not None
+        assert pause.who == who
 
 
 def test_resume_says_whether_there_was_a_pause(tmp_path: Path) -> None:
