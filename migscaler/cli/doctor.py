@@ -15,9 +15,10 @@ from migscaler.cli.orphans import fix
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.records import snapshot_of
 from migscaler.cli.session import Node, Session, pass_session
-from migscaler.errors import CommandRefused, ConfigError, HardwareError, MigscalerError
+from migscaler.errors import CommandRefused, ConfigError, Finding, HardwareError, MigscalerError
 
 if TYPE_CHECKING:
+    from migscaler.app.config.settings import WebSettings
     from migscaler.model.gpu import NodeSnapshot
 
 _STYLES = {Verdict.FINE: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
@@ -139,8 +140,31 @@ def _configuration(
                 yield warning(
                     "configuration", f"{finding.where}: {finding.problem}", finding.remedy
                 )
+            yield from _web_configuration(loaded.settings.web)
     if directory is not None:
         yield _state(directory)
+
+
+def _web_configuration(web: "WebSettings") -> Iterator[Check]:
+    """Check the file that protects the TCP side, and the certificates that it names."""
+    from migscaler.app.config.web_file import read_web_file
+
+    if web.config_file is None:
+        return
+    subject = "web configuration"
+    reading = read_web_file(web.config_file, open_to=web.open_to)
+    for finding in reading.findings:
+        yield problem(subject, f"{web.config_file}: {_in_words(finding)}", finding.remedy)
+    for finding in reading.warnings:
+        yield warning(subject, f"{web.config_file}: {_in_words(finding)}", finding.remedy)
+    if not reading.findings and not reading.warnings:
+        yield fine(subject, str(web.config_file))
+
+
+def _in_words(finding: Finding) -> str:
+    """Return where and what a finding is."""
+    place = f"line {finding.line}: " if finding.line else ""
+    return f"{place}{finding.where}: {finding.problem}"
 
 
 def _state(directory: Path) -> Check:

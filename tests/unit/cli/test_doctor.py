@@ -239,6 +239,39 @@ def test_doctor_warns_of_a_silent_source_and_names_dcgm(terminal: Terminal, tmp_
     assert "NVIDIA H100*" in found["configuration"]["found"]
 
 
+def test_doctor_reads_the_web_configuration_file(terminal: Terminal, tmp_path: Path) -> None:
+    roots = empty_roots(tmp_path)
+    config, web = tmp_path / "migscaler.yaml", tmp_path / "web.yml"
+    config.write_text(f"mode: observe\nweb: {{config_file: {web}}}\n")
+    terminal.replies(
+        snapshot={"snapshot": encode(snapshot(gpu_state(A100, "7g@0")))},
+        status={"config": {"path": str(config)}},
+        demand={"sources": []},
+    )
+
+    def found() -> tuple[int, list[tuple[str, str, str | None]]]:
+        result = terminal.run("doctor", *roots, "--output", "json")
+        return result.exit_code, [
+            (check["verdict"], check["found"], check["remedy"])
+            for check in json.loads(result.stdout)["checks"]
+            if check["subject"] == "web configuration"
+        ]
+
+    code, ((verdict, what, remedy),) = found()
+    assert (code, verdict) == (1, "problem")
+    assert what.startswith(f"{web}: ")
+    assert remedy
+
+    web.write_text("tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n")
+    code, checks = found()
+    assert (code, {one[0] for one in checks}) == (1, {"problem"})
+    assert any("server.crt" in what for _, what, _ in checks)
+
+    web.write_text("basic_auth_users: {}\n")
+    _, checks = found()
+    assert checks == [("fine", str(web), None)]
+
+
 ORPHAN = {
     "gpu": 0,
     "gpu_uuid": "GPU-1",
