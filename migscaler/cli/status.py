@@ -60,7 +60,11 @@ def status(
     if output == "json":
         show_json(answer)
         return
-    show(*headline(answer), "", gpu_table(rows(answer, "gpus")))
+    gpus = rows(answer, "gpus")
+    show(*headline(answer), "", gpu_table(gpus))
+    if any(map(_orphans, gpus)):
+        show("", "orphan: nothing can run on it for want of a compute instance; what may go:")
+        show("  migscaler doctor --fix")
     if instances or verbose or order is not None:
         show("", instance_table(answer, by_quiet=order == "quiet"))
     if verbose:
@@ -104,7 +108,7 @@ def gpu_table(gpus: list[Answer]) -> "RenderableType":
                 text(gpu, "name").removeprefix("NVIDIA "),
                 text(gpu, "mode", "not managed"),
                 strip(bars, width) if bars else _why_empty(gpu),
-                text(gpu, "layout"),
+                _layout(gpu),
             )
             for gpu, bars in zip(gpus, drawn, strict=True)
         ),
@@ -211,6 +215,17 @@ def _bars(gpu: Answer) -> list[Bar]:
         )
         for cell in rows(gpu, "cells")
     ]
+
+
+def _layout(gpu: Answer) -> str:
+    """Return the instances of a GPU; those that lack a compute instance are told apart."""
+    orphans = _orphans(gpu)
+    specs = text(gpu, "layout").split()
+    return " ".join(f"{spec} (orphan)" if spec in orphans else spec for spec in specs)
+
+
+def _orphans(gpu: Answer) -> set[str]:
+    return {text(one, "instance") for one in rows(gpu, "instances") if one.get("orphan") is True}
 
 
 def _why_empty(gpu: Answer) -> str:

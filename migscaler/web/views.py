@@ -180,6 +180,7 @@ def instance_view(one: InstanceState, snapshot: NodeSnapshot | None, *, trusted:
         "gi_id": one.gi_id,
         "mig_uuid": reading.instance.mig_uuid,
         "usable": reading.instance.usable,
+        "orphan": not reading.instance.compute_instances,
         "state": "idle" if one.pin is None else PIN_WORDS[one.pin],
         "pin_reason": None if one.pin is None else one.pin.value,
         "memory_used_bytes": reading.memory_used_bytes,

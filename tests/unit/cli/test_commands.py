@@ -142,6 +142,22 @@ def test_status_sorts_by_how_long_nothing_has_run(terminal: Terminal) -> None:
     assert "10 min" in by_quiet[1]
 
 
+def test_status_marks_instances_without_compute_instance(terminal: Terminal) -> None:
+    instances = [
+        {"instance": "3g.20gb@0", "orphan": True},
+        {"instance": "3g.20gb@4", "orphan": False},
+    ]
+    gpu = {"index": 0, "name": "NVIDIA A100", "layout": "3g.20gb@0 3g.20gb@4"}
+    terminal.replies(status={"gpus": [{**gpu, "instances": instances}]})
+    said = terminal.run("status", environ={"COLUMNS": "120"}).stdout
+
+    assert "3g.20gb@0 (orphan) 3g.20gb@4\n" in said
+    assert said.endswith("\n  migscaler doctor --fix\n")
+
+    terminal.replies(status={"gpus": [{**gpu, "instances": instances[1:]}]})
+    assert "orphan" not in terminal.run("status").stdout
+
+
 def test_verbose_status_lists_each_process_with_user_and_container(terminal: Terminal) -> None:
     inside = {
         "pid": 77,
