@@ -20,6 +20,7 @@ import click
 
 from migscaler.cli.output import Failed, show
 from migscaler.cli.params import SECONDS
+from migscaler.errors import AddressTaken
 
 if TYPE_CHECKING:
     from migscaler.cli.demo_load import Load
@@ -57,7 +58,7 @@ def demo(
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _place(directory) as root:
-            _run(root, day, lasting, free_port() if port is None else port, seed)
+            _run(root, day, lasting, free_port() if port is None else _own_port(port), seed)
     except KeyboardInterrupt:
         show("", "The demo ended.")
 
@@ -82,7 +83,7 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
         announced = False
         while end is None or clock.monotonic() < end:
             if child.poll() is not None:
-                raise Failed(f"the daemon ended with {child.returncode}:\n{_last_lines(root)}")
+                raise Failed(_ended(root, child.returncode))
             is_ready = load.step(clock.monotonic())
             if is_ready and not announced:
                 _announce(root, port, day)
@@ -90,6 +91,8 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
             elif not announced and clock.monotonic() > give_up:
                 raise Failed(f"the daemon did not answer:\n{_last_lines(root)}")
             clock.sleep(_STEP_SECONDS)
+        if child.poll() is not None:
+            raise Failed(_ended(root, child.returncode))
         _summarize(load)
 
 
@@ -200,14 +203,37 @@ def _child(log_file: Path, *arguments: object) -> Iterator["subprocess.Popen[byt
 def free_port() -> int:
     """Return the first free port from 9836 on, any other if none of twenty is free."""
     for port in (*range(_FIRST_PORT, _FIRST_PORT + _PORTS_TRIED), 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((_HOST, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+        with contextlib.suppress(OSError):
+            return _bound(port)
     raise Failed(f"no port of {_HOST} is free")
+
+
+def _own_port(port: int) -> int:
+    """Return the port that was asked for.
+
+    Raises:
+        AddressTaken: somebody listens there, or this account may not.
+    """
+    try:
+        return _bound(port)
+    except OSError as error:
+        raise AddressTaken(
+            f"cannot listen on {_HOST}:{port}: {error.strerror}; name another with --port, or none "
+            f"for the first free one from {_FIRST_PORT} on"
+        ) from error
+
+
+def _bound(port: int) -> int:
+    """Return the number of a port after trying it; 0 is any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((_HOST, port))
+        return int(probe.getsockname()[1])
+
+
+def _ended(root: Path, code: int) -> str:
+    """Say that the daemon ended too early, and its last words."""
+    return f"the daemon ended with {code}:\n{_last_lines(root)}"
 
 
 def _last_lines(root: Path) -> str:

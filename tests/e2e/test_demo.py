@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -37,6 +38,25 @@ def test_demo_reshapes_the_node_and_ends_by_itself(tmp_path: Path) -> None:
     counted = re.search(r"The demo ended: (\d+) GPU plans done", done.stdout)
     assert counted is not None
     assert int(counted[1]) >= 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_on_a_port_that_is_taken_says_how_to_choose_another(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*DEMO, "--port", str(port), "--for", "3"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(tmp_path),
+        )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"migscaler: cannot listen on 127.0.0.1:{port}: Address already in use; name another with "
+        "--port, or none for the first free one from 9836 on\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
