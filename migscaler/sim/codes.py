@@ -27,6 +27,7 @@ class Code(IntEnum):
     NOT_READY = 27
     GPU_NOT_FOUND = 28
     INVALID_STATE = 29
+    RESET_TYPE_NOT_SUPPORTED = 30
     UNKNOWN = 999
 
 
