@@ -27,7 +27,8 @@ _log = logging.getLogger("migscaler.nvml_server")
 
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of an accepted socket, those of who connected.
 _CREDENTIALS = struct.Struct("3i")
-# A daemon has one connection, and for a while those it gave up on while their call hangs.
+# A daemon has one connection, a second one while a change takes long, and for a while those it
+# gave up on while their call hangs.
 _MOST_WORKERS = 8
 # Per second after a burst of so many: connections let in, and refusals told in the log.
 _CONNECTIONS = 0.5, 30

@@ -1,20 +1,21 @@
 """NVML in a process of its own: what hangs or crashes there costs a GPU a while, nothing else."""
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
-from migscaler.errors import DeadlineExceeded, DriverGone, ForeignAnswer, HardwareError
-from migscaler.hardware.call_counter import CallCounter
+from migscaler.errors import HardwareError
 from migscaler.hardware.exclusions import Exclusions
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.roll_call import GpuAnswer, NodeFacts, RollCall
+from migscaler.hardware.worker_lane import Lane
 from migscaler.hardware.worker_link import Worker
-from migscaler.hardware.worker_messages import Request, Setup
+from migscaler.hardware.worker_messages import Setup
 from migscaler.hardware.worker_process import WorkerProcess
+from migscaler.hardware.worker_records import WorkerRecords
 from migscaler.hardware.worker_remote import RemoteWorker
 from migscaler.model.gpu import GpuReading, ModeChange, NodeReading
 from migscaler.model.host import HostTable
@@ -25,7 +26,8 @@ from migscaler.model.stats import CallStats
 
 _NODE = "node"
 _HOST = "host"
-_STOP_SECONDS = 3.0
+# How long a reading waits before it looks again whether a change began before it had its turn.
+_LOOK_SECONDS = 0.5
 
 T = TypeVar("T")
 
@@ -36,15 +38,29 @@ class WorkerLimits:
 
     A GI destroy takes about 1 s, walks up to 10 s under contention (issue 1480 and nvlib.go of
     kubernetes-sigs/dra-driver-nvidia-gpu); hence the deadlines. `pass_seconds` bounds one reading
-    of the whole node but for one read deadline: after it, GPUs not asked yet are gaps.
+    of the whole node but for one read deadline: after it, GPUs not asked yet are gaps. A change
+    that takes longer than `patience_seconds` no longer keeps readings waiting; one of the MIG mode,
+    which resets the GPU and which another session may spoil, `mode_patience_seconds`. With samples
+    every 5 s both stay below the 15 s after which a sample is too old to be shown.
     """
 
     read_seconds: float = 10.0
     write_seconds: float = 60.0
     start_seconds: float = 30.0
     pass_seconds: float = 30.0
+    patience_seconds: float = 3.0
+    mode_patience_seconds: float = 7.0
     first_backoff_seconds: float = 30.0
     longest_backoff_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A change under way; `since` in monotonic seconds."""
+
+    key: str
+    since: float
+    patience: float
 
 
 class NvmlWorker:
@@ -52,6 +68,11 @@ class NvmlWorker:
 
     Safe for several threads; they take turns. A request past its deadline abandons that process,
     leaves the GPU it was about alone for a while, and the next request starts another one.
+
+    While a change takes long, readings of the other GPUs go to a second process, the relief. It
+    ends before the next change begins: what one process has open of an instance may keep another
+    from destroying it (NVIDIA/DCGM #276). The relief of a process that was given up on takes its
+    place.
     """
 
     def __init__(
@@ -74,20 +95,21 @@ class NvmlWorker:
         self._start: Callable[[float], Worker] = (
             partial(WorkerProcess, setup) if address is None else partial(RemoteWorker, address)
         )
-        self._lock = threading.RLock()
-        self._process: Worker | None = None
-        self._abandoned: list[Worker] = []
-        self._given_up: dict[str, Worker] = {}
-        self._released = False
-        self._restarts = 0
-        self._counter = CallCounter()
-        self._roll = RollCall()
-        self._gone_for: set[str] = set()
-        self._exclusions = Exclusions(
-            clock,
-            first=self._limits.first_backoff_seconds,
-            longest=self._limits.longest_backoff_seconds,
+        self._records = WorkerRecords(
+            Exclusions(
+                clock,
+                first=self._limits.first_backoff_seconds,
+                longest=self._limits.longest_backoff_seconds,
+            )
         )
+        self._main = Lane(_NODE, self._records, self._new_process)
+        self._relief = Lane("relief", self._records, self._new_process)
+        self._roll = RollCall()
+        # Set and cleared by who holds the main lane; set only while holding the relief too.
+        self._change_under_way: _Change | None = None
+
+    def _new_process(self) -> Worker:
+        return self._start(self._limits.start_seconds)
 
     # Reading
 
@@ -97,18 +119,25 @@ class NvmlWorker:
         Raises:
             HardwareError: NVML as a whole does not answer, or the driver is released.
         """
-        with self._lock:
+        with self._reading() as lane:
             end = self._clock.monotonic() + self._limits.pass_seconds
-            facts = self._ask(_NODE, "begin", kind=NodeFacts, seconds=self._limits.read_seconds)
-            return self._roll.read(facts, lambda index, uuid: self._read_index(index, uuid, end))
+            seconds = self._limits.read_seconds
+            facts = lane.ask(lane.node_key, "begin", kind=NodeFacts, seconds=seconds)
+            return self._roll.read(
+                facts, lambda index, uuid: self._read_index(lane, index, uuid, end)
+            )
 
-    def _read_index(self, index: int, uuid: GpuUuid | None, end: float) -> GpuAnswer:
+    def _read_index(self, lane: Lane, index: int, uuid: GpuUuid | None, end: float) -> GpuAnswer:
         if self._clock.monotonic() > end:
             raise HardwareError(f"not asked: the pass took {self._limits.pass_seconds:g} s")
+        change = self._change_under_way
+        self._refuse_half_changed(change, uuid)
         # The full deadline even for the last: a GPU is not to be blamed for the time others took.
         seconds = self._limits.read_seconds
         key = uuid or f"index {index}"
-        return self._ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
+        answer = lane.ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
+        self._refuse_half_changed(change, answer.reading.uuid)
+        return answer
 
     def read_gpu(self, uuid: GpuUuid) -> GpuReading:
         """Read mode, layout, processes and memory of one GPU afresh (no activity).
@@ -117,12 +146,13 @@ class NvmlWorker:
             HardwareError: the GPU does not answer, or is left alone for now.
         """
         seconds = self._limits.read_seconds
-        return self._ask(uuid, "read_gpu", uuid, kind=GpuReading, seconds=seconds)
+        with self._reading() as lane:
+            self._refuse_half_changed(self._change_under_way, uuid)
+            return lane.ask(uuid, "read_gpu", uuid, kind=GpuReading, seconds=seconds)
 
     def call_stats(self) -> CallStats:
         """Return the counts of all workers so far; what a hung one did last is not among them."""
-        with self._lock:
-            return self._counter.stats(worker_restarts=self._restarts)
+        return self._records.stats()
 
     def read_host(self, with_traces: bool) -> HostTable:
         """Have the host's processes looked at, with what ties them to MIG devices or without.
@@ -133,7 +163,9 @@ class NvmlWorker:
             HardwareError: they can't be listed.
         """
         seconds = self._limits.read_seconds
-        return self._ask(_HOST, "read_host", with_traces, kind=HostTable, seconds=seconds)
+        with self._reading() as lane:
+            key = f"{_HOST} of {lane.node_key}"
+            return lane.ask(key, "read_host", with_traces, kind=HostTable, seconds=seconds)
 
     # Writing
 
@@ -178,7 +210,8 @@ class NvmlWorker:
         Raises:
             HardwareError: the request was refused.
         """
-        return self._change(uuid, "set_mig_mode", enabled, kind=ModeChange)
+        patience = self._limits.mode_patience_seconds
+        return self._change(uuid, "set_mig_mode", enabled, kind=ModeChange, patience=patience)
 
     def make_device_nodes(self) -> str | None:
         """Have the device nodes of new instances made; return what went wrong, None if nothing.
@@ -187,118 +220,113 @@ class NvmlWorker:
         """
         seconds = self._limits.write_seconds
         try:
-            return self._ask(_HOST, "make_device_nodes", kind=str, seconds=seconds) or None
+            with self._changing(_HOST, self._limits.patience_seconds):
+                return self._main.ask(_HOST, "make_device_nodes", kind=str, seconds=seconds) or None
         except HardwareError as error:
             return str(error)
 
-    def _change(self, uuid: GpuUuid, name: str, *arguments: object, kind: type[T]) -> T:
-        """Change a GPU, unless a process given up on over it is still there.
-
-        One inside a driver call is not ended by SIGKILL before the call returns, and that call may
-        be the change that was given up on.
-        """
-        with self._lock:
-            old = self._given_up.get(uuid)
-            if old is not None and not old.is_gone(0.0):
-                raise HardwareError(
-                    f"not changed: process {old.pid}, given up on over this GPU, has not ended"
-                )
-            self._given_up.pop(uuid, None)
+    def _change(
+        self,
+        uuid: GpuUuid,
+        name: str,
+        *arguments: object,
+        kind: type[T],
+        patience: float | None = None,
+    ) -> T:
+        """Change a GPU, unless a process given up on over it is still there."""
+        if patience is None:
+            patience = self._limits.patience_seconds
+        with self._changing(uuid, patience):
+            self._records.refuse_if_haunted(uuid)
             seconds = self._limits.write_seconds
-            return self._ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
+            return self._main.ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
 
-    # The process
+    # The processes
 
     def release_driver(self) -> None:
-        """End the process, so that the driver can be unloaded; refuse requests until `resume`."""
-        with self._lock:
-            self._released = True
-            self._stop()
+        """End the processes, so that the driver can be unloaded; refuse requests until `resume`."""
+        with self._main.lock:
+            self._records.release(released=True)
+            self._main.stop()
+            self._relief.stop()
 
     def resume(self) -> None:
         """Serve again after `release_driver`."""
-        with self._lock:
-            self._released = False
+        self._records.release(released=False)
 
     def close(self) -> None:
-        """End the process and refuse further requests."""
-        with self._lock:
-            self.release_driver()
-            for process in self._abandoned:
-                process.is_gone(1.0)
+        """End the processes and refuse further requests."""
+        self.release_driver()
+        for lane in (self._main, self._relief):
+            lane.reap(1.0)
 
     @property
     def child_pid(self) -> int | None:
         """Return the present worker's process id, None while there is none."""
-        with self._lock:
-            return self._process.pid if self._process else None
+        process = self._main.process
+        return process.pid if process else None
 
-    def _ask(self, key: str, name: str, *arguments: object, kind: type[T], seconds: float) -> T:
-        """Have something done about `key`; `kind` is what the answer must be."""
-        with self._lock:
-            if self._released:
-                raise HardwareError("the driver is released; `migscaler resume` takes it up again")
-            self._exclusions.check(key)
+    @property
+    def relief_pid(self) -> int | None:
+        """Return the process id of the relief, None while there is none."""
+        process = self._relief.process
+        return process.pid if process else None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Lane]:
+        """Hold the lane that readings go to: the main one, while a change takes long the relief.
+
+        Who holds the relief keeps the next change from beginning, so what is read there is not
+        changed meanwhile, but for the GPU of the change under way.
+        """
+        while True:
+            if self._main.lock.acquire(timeout=self._patience_left()):
+                try:
+                    self._end_relief()
+                    yield self._main
+                finally:
+                    self._main.lock.release()
+                return
+            with self._relief.lock:
+                # One that has come back since, or did not take too long yet: wait on.
+                if self._patience_left() == 0.0:
+                    yield self._relief
+                    return
+
+    def _patience_left(self) -> float:
+        """Return how many seconds to wait for the main lane before looking again; 0: no more."""
+        change = self._change_under_way
+        if change is None:
+            return _LOOK_SECONDS
+        left = change.since + change.patience - self._clock.monotonic()
+        return max(0.0, min(left, _LOOK_SECONDS))
+
+    @contextmanager
+    def _changing(self, key: str, patience: float) -> Iterator[None]:
+        """Hold the main lane for a change, once no other process of ours has NVML open."""
+        with self._main.lock:
+            with self._relief.lock:
+                self._end_relief()
+                since = self._clock.monotonic()
+                self._change_under_way = _Change(key=key, since=since, patience=patience)
             try:
-                process = self._started()
-                reply = process.ask(Request(name=name, arguments=arguments), seconds)
-            except DeadlineExceeded as error:
-                self._exclusions.add(key, str(error))
-                self._abandon(key)
-                raise
-            except ConnectionError as error:
-                self._exclusions.add(key, str(error))
-                self._abandon(key)
-                raise HardwareError(str(error)) from error
-            self._counter.add(reply.stats)
-            if isinstance(reply.error, DriverGone):
-                self._driver_gone(key, reply.error)
-            self._exclusions.clear(key)
-            self._gone_for.discard(key)
-            if reply.error is not None:
-                raise reply.error
-            if not isinstance(reply.value, kind):
-                raise ForeignAnswer(f"{name} answered {type(reply.value).__name__}")
-            return reply.value
+                yield
+            finally:
+                self._change_under_way = None
 
-    def _driver_gone(self, key: str, error: DriverGone) -> NoReturn:
-        """End the worker: a library loaded for another driver stays wrong while its process lives.
+    def _end_relief(self) -> None:
+        """End the relief, or let it take the place of a process that was given up on."""
+        with self._relief.lock:
+            if self._main.process is None:
+                self._main.process, self._relief.process = self._relief.process, None
+            self._relief.stop()
 
-        Asked once more by another worker, a GPU that answers so again is the only one concerned:
-        NVML as a whole began the pass. It is left alone then, or it would blind the others.
+    def _refuse_half_changed(self, change: _Change | None, uuid: GpuUuid | None) -> None:
+        """Refuse to look at, or to believe, a GPU in the middle of a change.
+
+        Raises:
+            HardwareError: it is the one.
         """
-        self._stop()
-        self._restarts += 1
-        if key in self._gone_for and key != _NODE:
-            self._exclusions.add(key, str(error))
-            raise HardwareError(str(error)) from error
-        self._gone_for.add(key)
-        raise error
-
-    def _started(self) -> Worker:
-        """Return the worker, started if there is none.
-
-        One that ended between two requests (its service was restarted, the kernel was short of
-        memory) is replaced: that is no GPU's fault.
-        """
-        self._abandoned = [old for old in self._abandoned if not old.is_gone(0.0)]
-        if self._process is not None and self._process.has_ended():
-            self._abandon(None)
-        if self._process is None:
-            self._process = self._start(self._limits.start_seconds)
-        return self._process
-
-    def _abandon(self, key: str | None) -> None:
-        """Give up on the worker over `key` without waiting for it."""
-        process, self._process = self._process, None
-        self._restarts += 1
-        if process is not None:
-            process.abandon()
-            self._abandoned.append(process)
-            if key is not None:
-                self._given_up[key] = process
-
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.stop(_STOP_SECONDS)
+        if change is not None and change.key == uuid:
+            seconds = self._clock.monotonic() - change.since
+            raise HardwareError(f"a change of this GPU has been under way for {seconds:.0f} s")

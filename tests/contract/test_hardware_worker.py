@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,72 @@ def test_hanging_change_is_told_and_leaves_the_gpu_alone(tmp_path: Path) -> None
         assert rig.reader.read_gpu(rig.uuids[1]).gaps == ()
 
 
+PATIENT = WorkerLimits(patience_seconds=0.5, write_seconds=60.0)
+
+
+@contextmanager
+def changing(rig: SimulatedRig, function: str, change: Callable[[], object]) -> Iterator[None]:
+    """Make a change of the first GPU that hangs, in a thread; it has ended after the block."""
+    done = threading.Event()
+
+    def make() -> None:
+        with suppress(HardwareError):
+            change()
+        done.set()
+
+    rig.node.add_fault(faults.hangs(function, gpu=0))
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert wait_for(lambda: rig.node.state.faults[0].times == 0)
+    yield
+    assert not done.is_set()  # what was read meanwhile was read during the change
+    rig.node.clear_faults()
+    thread.join(30)
+    assert done.is_set()
+
+
+@pytest.mark.parametrize(
+    "function", ["nvmlGpuInstanceDestroy", "nvmlDeviceCreateGpuInstanceWithPlacement"]
+)
+def test_other_gpus_are_read_while_a_change_hangs(tmp_path: Path, function: str) -> None:
+    """Readings waited for the change's deadline of 60 s, and the whole node's series went."""
+    with through_worker("2xA100-SXM4-40GB", tmp_path, limits=PATIENT) as rig:
+        orphan = rig.create_orphan("1g@0")
+        rig.create("3g@4", index=1)
+        rig.reader.read_node()
+        worker = worker_of(rig)
+        first = worker.child_pid
+        spec = rig.model().spec("1g@1")
+
+        def change() -> None:
+            if "Destroy" in function:
+                rig.destroy(orphan)
+            else:
+                rig.writer.create_gpu_instance(rig.uuids[0], spec)
+
+        with changing(rig, function, change):
+            for _ in range(3):
+                sick, well = rig.reader.read_node().gpus
+                assert sick.instances is None
+                (gap,) = sick.gaps
+                assert gap.why.startswith("a change of this GPU has been under way for ")
+                assert well.gaps == ()
+                assert [str(one.instance.spec) for one in well.instances or ()] == ["3g.20gb@4"]
+            with pytest.raises(HardwareError, match="has been under way for"):
+                rig.reader.read_gpu(rig.uuids[0])
+            assert rig.reader.read_gpu(rig.uuids[1]).gaps == ()
+            relief = worker.relief_pid
+            assert relief is not None
+            assert is_running(relief)
+
+        # It came back: the process goes on, and no other has NVML open before the next change.
+        rig.create_orphan("1g@3")
+        assert not is_running(relief)
+        assert (worker.child_pid, worker.relief_pid) == (first, None)
+        assert [gpu.gaps for gpu in rig.reader.read_node().gpus] == [(), ()]
+        assert rig.reader.call_stats().worker_restarts == 0
+
+
 def test_hanging_driver_load_is_not_tried_at_every_sample(tmp_path: Path) -> None:
     with through_worker("A100-SXM4-40GB", tmp_path, limits=QUICK) as rig:
         rig.node.add_fault(faults.hangs("nvmlInitWithFlags"))
@@ -125,7 +192,7 @@ def test_child_that_ends_between_two_requests_is_replaced_and_no_gpu_blamed(
         rig.reader.read_node()
         child = worker_of(rig).child_pid
         assert child is not None
-        process = worker_of(rig)._process
+        process = worker_of(rig)._main.process
         assert process is not None
         os.kill(child, signal.SIGKILL)
         # Its first thread may be gone a moment before the others let go of the connection.

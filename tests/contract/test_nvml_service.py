@@ -1,10 +1,12 @@
 """The privileged worker service: who is served, what may be asked, what is refused whoever asks."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import pytest
 
 from migscaler.cli.simulated import simulated_hardware
 from migscaler.errors import HardwareError, HeldByProcess, NoPermission
+from migscaler.hardware.worker import NvmlWorker, WorkerLimits
 from migscaler.hardware.worker_remote import RemoteWorker, check_listener
 from migscaler.model.host import HostTable, Process, Trace
-from migscaler.model.ids import CiId, GiId
+from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.model.profile import InstanceSpec, Placement
 from migscaler.sim import faults
 from tests.contract.nvml_service import (
@@ -274,6 +277,34 @@ def test_hung_change_is_given_up_and_keeps_others_off_that_gpu_until_it_is_gone(
             hung.close()
             wait_for("its process is gone", lambda: not is_running(stuck))
             assert other.ask("destroy_compute_instance", *first, 0).error is None
+
+
+def test_hung_change_has_others_read_over_a_second_connection_that_ends_with_it(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path) as made, made.worker(WorkerLimits(patience_seconds=0.5)) as worker:
+        target = made.instance("3g@0")
+        worker.read_node()
+        made.node.add_fault(faults.hangs("nvmlComputeInstanceDestroy", gpu=0))
+        change = threading.Thread(target=_destroyed, args=(worker, *target))
+        change.start()
+        wait_for("it hangs", lambda: made.node.state.faults[0].times == 0)
+        sick, well = worker.read_node().gpus
+        assert sick.gaps[0].why.startswith("a change of this GPU has been under way for ")
+        assert well.gaps == ()
+        assert worker.read_host(True).processes == ()
+        assert len(made.workers()) == 2
+        assert change.is_alive()
+        made.node.clear_faults()
+        change.join(30)
+        assert [gpu.gaps for gpu in worker.read_node().gpus] == [(), ()]
+        assert len(made.workers()) == 1
+        assert worker.call_stats().worker_restarts == 0
+
+
+def _destroyed(worker: NvmlWorker, gpu: GpuUuid, gi: GiId) -> None:
+    with contextlib.suppress(HardwareError):
+        worker.destroy_compute_instance(gpu, gi, CiId(0))
 
 
 def test_request_past_its_deadline_is_given_up_and_the_next_is_answered(tmp_path: Path) -> None:

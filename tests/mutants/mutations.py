@@ -205,8 +205,8 @@ MUTATIONS = (
     Mutation(
         promise="c",
         breaks="a GPU is changed while a call given up on may still change it",
-        path="migscaler/hardware/worker.py",
-        old="            if old is not None and not old.is_gone(0.0):\n",
+        path="migscaler/hardware/worker_records.py",
+        old="            if left:\n",
         new="            if False:\n",
         tests=("tests/unit/hardware/test_worker_given_up.py",),
     ),
@@ -353,9 +353,17 @@ MUTATIONS = (
     Mutation(
         promise="g",
         breaks="a worker that hung is asked again",
-        path="migscaler/hardware/worker.py",
-        old="                self._abandon(key)\n                raise\n",
-        new="                raise\n",
+        path="migscaler/hardware/worker_lane.py",
+        old="        self._records.leave_alone(key, why)\n        self._abandon(key)\n",
+        new="        self._records.leave_alone(key, why)\n",
         tests=("tests/contract/test_hardware_worker.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a change that hangs keeps the readings of every GPU waiting",
+        path="migscaler/hardware/worker.py",
+        old="                if self._patience_left() == 0.0:\n",
+        new="                if False:\n",
+        tests=("tests/unit/hardware/test_worker_relief.py",),
     ),
 )

@@ -81,6 +81,24 @@ def test_fault_that_once_broke_a_promise_does_not_again(case: Case) -> None:
     assert tally.wrongs == []
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(function="nvmlGpuInstanceDestroy", kind="hang", times="for ever"),
+        Case(function="nvmlDeviceCreateGpuInstanceWithPlacement", kind="slow", seconds=90.0),
+        Case(function="nvmlGpuInstanceCreateComputeInstance", kind="slow", seconds=3.0),
+    ],
+    ids=str,
+)
+def test_change_that_takes_long_withholds_nothing_of_the_other_gpu(case: Case) -> None:
+    """Every reading waited for it, up to 60 s, and after 15 s the node's series went."""
+    tally = run([case], Ward())
+
+    assert tally.wrongs == []
+    assert tally.node_blind == 0
+    assert tally.plans > 0
+
+
 def test_gpu_that_is_down_shows_nothing_and_the_other_everything() -> None:
     ward = Ward()
     fault = Case(
