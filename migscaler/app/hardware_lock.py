@@ -4,19 +4,28 @@ The lock of the state directory can't see a second process with another `--state
 name in the kernel's abstract socket namespace (unix(7)): it needs no directory that all share (the
 unit has a private /tmp and a read-only /run), is given up with the process however it ends, and
 tells who has it. It reaches as far as the network namespace: run the daemon in the host's.
+
+The processes that change GPUs for the holder inherit it (`descriptors`): one that a killed holder
+left behind inside a driver call may still change a GPU, and keeps the lock until it has ended.
 """
 
 import errno
 import hashlib
+import os
 import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from migscaler.model.ports import Clock
+
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of a listening socket, those of `listen`.
 _CREDENTIALS = struct.Struct("3i")
 # Who asks is not accepted before our next `take`; beyond so many the holder stays nameless.
 _CALLERS = 128
+# What a dead holder left behind ends at once, or after 1 s from within a call that lets it.
+_LEFT_BEHIND_SECONDS = 1.5
+_PAUSE_SECONDS = 0.02
 
 
 def named_hardware(simulated: object | None, boot_id: Callable[[], str], directory: Path) -> str:
@@ -37,6 +46,32 @@ class HardwareLock:
 
     def take(self) -> str | None:
         """Take the lock; None if it is ours now (or was), else who has it. Never waits."""
+        problem = self._bind()
+        return self._rival() if problem == errno.EADDRINUSE else self._unknown(problem)
+
+    def is_ours(self) -> bool:
+        """Take the lock if nobody has it, and say whether it is ours; asks nobody who has it.
+
+        One that has ended dismisses no callers: asking it again and again would use them up.
+        """
+        return self._bind() is None
+
+    def take_at_start(self, clock: Clock) -> str | None:
+        """Take the lock as `take`; wait 1.5 s at most for what a dead holder left behind."""
+        rival = self.take()
+        held_by = None if rival is None else self.held_by()
+        # By nobody: it was let go of between the two questions.
+        if rival is None or not (held_by is None or _has_ended(held_by[0])):
+            return rival
+        end = clock.monotonic() + _LEFT_BEHIND_SECONDS
+        while not self.is_ours():
+            if clock.monotonic() > end:
+                return rival
+            clock.sleep(_PAUSE_SECONDS)
+        return None
+
+    def _bind(self) -> int | None:
+        """Take the lock; None if it is ours now (or was), else the number of the error."""
         if self._socket is not None:
             self._dismiss()
             return None
@@ -47,11 +82,18 @@ class HardwareLock:
             mine.setblocking(False)
         except OSError as error:
             mine.close()
-            if error.errno == errno.EADDRINUSE:
-                return f"{self._holder()} may change these GPUs already"
-            return f"it can't be told whether others change these GPUs: {error.strerror}"
+            return error.errno or errno.EIO
         self._socket = mine
         return None
+
+    def _unknown(self, problem: int | None) -> str | None:
+        if problem is None:
+            return None
+        return f"it can't be told whether others change these GPUs: {os.strerror(problem)}"
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what a process must have open to hold the lock too; nothing if it is not ours."""
+        return () if self._socket is None else (self._socket.fileno(),)
 
     def release(self) -> None:
         """Give the lock up."""
@@ -79,7 +121,25 @@ class HardwareLock:
         pid, uid, _gid = _CREDENTIALS.unpack(found)
         return pid, uid
 
-    def _holder(self) -> str:
-        """Name who has the lock."""
+    def _rival(self) -> str:
+        """Say who has the lock."""
         held_by = self.held_by()
-        return "another process" if held_by is None else "process {} of uid {}".format(*held_by)
+        if held_by is None:
+            return "another process may change these GPUs already"
+        holder = "process {} of uid {}".format(*held_by)
+        if _has_ended(held_by[0]):
+            return f"{holder} has ended, but not its call into the driver, which may change a GPU"
+        return f"{holder} may change these GPUs already"
+
+
+def _has_ended(pid: int) -> bool:
+    """Say whether there is no such process, or nothing but its exit code; 0 is out of our sight."""
+    if pid == 0:
+        return False
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # another account's, and perhaps hidden from us

@@ -70,7 +70,7 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
     lock = HardwareLock(
         options.hardware or named_hardware(options.prepare, options.boot_id, directory)
     )
-    in_force = with_rival(in_force, lock.take())
+    in_force = with_rival(in_force, lock.take_at_start(clock))
     reader, assembly = _assemble(options, clock, state.store)
     runtime = Runtime(assembly, in_force, _alone(reader))
     try:

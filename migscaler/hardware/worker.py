@@ -92,8 +92,11 @@ class NvmlWorker:
         self._clock = clock
         self._limits = limits or WorkerLimits()
         setup = Setup(clock=clock, make_host=make_host, prepare=prepare)
+        self._address = address
+        self._bequeathed: Callable[[], tuple[int, ...]] = tuple
+        self._inherited: tuple[int, ...] = ()
         self._start: Callable[[float], Worker] = (
-            partial(WorkerProcess, setup) if address is None else partial(RemoteWorker, address)
+            partial(self._new_child, setup) if address is None else partial(RemoteWorker, address)
         )
         self._records = WorkerRecords(
             Exclusions(
@@ -110,6 +113,19 @@ class NvmlWorker:
 
     def _new_process(self) -> Worker:
         return self._start(self._limits.start_seconds)
+
+    def _new_child(self, setup: Setup, start_seconds: float) -> Worker:
+        self._inherited = self._bequeathed()
+        return WorkerProcess(setup, start_seconds, self._inherited)
+
+    def bequeath(self, descriptors: Callable[[], tuple[int, ...]]) -> None:
+        """Have children keep open what is open here, for as long as they live.
+
+        A change is made only by a child that has all of it: what it holds is not free before the
+        change has ended, whatever becomes of this process. A worker of another account gets none.
+        """
+        if self._address is None:
+            self._bequeathed = descriptors
 
     # Reading
 
@@ -307,6 +323,8 @@ class NvmlWorker:
         with self._main.lock:
             with self._relief.lock:
                 self._end_relief()
+                if self._main.process is not None and self._inherited != self._bequeathed():
+                    self._main.stop()
                 since = self._clock.monotonic()
                 self._change_under_way = _Change(key=key, since=since, patience=patience)
             try:

@@ -19,8 +19,8 @@ class WorkerProcess:
     and with it everything the worker must not carry.
     """
 
-    def __init__(self, setup: Setup, start_seconds: float) -> None:
-        """Start it and wait until it is ready.
+    def __init__(self, setup: Setup, start_seconds: float, inherited: tuple[int, ...] = ()) -> None:
+        """Start it and wait until it is ready; it keeps the descriptors `inherited` open.
 
         Raises:
             DeadlineExceeded: it is not ready in time.
@@ -30,7 +30,7 @@ class WorkerProcess:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *inherited),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env={

@@ -1,15 +1,21 @@
 """Two programs that may change the same GPUs, as real processes: one does, the other waits."""
 
+import os
+import signal
 import subprocess
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from migscaler.sim.faults import slow
 from tests.e2e.lives import MIGSCALER, RESHAPING, RESTING, Life, Site, kill
 from tests.e2e.processes import free_port, running, wait_until
+from tests.e2e.test_reboot import children
 
 pytestmark = pytest.mark.xdist_group("lives")
+CREATE = "nvmlDeviceCreateGpuInstanceWithPlacement"
 
 
 def actors(site: Site) -> set[str]:
@@ -50,6 +56,47 @@ def test_of_two_daemons_with_other_state_directories_one_acts_until_it_dies(tmp_
         small = [gi for gi in site.node.state.gpus[0].instances.values() if "1g" in gi.profile]
         site.node.foreign_destroy(0, small[0].id)
         wait_until("it changes something", lambda: len(actors(site)) == 2)
+
+
+def test_call_that_outlives_its_daemon_is_waited_for_before_anything_is_settled(
+    tmp_path: Path,
+) -> None:
+    """A stopped process stands for one that the driver does not let go of, not even killed.
+
+    The next daemon settled, and the call came through after that: an instance of nobody's plan.
+    """
+    site = Site(tmp_path, "A100-SXM4-40GB", RESTING, "3g@0")
+    site.add_fault(slow(CREATE, 2.0, times=1))
+    with ExitStack() as stack:
+        first = stack.enter_context(site.life())
+        words = site.command("apply", "--gpu", "0", "--layout", "3g@0 1g@4")
+        apply = stack.enter_context(subprocess.Popen(words, stderr=subprocess.DEVNULL))
+        wait_until("it is in the call", lambda: site.node.state.faults[0].times == 0)
+        (worker,) = children(first.process.pid)
+        os.kill(worker, signal.SIGSTOP)
+        stack.callback(kill_if_there, worker)
+        kill(first)
+        apply.wait(30)
+
+        second = stack.enter_context(site.life())
+        text = second.get("/metrics").text
+        assert "migscaler_gpu_up{" in text  # it serves, and changes nothing
+        assert f"process {first.process.pid} of uid" in site.log.read_text()
+        assert "has ended, but not its call into the driver" in site.log.read_text()
+        assert "event=acting_alone" not in site.log.read_text()
+        time.sleep(2.0)  # the call is over once its process may run again
+        os.kill(worker, signal.SIGCONT)
+        wait_until("the second acts", lambda: "event=acting_alone" in site.log.read_text())
+        wait_until("what was begun is put back", lambda: site.layout() == "3g.20gb@0")
+        made, removed = site.calls()
+        assert (made.actor, made.function) == (f"nvml/{worker}", CREATE)
+        assert (removed.actor != made.actor, removed.function) == (True, "nvmlGpuInstanceDestroy")
+
+
+def kill_if_there(pid: int) -> None:
+    """Kill a process that may have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_second_daemon_with_the_same_state_directory_does_not_start(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Two processes with different state directories must not both change the same GPUs."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +21,7 @@ from migscaler.sim.node import build_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from tests.simulation.acting import QuietHost
 from tests.unit.app.nodes import ENFORCE, ROOT, node_at_work
+from tests.unit.hardware.rig import RealClock
 from tests.unit.schedulers.host_files import HostFiles
 
 HOLDER = f"process {os.getpid()} of uid {os.getuid()} may change these GPUs already"
@@ -36,6 +40,61 @@ def test_lock_is_had_by_one_at_a_time_and_names_its_holder() -> None:
     first.release()
     assert second.take() is None
     second.release()
+
+
+LEAVES_ONE_BEHIND = """
+import os, subprocess, sys
+from migscaler.app.hardware_lock import HardwareLock
+lock = HardwareLock(sys.argv[1])
+assert lock.take() is None
+child = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=lock.descriptors())
+print(os.getpid(), child.pid, flush=True)
+os._exit(0)
+"""
+
+
+def left_behind(hardware: str, seconds: float) -> tuple[int, int]:
+    """Let a process take the lock, start one that inherits it, and end; return both pids."""
+    words = [sys.executable, "-c", LEAVES_ONE_BEHIND, hardware, str(seconds)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        holder, child = map(int, process.stdout.readline().split())
+    return holder, child
+
+
+def test_lock_is_kept_by_what_a_dead_holder_left_behind_and_free_after_it() -> None:
+    name = f"left behind in {os.getpid()}"
+    lock = HardwareLock(name)
+    holder, child = left_behind(name, 30)
+    clock = RealClock()
+    began = clock.monotonic()
+
+    rival = lock.take_at_start(clock)
+
+    assert clock.monotonic() - began >= 1.5
+    why = "has ended, but not its call into the driver, which may change a GPU"
+    assert rival == f"process {holder} of uid {os.getuid()} {why}"
+    assert lock.descriptors() == ()
+    os.kill(child, signal.SIGKILL)
+    end = clock.monotonic() + 20
+    while lock.take() is not None and clock.monotonic() < end:
+        time.sleep(0.02)
+    assert lock.take() is None
+    lock.release()
+
+
+def test_start_waits_for_what_ends_in_a_moment_but_not_for_a_holder_that_lives() -> None:
+    name = f"ends soon in {os.getpid()}"
+    left_behind(name, 0.4)
+    lock, living = HardwareLock(name), HardwareLock("lives")
+    assert lock.take_at_start(RealClock()) is None
+    lock.release()
+
+    living.take()
+    began = time.monotonic()
+    assert HardwareLock("lives").take_at_start(RealClock()) == HOLDER
+    assert time.monotonic() - began < 1.0
+    living.release()
 
 
 def test_locks_of_different_hardware_do_not_meet() -> None:
