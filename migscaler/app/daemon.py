@@ -121,13 +121,14 @@ class Daemon:
         self._lock = HardwareLock(
             options.hardware or named_hardware(options.prepare, options.boot_id, self._directory)
         )
-        in_force = with_rival(in_force, self._lock.take())
+        in_force = with_rival(in_force, self._lock.take_at_start(self._clock))
         _log_config(in_force.status)
         self._renderer = Renderer()
         self._shown: Status | None = None
         self._worker = NvmlWorker(
             self._clock, options.prepare, options.make_host, address=options.nvml_socket
         )
+        self._worker.bequeath(self._lock.descriptors)
         self._jobs = Jobs(self._clock)
         self._assembly = Assembly(
             Ground(
@@ -236,7 +237,7 @@ class Daemon:
             self._note_web()
             if self._web.protection is not None:
                 self._server.protect(self._web.protection)
-        if self._lock.take() is None and self.runtime.in_force.rival is not None:
+        if self._lock.is_ours() and self.runtime.in_force.rival is not None:
             self.runtime.act_alone()
         is_due = self._reload.is_set() or self._stamp() != self._config_stamp
         # A reload waits for the plan under way, and nobody would feed the watchdog meanwhile.
