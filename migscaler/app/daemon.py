@@ -51,6 +51,7 @@ from migscaler.schedulers.owners import HostRoots
 from migscaler.web.app import create_app
 from migscaler.web.ports import Actor, WebOptions
 from migscaler.web.protection import Protection
+from migscaler.web.refusals import Refusals
 from migscaler.web.server import WebServer
 
 _log = logging.getLogger("migscaler.daemon")
@@ -130,6 +131,7 @@ class Daemon:
         )
         self._worker.bequeath(self._lock.descriptors)
         self._jobs = Jobs(self._clock)
+        self._refusals = Refusals()
         self._assembly = Assembly(
             Ground(
                 clock=self._clock,
@@ -167,6 +169,7 @@ class Daemon:
             publish=self._publish,
             call_stats=self._worker.call_stats,
             job_stats=self._jobs.scheduler,
+            web_stats=self._refusals.stats,
             real_host=ProcHost(),
             release_driver=self._worker.release_driver,
             resume_driver=self._worker.resume,
@@ -361,6 +364,7 @@ class Daemon:
             protection=lambda: self._web.protection or Protection(),
             health=self._unhealthy,
             ready=self._unready,
+            refusals=self._refusals,
         )
         app = create_app(
             render=self._renderer.render,
@@ -371,7 +375,9 @@ class Daemon:
         listen = self._listen or f"{web.host}:{web.port}"
         socket = socket_path(settings, self._directory, os.environ)
         path = socket if self._state.lock is not None else None
-        return WebServer(app, listen, path, protection=self._web.protection)
+        return WebServer(
+            app, listen, path, protection=self._web.protection, refusals=self._refusals
+        )
 
     def _unhealthy(self) -> str | None:
         """Say which loops have stopped, None if all tick."""

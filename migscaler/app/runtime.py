@@ -32,7 +32,7 @@ from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
-from migscaler.model.stats import CallStats, SchedulerStats
+from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import Status
 from migscaler.web.views import status_view
 
@@ -53,6 +53,7 @@ class Outside:
     publish: Callable[[Status], None]
     call_stats: Callable[[], CallStats]
     job_stats: Callable[[], SchedulerStats]
+    web_stats: Callable[[], WebStats] = WebStats
     real_host: HostProcesses
     release_driver: Callable[[], None]
     resume_driver: Callable[[], None]
@@ -257,6 +258,7 @@ class Runtime:
             publish=outside.publish,
             call_stats=outside.call_stats,
             job_stats=outside.job_stats,
+            web_stats=outside.web_stats,
             config=in_force.shown,
             may_act=in_force.status.forced_observe is None,
         )

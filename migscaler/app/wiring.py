@@ -28,7 +28,7 @@ from migscaler.model.ids import GpuUuid, SourceName
 from migscaler.model.layout import Layout
 from migscaler.model.policy import Mode, Policy
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, HostProcesses
-from migscaler.model.stats import CallStats, SchedulerStats
+from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import ConfigStatus, Status
 from migscaler.schedulers.bare import BareHost, BareScheduler
 from migscaler.schedulers.owners import HostRoots
@@ -99,6 +99,7 @@ class Assembly:
         publish: Callable[[Status], None],
         call_stats: Callable[[], CallStats],
         job_stats: Callable[[], SchedulerStats],
+        web_stats: Callable[[], WebStats] = WebStats,
         config: ConfigStatus,
         may_act: bool,
     ) -> Parts:
@@ -121,6 +122,7 @@ class Assembly:
             version=__version__,
             enforcer=self._enforcer if may_act and acts(policy) else None,
             job_stats=job_stats,
+            web_stats=web_stats,
             config=config,
             activity=self.activity,
         )

@@ -32,7 +32,7 @@ from migscaler.model.ids import GpuUuid, PlanId, SourceName
 from migscaler.model.plan import Hold, Outcome, OutcomeKind, Plan
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
-from migscaler.model.stats import CallStats, SchedulerStats
+from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import CollectorStatus, ConfigStatus, Status
 from migscaler.planner.cache import OptionCache
 from migscaler.policy.decide import decide
@@ -43,8 +43,7 @@ from migscaler.store.store import Store
 
 _log = logging.getLogger("migscaler.loop")
 
-# A snapshot older than this many sampling periods decides nothing and shows nothing (conventions
-# 1.3).
+# A snapshot older than this many sampling periods decides nothing and shows nothing.
 _STALE_PERIODS = 3
 T = TypeVar("T")
 _OUTCOMES_KEPT = 20
@@ -68,6 +67,7 @@ class Parts:
     version: str
     enforcer: Enforcer | None = None
     job_stats: Callable[[], SchedulerStats] = SchedulerStats
+    web_stats: Callable[[], WebStats] = WebStats
     config: ConfigStatus = field(default_factory=ConfigStatus)
     activity: ActivityBook = field(default_factory=ActivityBook)
 
@@ -283,6 +283,7 @@ class Loop:
             calls=self._calls,
             driver_mismatch=self._mismatch,
             scheduler=parts.job_stats(),
+            web=parts.web_stats(),
             collectors=collectors,
             config=parts.config,
             state_writable=self._journal_problem is None and self._books.problem is None,
@@ -294,8 +295,7 @@ class Loop:
 
         The sampler may be the one that hangs, so the main thread asks this.
         """
-        stale = self._is_stale()
-        if stale:
+        if stale := self._is_stale():
             self.publish()
         return stale
 

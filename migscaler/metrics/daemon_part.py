@@ -5,6 +5,7 @@ import platform
 from migscaler.metrics.family import GATE_REASONS
 from migscaler.metrics.samples import Samples
 from migscaler.model.plan import Direction, OutcomeReason
+from migscaler.model.stats import Refused
 from migscaler.model.status import Counters, Status
 
 VERDICTS = ("kept", "destroy")
@@ -22,6 +23,7 @@ STEP_FAILURES = tuple(
         OutcomeReason.DRIVER_FAULT,
     )
 )
+REFUSALS = tuple(reason.value for reason in Refused)
 REGRET_WINDOWS = ("300", "1800")
 _DIRECTIONS = tuple(direction.value for direction in Direction)
 _FAILURE_REASONS = tuple(
@@ -57,7 +59,7 @@ def add_collectors(status: Status, out: Samples) -> None:
 
 
 def add_work(status: Status, out: Samples) -> None:
-    """Add jobs and NVML calls."""
+    """Add jobs, NVML calls, and whom the web server turned away."""
     out.add("scheduler_restarts_total", status.scheduler.restarts)
     for job in status.scheduler.jobs:
         out.add("scheduler_job_runs_total", job.runs, job.job)
@@ -71,6 +73,7 @@ def add_work(status: Status, out: Samples) -> None:
         for code, count in call.errors:
             out.add("nvml_call_errors_total", count, call.function, code)
     out.add("nvml_worker_restarts_total", status.calls.worker_restarts)
+    out.add_closed("http_refused_total", REFUSALS, _floats(status.web.refused))
 
 
 def add_acting(status: Status, out: Samples) -> None:

@@ -38,4 +38,6 @@ DAEMON: tuple[Family, ...] = (
         example="rate(migscaler_nvml_call_seconds_total[5m]) / rate(migscaler_nvml_calls_total[5m])"),
     row("nvml_call_errors_total", "errors", "NVML calls that answered with an error, by function and code.", Many.NODE, "function", "code", origin=_CALLS),
     row("nvml_worker_restarts_total", "restarts", "NVML worker processes that were abandoned and started anew.", origin=_CALLS),
+    row("http_refused_total", "requests", "Connections and requests turned away for being too many, by reason; who may not read or command is not counted.", Many.NODE, "reason", origin="web server",
+        example="sum by (reason) (rate(migscaler_http_refused_total[5m])) > 0"),
 )

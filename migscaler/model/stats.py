@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,28 @@ class SchedulerStats:
 
     jobs: tuple[JobStats, ...] = ()
     restarts: int = 0
+
+
+class Refused(Enum):
+    """Why the web server turned somebody away: for being too much, never for who it was.
+
+    A connection for which there is no place, or whose address has spent its budget; a request
+    beyond what connection and address may ask; a password beyond what can be checked; a request
+    beyond the rate limit of the web configuration file; a command beyond those carried out at once.
+    """
+
+    CONNECTION = "connection"
+    REQUEST = "request"
+    PASSWORD = "password"  # noqa: S105  # a reason, not a secret
+    RATE_LIMIT = "rate_limit"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebStats:
+    """What the web server turned away so far: (reason, count)."""
+
+    refused: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import Outcome
 from migscaler.model.policy import Policy
-from migscaler.model.stats import CallStats, Histogram, SchedulerStats
+from migscaler.model.stats import CallStats, Histogram, SchedulerStats, WebStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,7 @@ class Status:
     calls: CallStats = field(default_factory=CallStats)
     driver_mismatch: bool | None = None
     scheduler: SchedulerStats = field(default_factory=SchedulerStats)
+    web: WebStats = field(default_factory=WebStats)
     collectors: tuple[CollectorStatus, ...] = ()
     config: ConfigStatus = ConfigStatus()
     state_writable: bool = True

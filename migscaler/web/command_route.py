@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from migscaler.errors import CommandRefused, MigscalerError, NotFound, ParseError
+from migscaler.model.stats import Refused
 from migscaler.web.access import may_command
 from migscaler.web.guard import actor_of
 from migscaler.web.ports import Actor, Commands, WebOptions
@@ -61,6 +62,7 @@ class CommandRoute:
             return problem(413, "TooLarge", f"more than {self._options.body_bytes} bytes")
         kept = 0 if actor.writes else self._options.commands_kept
         if self._running + kept >= self._options.commands_at_once:
+            self._options.refusals.add(Refused.COMMAND)
             return problem(503, "Busy", "too many commands at once; try again")
         return None
 

@@ -14,9 +14,11 @@ import traceback
 from asyncio import sslproto
 from collections.abc import Callable
 
+from migscaler.model.stats import Refused
 from migscaler.web.places import Guest, Places
 from migscaler.web.protection import Protection
 from migscaler.web.protocol import PeerProtocol, peer_of
+from migscaler.web.refusals import Refusals
 
 _log = logging.getLogger("migscaler.web")
 
@@ -46,6 +48,7 @@ class Door:
         places: Places,
         protection: Callable[[], Protection],
         make_protocol: Callable[[Guest, Protection], PeerProtocol],
+        refusals: Refusals,
     ) -> None:
         """Take a bound socket; nobody can connect before `open`."""
         sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
@@ -53,6 +56,7 @@ class Door:
         self._places = places
         self._protection = protection
         self._make_protocol = make_protocol
+        self._refusals = refusals
         self._loop = asyncio.get_running_loop()
         self._is_open = False
         self._entering: set[asyncio.Task[None]] = set()
@@ -107,6 +111,7 @@ class Door:
         guest = self._places.admit(peer_name(connection, address), self._loop.time())
         if guest is None:
             _refuse(connection, is_plain=protection.tls is None)
+            self._refusals.add(Refused.CONNECTION)
             self._tell_later()
             return
         connection.setblocking(False)

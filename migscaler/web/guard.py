@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from migscaler.model.bucket import Bucket
+from migscaler.model.stats import Refused
 from migscaler.web.access import ANONYMOUS, PROBES, Access
 from migscaler.web.passwords import TooManyChecks
 from migscaler.web.places import Guest
@@ -38,6 +39,7 @@ class Guard:
             return
         loop = asyncio.get_running_loop()
         if not guest.may_ask(loop.time()):
+            self._options.refusals.add(Refused.REQUEST)
             refusal = _refusal(503, "too many requests from here", **_CLOSE)
             await refusal(scope, receive, send)
             return
@@ -58,6 +60,7 @@ class Guard:
         try:
             actor = await self._access.identify(connection)
         except TooManyChecks:
+            self._options.refusals.add(Refused.PASSWORD)
             actor, refusal = ANONYMOUS, _refusal(503, "too many passwords at once")
         if refusal is None and actor.uid is None:
             refusal = self._refused(actor)
@@ -67,6 +70,7 @@ class Guard:
     def _refused(self, actor: Actor) -> Response | None:
         """Return the answer to a caller over TCP that may not read now, None for all others."""
         if not self._has_turn():
+            self._options.refusals.add(Refused.RATE_LIMIT)
             return _refusal(429, "more requests than the rate limit allows")
         if actor.trusted or not self._access.must_prove():
             return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from migscaler.web.protection import Protection
+from migscaler.web.refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,8 @@ class WebOptions:
     that a token can be replaced without a restart; a file that can't be read or is empty lets
     nobody in. `write_names`: names of client certificates that may write. `protection` is what the
     web configuration file asks for at the moment. `health` returns what is wrong with the daemon's
-    loops, `ready` what is not done yet at the start, both None if nothing. Of
+    loops, `ready` what is not done yet at the start, both None if nothing. `refusals` counts who is
+    turned away for being too much. Of
     `commands_at_once`, `commands_kept` are for those who may give every command. `command_seconds`
     bounds how long a caller waits for a command; the command itself goes on.
     """
@@ -84,6 +86,7 @@ class WebOptions:
     daemon_uid: int = field(default_factory=os.geteuid)
     health: Callable[[], str | None] = _nothing_wrong
     ready: Callable[[], str | None] = _nothing_wrong
+    refusals: Refusals = field(default_factory=Refusals)
     body_bytes: int = 65_536
     body_seconds: float = 10.0
     commands_at_once: int = 16

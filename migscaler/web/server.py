@@ -18,6 +18,7 @@ from migscaler.web.door import Door
 from migscaler.web.places import TCP_LIMITS, UNIX_LIMITS, Guest, Limits, Places
 from migscaler.web.protection import Protection
 from migscaler.web.protocol import PeerProtocol
+from migscaler.web.refusals import Refusals
 from migscaler.web.unix_path import short_path
 
 _KEEP_ALIVE_SECONDS = 30
@@ -54,6 +55,7 @@ class WebServer:
         protection: Protection | None = _OPEN,
         limits: Limits = TCP_LIMITS,
         deadlines: Deadlines | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._listen = listen
         self._unix_socket = unix_socket
@@ -74,7 +76,7 @@ class WebServer:
             timeout_graceful_shutdown=_STOP_SECONDS,
             h11_max_incomplete_event_size=_HEAD_BYTES,
         )
-        self._server = _Server(config, self._started, protection, limits)
+        self._server = _Server(config, self._started, protection, limits, refusals or Refusals())
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     @property
@@ -150,11 +152,13 @@ class _Server(uvicorn.Server):
         started: threading.Event,
         protection: Protection | None,
         limits: Limits,
+        refusals: Refusals,
     ) -> None:
         super().__init__(config)
         self._listening = started
         self._protection = protection
         self._limits = limits
+        self._refusals = refusals
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._tcp: list[Door] = []
@@ -225,7 +229,7 @@ class _Server(uvicorn.Server):
             made.guest, made.places, made.protection = guest, places, under
             return made
 
-        return Door(listening, places, protection, make)
+        return Door(listening, places, protection, make, self._refusals)
 
 
 def _protocol_with(deadlines: Deadlines) -> type[PeerProtocol]:

@@ -3,12 +3,13 @@
 How fast they are served is measured in tests/benchmarks/web_bench.py, on a quiet machine.
 """
 
+import re
 import ssl
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import Daemon, daemon
+from tests.e2e.processes import Daemon, daemon, wait_until
 from tests.e2e.under_attack import Seen, attacked
 from tests.unit.web.certificates import PAIR, Authority
 
@@ -57,14 +58,31 @@ def test_clients_that_hold_connections_keep_no_scraper_out(
     assert seen.attack.get("cut_off", 0) + seen.attack.get("503", 0) >= 50
 
 
-@pytest.mark.parametrize(("number", "kind"), [(11, "pipelined"), (12, "connecting")])
-def test_excess_of_a_flood_is_shed(node: Daemon, number: int, kind: str) -> None:
+def refused(node: Daemon) -> dict[str, float]:
+    """Return how often the daemon's page says that it refused something, by reason."""
+    lines = re.findall(
+        r'^migscaler_http_refused_total{reason="(.+)"} (\S+)$', node.metrics(), re.MULTILINE
+    )
+    return {reason: float(count) for reason, count in lines}
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "reason"), [(11, "pipelined", "request"), (12, "connecting", "connection")]
+)
+def test_excess_of_a_flood_is_shed_and_counted(
+    node: Daemon, number: int, kind: str, reason: str
+) -> None:
+    before = refused(node)
     seen = attacked(node, kind, 2.0, f"127.0.2.{number}")
 
     served_meanwhile(seen)
     assert seen.attack["503"] >= 50
     # Budget of one address: a burst of 200 and 100 a second, and what its connections have.
     assert seen.attack.get("200", 0) <= 200 + 100 * seen.attack["seconds"] + 32 * 10
+    # Counts are published with the next sample; nobody else was refused anything meanwhile.
+    most = sum(before.values()) + seen.attack["503"]
+    wait_until("it is told", lambda: sum(refused(node).values()) >= most)
+    assert refused(node)[reason] > before[reason]
 
 
 @pytest.mark.parametrize(("number", "kind"), [(1, "silent"), (2, "hellos"), (3, "handshakes")])
