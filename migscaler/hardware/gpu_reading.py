@@ -111,6 +111,7 @@ def _read_mig(
     except (DriverGone, GpuLost):
         raise
     except HardwareError as error:
+        _doubt(gpu, error)
         gap = Gap(what="instances", why=str(error))
         return _Contents(live=None, instances=None, gaps=(gap,))
     gaps: list[Gap] = []
@@ -118,6 +119,7 @@ def _read_mig(
     try:
         processes = read_instance_processes(gpu, host, live, identity.memory_total_bytes)
     except ForeignAnswer as error:
+        _doubt(gpu, error)
         gaps.append(Gap(what="processes", why=str(error)))
     readings = []
     for one in live:
@@ -130,6 +132,15 @@ def _read_mig(
             gaps.append(Gap(what="memory", why=f"{one.instance.spec}: {error}"))
             readings.append(InstanceReading(instance=one.instance, processes=known))
     return _Contents(live=live, instances=tuple(readings), gaps=tuple(gaps))
+
+
+def _doubt(gpu: GpuAccess, error: HardwareError) -> None:
+    """Have the GPU's profiles asked for anew where what is there contradicts them.
+
+    A driver that said once too often that it has no such profile hides that profile's instances.
+    """
+    if isinstance(error, ForeignAnswer):
+        gpu.facts.forget(gpu.uuid)
 
 
 def _with_figures(

@@ -23,7 +23,7 @@ Info = TypeVar("Info")
 
 # Enumeration ends at INVALID_ARGUMENT (18 GPU and 9 compute profiles in nvml.h, API 13); this only
 # bounds it.
-_ENUM_BOUND = 64
+ENUM_BOUND = 64
 _MIB_PER_GIB = 1024
 # Attribute in the name by NVML_GPU_INSTANCE_PROFILE_* (nvml.h), where the driver gives no name.
 _ATTRIBUTES = {
@@ -82,7 +82,7 @@ def read_model(
 def _enumerated(ask: Callable[[int], Info]) -> tuple[Info, ...]:
     """Ask for every enum value until the driver knows no more."""
     found = []
-    for enum_value in range(_ENUM_BOUND):
+    for enum_value in range(ENUM_BOUND):
         try:
             found.append(ask(enum_value))
         except NotSupported as error:

@@ -66,6 +66,13 @@ def test_sampled_faults_cost_neither_jobs_nor_the_other_gpu() -> None:
         ),
         Case(function="nvmlEventSetWait_v2", kind="fail", code=1, times="for ever", cold=True),
         Case(function="nvmlInitWithFlags", kind="hang", times="for ever", cold=True),
+        Case(
+            function="nvmlDeviceGetGpuInstanceProfileInfoV",
+            kind="fail",
+            code=int(Code.NOT_SUPPORTED),
+            times="3 times",
+            cold=True,
+        ),
     ],
     ids=str,
 )
@@ -73,7 +80,8 @@ def test_fault_that_once_broke_a_promise_does_not_again(case: Case) -> None:
     """What it was, in order.
 
     A mismatch that one GPU reported blinded the node; a create_ci that kept failing emptied a GPU;
-    an event call restarted the worker at each sample; a start ended in an exception.
+    an event call restarted the worker at each sample; a start ended in an exception; profiles that
+    the driver denied once stayed unknown, and their instances unseen.
     """
     ward = Ward()
     tally = run([case], ward)
