@@ -58,15 +58,17 @@ class HardwareLock:
 
     def take_at_start(self, clock: Clock) -> str | None:
         """Take the lock as `take`; wait 1.5 s at most for what a dead holder left behind."""
-        rival = self.take()
-        held_by = None if rival is None else self.held_by()
+        problem = self._bind()
+        if problem != errno.EADDRINUSE:
+            return self._unknown(problem)
+        held_by = self.held_by()
         # By nobody: it was let go of between the two questions.
-        if rival is None or not (held_by is None or _has_ended(held_by[0])):
-            return rival
+        if held_by is not None and not _has_ended(held_by[0]):
+            return self._rival()
         end = clock.monotonic() + _LEFT_BEHIND_SECONDS
         while not self.is_ours():
             if clock.monotonic() > end:
-                return rival
+                return self._rival()
             clock.sleep(_PAUSE_SECONDS)
         return None
 
@@ -75,7 +77,10 @@ class HardwareLock:
         if self._socket is not None:
             self._dismiss()
             return None
-        mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            return error.errno or errno.EIO
         try:
             mine.bind(self._name)
             mine.listen(_CALLERS)
@@ -111,13 +116,13 @@ class HardwareLock:
 
     def held_by(self) -> tuple[int, int] | None:
         """Return process id and uid of who has the lock, None if nobody or it does not tell."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            asking.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+                asking.setblocking(False)
                 asking.connect(self._name)
                 found = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            except OSError:
-                return None
+        except OSError:
+            return None
         pid, uid, _gid = _CREDENTIALS.unpack(found)
         return pid, uid
 

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-from migscaler.errors import DeadlineExceeded
+from migscaler.errors import DeadlineExceeded, HardwareError
 from migscaler.hardware.worker_link import Link
 from migscaler.hardware.worker_messages import Reply, Request, Setup
 
@@ -25,20 +25,15 @@ class WorkerProcess:
         Raises:
             DeadlineExceeded: it is not ready in time.
             ConnectionError: it ended while setting up.
+            HardwareError: the machine has no room for another process.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), *inherited),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
-                },
-            )
-        self._link = Link(ours)
+        try:
+            self._process, link = _start(inherited)
+        except OSError as error:
+            # Out of descriptors, of tasks or of memory: no GPU's fault, so none is left alone.
+            why = error.strerror or error
+            raise HardwareError(f"the NVML worker can't be started: {why}") from error
+        self._link = Link(link)
         try:
             self._link.set_up(setup)
             self._link.greeting(start_seconds)
@@ -79,3 +74,28 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+
+def _start(inherited: tuple[int, ...]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Return a new child and our end of the connection to it.
+
+    Raises:
+        OSError: there is none.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(), *inherited),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+                },
+            )
+        except OSError:
+            ours.close()
+            raise
+    return process, ours

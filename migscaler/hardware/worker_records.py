@@ -61,7 +61,8 @@ class WorkerRecords:
         with self._mutex:
             self._restarts += 1
             if key is not None and process is not None:
-                self._given_up[key] = (*self._given_up.get(key, ()), process)
+                # A GPU that hangs for weeks is perhaps never changed: who has ended is let go here.
+                self._given_up[key] = (*self._still_there(key), process)
 
     def refuse_if_haunted(self, key: str) -> None:
         """Refuse a change of a GPU while a process given up on over it is still there.
@@ -73,12 +74,16 @@ class WorkerRecords:
             HardwareError: one is.
         """
         with self._mutex:
-            left = tuple(old for old in self._given_up.pop(key, ()) if not old.is_gone(0.0))
+            left = self._still_there(key)
             if left:
                 self._given_up[key] = left
                 raise HardwareError(
                     f"not changed: process {left[0].pid}, given up on over this GPU, has not ended"
                 )
+
+    def _still_there(self, key: str) -> tuple[Worker, ...]:
+        """Take out who was given up on over `key`, and return those that have not ended."""
+        return tuple(old for old in self._given_up.pop(key, ()) if not old.is_gone(0.0))
 
     def count(self, stats: CallStats) -> None:
         """Add the calls that an answer took."""

@@ -26,7 +26,10 @@ class RemoteWorker:
         Raises:
             HardwareError: nobody listens there, or not somebody to be trusted, or we are refused.
         """
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise HardwareError(f"the NVML worker can't be asked: {error.strerror}") from error
         try:
             link.settimeout(_CONNECT_SECONDS)
             link.connect(str(path))

@@ -21,8 +21,10 @@ from migscaler.sim.node import build_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from tests.simulation.acting import QuietHost
 from tests.unit.app.nodes import ENFORCE, ROOT, node_at_work
+from tests.unit.descriptors import no_more_descriptors
 from tests.unit.hardware.rig import RealClock
 from tests.unit.schedulers.host_files import HostFiles
+from tests.unit.store.fixed_clock import FixedClock
 
 HOLDER = f"process {os.getpid()} of uid {os.getuid()} may change these GPUs already"
 
@@ -95,6 +97,21 @@ def test_start_waits_for_what_ends_in_a_moment_but_not_for_a_holder_that_lives()
     assert HardwareLock("lives").take_at_start(RealClock()) == HOLDER
     assert time.monotonic() - began < 1.0
     living.release()
+
+
+def test_lock_that_can_not_be_asked_for_is_not_ours_and_nothing_is_waited_for() -> None:
+    """A start, and the watch over a rival's end, broke off where no descriptor was left."""
+    lock, clock = HardwareLock("no descriptors"), FixedClock()
+    began = clock.monotonic()
+    with no_more_descriptors():
+        told = {lock.take_at_start(clock), lock.take()}
+        held = lock.held_by()
+        is_ours = lock.is_ours()
+
+    assert told == {"it can't be told whether others change these GPUs: Too many open files"}
+    assert (held, is_ours, clock.monotonic()) == (None, False, began)
+    assert lock.take_at_start(clock) is None
+    lock.release()
 
 
 def test_locks_of_different_hardware_do_not_meet() -> None:

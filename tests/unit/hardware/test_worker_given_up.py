@@ -1,5 +1,7 @@
 """A process that was given up on and can't be ended: its call may still come through."""
 
+import weakref
+
 import pytest
 
 from migscaler.errors import DeadlineExceeded, HardwareError
@@ -71,3 +73,25 @@ def test_other_gpus_are_changed_meanwhile() -> None:
     worker.destroy_gpu_instance(WELL, GiId(1))
 
     assert other.asked == ["destroy_gpu_instance"]
+
+
+def test_process_given_up_on_is_forgotten_once_it_has_ended_though_nothing_is_changed() -> None:
+    """Where a GPU hung for weeks, each process given up on stayed, with all it had read."""
+    made: list[weakref.ref[Stuck]] = []
+    clock = FixedClock()
+    worker = NvmlWorker(clock)
+
+    def start(_seconds: float) -> Stuck:
+        one = Stuck(len(made) + 1, hangs=HANGS)
+        # The third sits inside its call; the others end at once.
+        one.returned = len(made) != 2
+        made.append(weakref.ref(one))
+        return one
+
+    worker._start = start
+    for _ in range(6):
+        with pytest.raises(DeadlineExceeded):
+            worker.read_gpu(ILL)
+        clock.advance(3_600.0)
+
+    assert [one() is not None for one in made] == [False, False, True, False, False, True]

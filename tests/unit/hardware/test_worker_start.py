@@ -1,0 +1,42 @@
+"""A worker that can't be started for want of room: an error like any other of the hardware."""
+
+from pathlib import Path
+
+import pytest
+
+from migscaler.errors import HardwareError
+from migscaler.hardware.worker import NvmlWorker
+from migscaler.model.ids import GpuUuid
+from tests.unit.descriptors import no_more_descriptors
+from tests.unit.hardware.rig import RealClock
+
+GPU = GpuUuid("GPU-00000000-0000-0000-0000-000000000001")
+
+
+def test_child_for_which_there_is_no_descriptor_is_a_hardware_error_and_blames_no_gpu() -> None:
+    """The error of the operating system went through the sampler, and through a plan's step."""
+    worker = NvmlWorker(RealClock())
+    with no_more_descriptors():
+        for _ in range(2):
+            with pytest.raises(HardwareError, match="can't be started: Too many open files"):
+                worker.read_gpu(GPU)
+    assert worker.call_stats().worker_restarts == 0
+    assert worker.child_pid is None
+
+
+def test_child_that_can_not_be_given_what_it_is_to_hold_is_a_hardware_error() -> None:
+    worker = NvmlWorker(RealClock())
+    worker.bequeath(lambda: (999_999,))  # open nowhere
+    with pytest.raises(HardwareError, match="can't be started: Bad file descriptor"):
+        worker.read_node()
+
+
+def test_service_that_can_not_be_asked_for_want_of_descriptors_is_a_hardware_error(
+    tmp_path: Path,
+) -> None:
+    worker = NvmlWorker(RealClock(), address=tmp_path / "worker.sock")
+    with (
+        no_more_descriptors(),
+        pytest.raises(HardwareError, match="can't be asked: Too many open files"),
+    ):
+        worker.read_node()
