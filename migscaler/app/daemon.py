@@ -26,7 +26,7 @@ from migscaler.app.edges import WindowEdges
 from migscaler.app.hardware_lock import HardwareLock, named_hardware
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
-from migscaler.app.memory import bound_heaps, start_over
+from migscaler.app.memory import bound_heaps, collect_again, start_over
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import (
     State,
@@ -63,8 +63,7 @@ _PRUNING = timedelta(hours=1)
 _LONGEST_TICK = timedelta(minutes=10)
 # A push is seen at the next turn of this period at the latest; the command itself asks at once.
 _PUSH_PERIOD = timedelta(seconds=5)
-# How long a GPU plan under way may take to end after SIGTERM (its calls have deadlines of their
-# own).
+# How long a GPU plan under way may take to end after SIGTERM; its calls have deadlines too.
 _END_SECONDS = 90.0
 
 
@@ -195,6 +194,7 @@ class Daemon:
 
     def run(self) -> int:
         """Serve, settle, tick until told to stop; return the exit code."""
+        collect_again()
         self._server.start()
         page = self._web.page(self._server.address) or str(self._directory)
         _log.info("serving page=%s version=%s", page, __version__)

@@ -21,7 +21,7 @@ def bound_heaps() -> bool:
 
 
 def put_off_collecting() -> None:
-    """Collect nothing until `start_over`; for the first moment of a process that will live long.
+    """Collect nothing until `collect_again`; for the first moment of a process that lives long.
 
     Nearly all that a start makes is kept. Walking it again and again while modules were loaded took
     a tenth of a start's processor time (measured 2026-11).
@@ -29,11 +29,21 @@ def put_off_collecting() -> None:
     gc.disable()
 
 
-def start_over() -> None:
-    """Collect again from now on; what the start made stays and is not walked any more."""
-    give_back()
+def collect_again() -> None:
+    """Collect from now on, but do not walk what is there; before the first client is served.
+
+    Each connection leaves some 9 KB in cycles (measured 2026-11), and settling may take minutes
+    where a driver hangs.
+    """
     gc.freeze()
     gc.enable()
+
+
+def start_over() -> None:
+    """Give back what the start no longer needs; what it made stays and is not walked any more."""
+    gc.unfreeze()
+    give_back()
+    gc.freeze()
 
 
 def give_back() -> bool:
