@@ -261,8 +261,8 @@ class Daemon:
         self._server.stop()
         self._worker.close()
         self._assembly.close()
-        self._state.store.close()
         self._lock.release()
+        self._state.close()
         return 0
 
     def _wait_for_plan(self) -> None:

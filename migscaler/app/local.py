@@ -82,10 +82,8 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
     finally:
         reader.close()
         assembly.close()
-        state.store.close()
         lock.release()
-        if state.lock is not None:
-            state.lock.close()
+        state.close()
 
 
 def _assemble(options: LocalOptions, clock: RealClock, store: Store) -> tuple[NvmlReader, Assembly]:

@@ -155,6 +155,12 @@ class State:
     lock: IO[str] | None
     problem: str | None = None
 
+    def close(self) -> None:
+        """Close the store and let go of the node."""
+        self.store.close()
+        if self.lock is not None:
+            self.lock.close()
+
 
 def open_state(directory: Path, clock: Clock) -> State:
     """Lock the node and open its state; where it can't be used, state is kept in memory.

@@ -77,6 +77,8 @@ def test_broken_file_beside_an_open_address_leaves_loopback_and_no_dead_exporter
     daemon.run()
 
     assert pages[0].startswith("http://127.0.0.1:")
+    assert daemon._state.lock is not None
+    assert daemon._state.lock.closed
     assert daemon.runtime.in_force.status.forced_observe is not None
     assert safe_listen(without, "0.0.0.0:9877") == "127.0.0.1:9877"
     assert safe_listen(without, "127.0.0.1:0") == "127.0.0.1:0"

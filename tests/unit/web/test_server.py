@@ -167,6 +167,14 @@ def trickle(client: socket.socket) -> None:
         time.sleep(0.01)
 
 
+def wait_for_somebody(web: WebServer) -> bool:
+    """Wait until the server has a connection: on a busy machine not at once."""
+    deadline = time.monotonic() + 20
+    while not web._server.server_state.connections and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(web._server.server_state.connections)
+
+
 def wait_for_nobody(web: WebServer) -> bool:
     """Wait until the server has no connection left."""
     deadline = time.monotonic() + 20
@@ -181,6 +189,7 @@ def test_client_that_does_not_read_its_answer_is_cut_off() -> None:
     assert web.address is not None
     with socket.create_connection(web.address, timeout=5) as client:
         client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert wait_for_somebody(web)
         assert wait_for_nobody(web)
         with pytest.raises(ConnectionResetError):  # what lay in the kernel's buffer is gone too
             read_all(client)
