@@ -50,6 +50,12 @@ class Finding:
     line: int | None = None
     column: int | None = None
 
+    @property
+    def found(self) -> str:
+        """Return where and what it is, in one line."""
+        place = "" if self.line is None else f"line {self.line}: "
+        return f"{place}{self.where}: {self.problem}"
+
 
 class ConfigError(MigscalerError):
     """A configuration can't be used; `findings` holds every reason at once."""

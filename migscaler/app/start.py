@@ -48,8 +48,7 @@ class InForce:
 
 def finding_text(finding: Finding) -> str:
     """Return a finding as one line: place, problem, remedy."""
-    place = f"line {finding.line}: " if finding.line else ""
-    return f"{place}{finding.where}: {finding.problem}; {finding.remedy}"
+    return f"{finding.found}; {finding.remedy}"
 
 
 def load_in_force(

@@ -15,7 +15,7 @@ from migscaler.cli.orphans import fix
 from migscaler.cli.output import FAILED, leave, output_option, show, show_json, table
 from migscaler.cli.records import snapshot_of
 from migscaler.cli.session import Node, Session, pass_session
-from migscaler.errors import CommandRefused, ConfigError, Finding, HardwareError, MigscalerError
+from migscaler.errors import CommandRefused, ConfigError, HardwareError, MigscalerError
 
 if TYPE_CHECKING:
     from migscaler.app.config.settings import WebSettings
@@ -137,9 +137,7 @@ def _configuration(
             directory = directory or state_directory(loaded.settings, os.environ, os.geteuid())
             misfits = () if snapshot is None else misfits_of(loaded, snapshot)
             for finding in (*loaded.warnings, *misfits):
-                yield warning(
-                    "configuration", f"{finding.where}: {finding.problem}", finding.remedy
-                )
+                yield warning("configuration", finding.found, finding.remedy)
             yield from _web_configuration(loaded.settings.web)
     if directory is not None:
         yield _state(directory)
@@ -154,17 +152,11 @@ def _web_configuration(web: "WebSettings") -> Iterator[Check]:
     subject = "web configuration"
     reading = read_web_file(web.config_file, open_to=web.open_to)
     for finding in reading.findings:
-        yield problem(subject, f"{web.config_file}: {_in_words(finding)}", finding.remedy)
+        yield problem(subject, f"{web.config_file}: {finding.found}", finding.remedy)
     for finding in reading.warnings:
-        yield warning(subject, f"{web.config_file}: {_in_words(finding)}", finding.remedy)
+        yield warning(subject, f"{web.config_file}: {finding.found}", finding.remedy)
     if not reading.findings and not reading.warnings:
         yield fine(subject, str(web.config_file))
-
-
-def _in_words(finding: Finding) -> str:
-    """Return where and what a finding is."""
-    place = f"line {finding.line}: " if finding.line else ""
-    return f"{place}{finding.where}: {finding.problem}"
 
 
 def _state(directory: Path) -> Check:

@@ -102,9 +102,7 @@ def in_one_message(error: MigscalerError) -> str:
     if not isinstance(error, ConfigError):
         return str(error) or type(error).__name__
     found = [f"{error.source} can't be used:"]
-    for finding in error.findings:
-        place = "" if finding.line is None else f"line {finding.line}: "
-        found.append(f"  {place}{finding.where}: {finding.problem}; {finding.remedy}")
+    found += [f"  {finding.found}; {finding.remedy}" for finding in error.findings]
     return "\n".join(found)
 
 

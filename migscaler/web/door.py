@@ -30,7 +30,7 @@ _HANDSHAKE_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 5.0
 _OUT_OF_DESCRIPTORS_SECONDS = 0.5
 _REPORT_SECONDS = 60.0
-# asyncio sets 256 KiB aside for each TLS connection (3.11 to 3.13), also for one that never says a
+# asyncio sets 256 KiB aside for each TLS connection (Python 3.11), also for one that never says a
 # word; a record has 16 KiB at most (RFC 8446, 5.1), and what is longer is read in pieces anyway.
 _TLS_BUFFER_BYTES = 16_384
 _FULL = (

@@ -88,20 +88,20 @@ def test_lock_is_kept_by_what_a_dead_holder_left_behind_and_free_after_it() -> N
 def test_start_waits_for_what_ends_in_a_moment_but_not_for_a_holder_that_lives() -> None:
     name = f"ends soon in {os.getpid()}"
     left_behind(name, 0.4)
-    lock, living = HardwareLock(name), HardwareLock("lives")
+    lock, living = HardwareLock(name), HardwareLock(f"lives in {os.getpid()}")
     assert lock.take_at_start(RealClock()) is None
     lock.release()
 
     living.take()
     began = time.monotonic()
-    assert HardwareLock("lives").take_at_start(RealClock()) == HOLDER
+    assert HardwareLock(f"lives in {os.getpid()}").take_at_start(RealClock()) == HOLDER
     assert time.monotonic() - began < 1.0
     living.release()
 
 
 def test_lock_that_can_not_be_asked_for_is_not_ours_and_nothing_is_waited_for() -> None:
     """A start, and the watch over a rival's end, broke off where no descriptor was left."""
-    lock, clock = HardwareLock("no descriptors"), FixedClock()
+    lock, clock = HardwareLock(f"no descriptors in {os.getpid()}"), FixedClock()
     began = clock.monotonic()
     with no_more_descriptors():
         told = {lock.take_at_start(clock), lock.take()}

@@ -1,14 +1,11 @@
 """What can't be looked at is not nothing."""
 
-import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from migscaler.schedulers.proc import environment, open_files, processes
+from tests.unit.descriptors import no_more_descriptors
 from tests.unit.schedulers.host_files import HostFiles
 
 
@@ -19,22 +16,9 @@ def host(tmp_path: Path) -> HostFiles:
     return files
 
 
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Let every further open of this process fail with EMFILE."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.open("/dev/null", os.O_RDONLY)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_process_without_a_descriptor_left_to_look_is_unknown_not_empty(host: HostFiles) -> None:
     """A flood of connections used up the descriptors, and the holder seemed to hold nothing."""
-    with no_descriptor_left():
+    with no_more_descriptors():
         files, words = open_files(host.roots.proc, 50), environment(host.roots.proc, 50)
     assert (files, words) == (None, None)
     assert open_files(host.roots.proc, 50) == ("/dev/nvidia-caps/nvidia-cap30",)

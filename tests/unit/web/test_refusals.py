@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import socket
-import threading
 from pathlib import Path
 
 import bcrypt
@@ -13,7 +12,7 @@ from migscaler.metrics.exposition import Renderer
 from migscaler.model.stats import Refused
 from migscaler.web.app import create_app
 from migscaler.web.places import Limits
-from migscaler.web.ports import Actor, WebOptions
+from migscaler.web.ports import WebOptions
 from migscaler.web.protection import Protection, RateLimit
 from migscaler.web.refusals import Refusals
 from migscaler.web.server import WebServer
@@ -81,30 +80,21 @@ def test_passwords_beyond_what_can_be_checked_are_counted(tmp_path: Path) -> Non
 
 
 def test_commands_beyond_those_at_once_are_counted() -> None:
-    begun, go = threading.Event(), threading.Event()
-
-    class Slow(Recorded):
-        def execute(
-            self, name: str, arguments: dict[str, object], actor: Actor
-        ) -> dict[str, object]:
-            begun.set()
-            go.wait(20)
-            return {}
-
     options = WebOptions(daemon_uid=200, commands_at_once=1, commands_kept=0)
-    app = create_app(Renderer().render, lambda: None, Slow(), options)
+    commands = Recorded()
+    app = create_app(Renderer().render, lambda: None, commands, options)
 
     async def give() -> int:
         transport = httpx.ASGITransport(app=app, client=("unix:uid=200", 7))
         async with httpx.AsyncClient(transport=transport, base_url="http://node") as asking:
-            return (await asking.post("/api/v1/commands/pause", json={})).status_code
+            return (await asking.post("/api/v1/commands/wait", json={})).status_code
 
     async def story() -> list[int]:
         first = asyncio.ensure_future(give())
-        while not begun.is_set() and not first.done():
+        while not commands.asked and not first.done():
             await asyncio.sleep(0.001)
         second = await give()
-        go.set()
+        commands.gate.set()
         return [second, await first]
 
     codes = asyncio.run(story())
