@@ -3,6 +3,8 @@
 import fcntl
 import gc
 import logging
+import os
+import struct
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,9 @@ _log = logging.getLogger("migscaler.nvml_worker")
 _REQUESTS = 200.0, 2_000
 # An 8-GPU node rebuilt whole takes at most 224 changes, each of about a second on real GPUs.
 _CHANGES = 2.0, 600
+# struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl_locking(2)).
+_FLOCK = struct.Struct("hhqqi4x")
+_NOT_BACK = "an earlier change of this GPU has not come back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +126,11 @@ class _Bounds:
         def bounded(*arguments: object) -> object:
             if not self._requests.take(self._timer()):
                 raise HardwareError("too many requests to the NVML worker")
-            return self._change(name, operation, arguments) if changes else operation(*arguments)
+            if changes:
+                return self._change(name, operation, arguments)
+            if name == "read_gpu":
+                self._refuse_half_changed(str(arguments[0]))
+            return operation(*arguments)
 
         return bounded
 
@@ -161,6 +170,22 @@ class _Bounds:
                 f"{found} holds the right to change these GPUs, not process {self._peer.pid}"
             )
 
+    def _refuse_half_changed(self, gpu_uuid: str) -> None:
+        """Refuse the look that ends plans while another connection's change has not come back.
+
+        A daemon that was started anew would take the GPU for settled, and then the call comes
+        through. The lock is only asked after: a look keeps no change back.
+
+        Raises:
+            HardwareError: one has not.
+        """
+        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _place(gpu_uuid), 1, 0)
+        kind, _whence, _start, _length, pid = _FLOCK.unpack(
+            fcntl.fcntl(self._writing, fcntl.F_GETLK, wanted)
+        )
+        if kind != fcntl.F_UNLCK:
+            raise HardwareError(f"{_NOT_BACK} in process {pid}: it may still come through")
+
     @contextmanager
     def _alone_on(self, arguments: tuple[object, ...]) -> Iterator[None]:
         """Keep other connections from changing the same GPU, also one whose call hangs.
@@ -174,7 +199,7 @@ class _Bounds:
         try:
             fcntl.lockf(self._writing, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except OSError as error:
-            raise HardwareError("an earlier change of this GPU has not come back") from error
+            raise HardwareError(_NOT_BACK) from error
         try:
             yield
         finally:

@@ -158,12 +158,16 @@ class NvmlWorker:
     def read_gpu(self, uuid: GpuUuid) -> GpuReading:
         """Read mode, layout, processes and memory of one GPU afresh (no activity).
 
+        Plans are begun and ended by this look, so it must hold until the next change of ours.
+
         Raises:
-            HardwareError: the GPU does not answer, or is left alone for now.
+            HardwareError: the GPU does not answer, is left alone for now, or a process given up on
+                over it is still there: what it was asked for may yet happen.
         """
         seconds = self._limits.read_seconds
         with self._reading() as lane:
             self._refuse_half_changed(self._change_under_way, uuid)
+            self._records.refuse_if_haunted(uuid)
             return lane.ask(uuid, "read_gpu", uuid, kind=GpuReading, seconds=seconds)
 
     def call_stats(self) -> CallStats:

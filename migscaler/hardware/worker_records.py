@@ -65,7 +65,7 @@ class WorkerRecords:
                 self._given_up[key] = (*self._still_there(key), process)
 
     def refuse_if_haunted(self, key: str) -> None:
-        """Refuse a change of a GPU while a process given up on over it is still there.
+        """Refuse a GPU's change, or its fresh look, while a process given up on over it is there.
 
         One inside a driver call is not ended by SIGKILL before the call returns, and that call may
         be the change that was given up on.
@@ -78,7 +78,8 @@ class WorkerRecords:
             if left:
                 self._given_up[key] = left
                 raise HardwareError(
-                    f"not changed: process {left[0].pid}, given up on over this GPU, has not ended"
+                    f"process {left[0].pid}, given up on over this GPU, has not ended: "
+                    "its call may still come through"
                 )
 
     def _still_there(self, key: str) -> tuple[Worker, ...]:

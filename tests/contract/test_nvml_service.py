@@ -272,10 +272,14 @@ def test_hung_change_is_given_up_and_keeps_others_off_that_gpu_until_it_is_gone(
             wait_for("it hangs", lambda: made.node.state.faults[0].times == 0)
             refused = other.ask("destroy_compute_instance", *first, 0).error
             assert "an earlier change of this GPU has not come back" in str(refused)
+            unjudged = other.ask("read_gpu", first[0]).error
+            assert f"has not come back in process {hung.pid}: it may still" in str(unjudged)
+            assert other.ask("read_gpu", second[0]).error is None
             assert other.ask("destroy_compute_instance", *second, 0).error is None
             stuck = hung.pid
             hung.close()
             wait_for("its process is gone", lambda: not is_running(stuck))
+            assert other.ask("read_gpu", first[0]).error is None
             assert other.ask("destroy_compute_instance", *first, 0).error is None
 
 

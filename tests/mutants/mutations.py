@@ -210,6 +210,22 @@ MUTATIONS = (
         new="            if False:\n",
         tests=("tests/unit/hardware/test_worker_given_up.py",),
     ),
+    Mutation(
+        promise="c",
+        breaks="a plan is settled by a look while a call given up on may still come through",
+        path="migscaler/hardware/worker.py",
+        old="            self._records.refuse_if_haunted(uuid)\n            return lane.ask(uuid",
+        new="            return lane.ask(uuid",
+        tests=("tests/unit/hardware/test_worker_given_up.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a daemon started anew settles while another account's call may still come through",
+        path="migscaler/app/nvml_worker.py",
+        old='            if name == "read_gpu":\n',
+        new="            if False:\n",
+        tests=("tests/contract/test_nvml_service.py",),
+    ),
     # d: missing data can veto a change, never justify one
     Mutation(
         promise="d",

@@ -1,10 +1,12 @@
 """A process that was given up on and can't be ended: its call may still come through."""
 
 import weakref
+from functools import partial
 
 import pytest
 
 from migscaler.errors import DeadlineExceeded, HardwareError
+from migscaler.hardware.roll_call import GpuAnswer
 from migscaler.hardware.worker import NvmlWorker
 from migscaler.hardware.worker_messages import Reply, Request
 from migscaler.model.ids import GiId, GpuUuid
@@ -49,15 +51,16 @@ def node(*processes: Stuck) -> tuple[NvmlWorker, FixedClock]:
     return worker, clock
 
 
-def test_gpu_is_not_changed_while_a_process_given_up_on_over_it_lives() -> None:
+def test_gpu_is_neither_changed_nor_judged_while_a_process_given_up_on_over_it_lives() -> None:
     stuck, other = Stuck(7, hangs=HANGS), Stuck(8, hangs=WORKS)
     worker, clock = node(stuck, other)
     with pytest.raises(DeadlineExceeded):
         worker.destroy_gpu_instance(ILL, GiId(1))
     clock.advance(3_600.0)
 
-    with pytest.raises(HardwareError, match="process 7, given up on over this GPU, has not ended"):
-        worker.destroy_gpu_instance(ILL, GiId(2))
+    for ask in (partial(worker.destroy_gpu_instance, ILL, GiId(2)), partial(worker.read_gpu, ILL)):
+        with pytest.raises(HardwareError, match="process 7, given up on over this GPU, has not"):
+            ask()
     assert other.asked == []
 
     stuck.returned = True
@@ -91,7 +94,7 @@ def test_process_given_up_on_is_forgotten_once_it_has_ended_though_nothing_is_ch
     worker._start = start
     for _ in range(6):
         with pytest.raises(DeadlineExceeded):
-            worker.read_gpu(ILL)
+            worker._main.ask(ILL, "read_index", 0, kind=GpuAnswer, seconds=1.0)
         clock.advance(3_600.0)
 
     assert [one() is not None for one in made] == [False, False, True, False, False, True]
