@@ -216,7 +216,7 @@ MUTATIONS = (
         path="migscaler/hardware/worker.py",
         old="            self._records.refuse_if_haunted(uuid)\n            return lane.ask(uuid",
         new="            return lane.ask(uuid",
-        tests=("tests/unit/hardware/test_worker_given_up.py",),
+        tests=("tests/simulation/test_driver_faults.py",),
     ),
     Mutation(
         promise="c",

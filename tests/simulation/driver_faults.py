@@ -65,17 +65,34 @@ _ENUMERATING = (
 TIMES = {"once": 1, "3 times": 3, "for ever": None}
 
 
+@dataclass(slots=True, kw_only=True)
+class LateCall:
+    """A call under way in a process that was given up on; `due` in monotonic seconds."""
+
+    gpu_uuid: str
+    call: Callable[[], int]
+    due: float
+    made: bool = False
+
+
 class HungUp(BaseException):
-    """The call does not come back within the deadline."""
+    """The call does not come back within the deadline; with a `LateCall` it comes through later."""
+
+    def __init__(self, late: LateCall | None = None) -> None:
+        self.late = late
 
 
 @dataclass(slots=True)
 class Delay:
-    """A call that takes so many seconds; None: it never comes back."""
+    """A call that takes so many seconds; None: it never comes back.
+
+    `unkillable`: its process does not end before the call has come through.
+    """
 
     function: str
     seconds: float | None
     times: int | None
+    unkillable: bool = False
 
 
 class Library:
@@ -108,13 +125,15 @@ class PlayedWorker:
         self._reader = NvmlReader(bed.clock, QuietHost())
         self._do = operations_of(self._reader, NvmlWriter(self._reader))
         self._do["read_index"] = self._reader.read_index
+        self._stuck_in: LateCall | None = None
         bed.workers += 1
 
     def ask(self, request: Request, seconds: float) -> Reply:
         with self._bed.in_process(self._library, self._bed.clock.monotonic() + seconds):
             try:
                 value = self._do[request.name](*request.arguments)
-            except HungUp:
+            except HungUp as hung:
+                self._stuck_in = hung.late
                 raise DeadlineExceeded(request.name, seconds) from None
             except HardwareError as error:
                 return Reply(error=error, stats=self._reader.take_call_stats())
@@ -131,7 +150,7 @@ class PlayedWorker:
             self._reader.close()
 
     def is_gone(self, seconds: float) -> bool:
-        return True
+        return self._stuck_in is None or self._stuck_in.made
 
 
 class Sickbed(NodeAtWork):
@@ -142,6 +161,8 @@ class Sickbed(NodeAtWork):
         self.library: Library | None = None
         self.on_sample: Callable[[], None] = lambda: None
         self.delays: list[Delay] = []
+        self.late: list[LateCall] = []
+        self.too_late: list[str] = []
         self.workers = 0
         self.calls: Counter[str] = Counter()
         self.burst: Counter[str] = Counter()
@@ -169,11 +190,16 @@ class Sickbed(NodeAtWork):
         for delay in self.delays:
             if delay.function == name and delay.times != 0 and self._is_sick(arguments):
                 delay.times = None if delay.times is None else delay.times - 1
-                left = self.deadline - self.clock.monotonic()
+                began = self.clock.monotonic()
+                left = self.deadline - began
                 if delay.seconds is not None and delay.seconds < left:
                     self._pass(delay.seconds, name)
                     return call()
                 self._pass(left if left < float("inf") else 0.0, name)
+                if delay.unkillable:
+                    due = began + (delay.seconds or 0.0)
+                    self.late.append(LateCall(gpu_uuid=self.uuid(SICK), call=call, due=due))
+                    raise HungUp(self.late[-1])
                 if delay.seconds is not None:
                     call()
                 raise HungUp
@@ -219,9 +245,19 @@ class Sickbed(NodeAtWork):
     def cycle(self) -> None:
         """Do what the daemon's jobs do in one period; nothing may be raised."""
         self.clock.advance(_PERIOD)
+        self._come_through()
         self.runtime.loop.sample()
         self.runtime.tick()
         self.runtime.housekeeping()
+
+    def _come_through(self) -> None:
+        """Make the calls that are due in processes given up on; their plan must be open still."""
+        now = self.clock.monotonic()
+        for late in [one for one in self.late if not one.made and one.due <= now]:
+            if all(plan.gpu_uuid != late.gpu_uuid for plan in self.store.open_plans()):
+                self.too_late.append("a call came through after its plan was settled")
+            late.call()
+            late.made = True
 
     def want(self, **counts: int) -> None:
         """Set the demand of rules."""
@@ -242,7 +278,10 @@ def sickbed() -> Iterator[Sickbed]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is wrong: `kind` fail, lose, slow or hang; `cold`: from before the first reading."""
+    """What is wrong: `kind` fail, lose, slow, hang or late; `cold`: from before the first reading.
+
+    Slow and late calls take `seconds`; the process of a late one can't be killed meanwhile.
+    """
 
     function: str
     kind: str
@@ -342,8 +381,9 @@ class Ward:
     def _plant(self, bed: Sickbed, case: Case) -> None:
         """Let it begin."""
         times = TIMES[case.times]
-        if case.kind in ("slow", "hang"):
-            bed.delays.append(Delay(case.function, case.seconds, times))
+        if case.kind in ("slow", "hang", "late"):
+            late = case.kind == "late"
+            bed.delays.append(Delay(case.function, case.seconds, times, unkillable=late))
             return
         make = loses_answer if case.kind == "lose" else fails
         gpu = SICK if self._is_about_a_gpu(case.function) else None
@@ -423,6 +463,8 @@ class Ward:
         """Judge the node once the fault is over."""
         wrongs = self.tally.wrongs
         wrongs += destroyed_in_use(bed.node.call_log()[since:])
+        wrongs += bed.too_late
+        wrongs += ["a late call was not made" for late in bed.late if not late.made]
         for gpu, known in zip(bed.node.state.gpus, births, strict=True):
             if births_of(gpu) != known:
                 wrongs.append(f"GPU {gpu.index} lost an instance in use")
@@ -458,6 +500,8 @@ def cases_of(calls: Counter[str], warm: Counter[str]) -> Iterator[Case]:
                 yield Case(function=function, kind="lose", code=int(Code.UNKNOWN), times=times)
                 yield Case(function=function, kind="lose", code=int(Code.TIMEOUT), times=times)
                 yield Case(function=function, kind="slow", seconds=90.0, times=times)
+                if function in CHANGING:
+                    yield Case(function=function, kind="late", seconds=200.0, times=times)
 
 
 def run(cases: Iterable[Case], ward: Ward, share: int = 0, of: int = 1) -> Tally:

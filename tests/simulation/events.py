@@ -155,7 +155,8 @@ class Events:
         if found is None:
             return
         gpu, gi = found
-        until = self._clock.now() + timedelta(minutes=self._dice.choice((5, 20, 60)))
+        lasts = timedelta(minutes=self._dice.choice((5, 20, 60)))
+        until = self._clock.now() + lasts
         spec = model_of(self._node, gpu).spec(spec_of(gi))
         uuid, whole = GpuUuid(gpu.uuid), kind == "hold" and self._dice.random() < 0.3
         made = (
@@ -167,7 +168,8 @@ class Events:
         )
         if made is not None:
             text = None if whole else spec_of(gi)
-            held = Held(hold_id=made.hold_id, gpu=gpu.uuid, spec=text, kind=kind, until=until)
+            end = self._clock.monotonic() + lasts.total_seconds()
+            held = Held(hold_id=made.hold_id, gpu=gpu.uuid, spec=text, kind=kind, until=end)
             self._ledger.held.append(held)
 
     def release(self, kind: str) -> None:
@@ -182,10 +184,11 @@ class Events:
         self._store.add_lease_wait(self._dice.choice(SIZES), "ben", expires_at=until)
 
     def pause(self) -> None:
-        now = self._clock.now()
-        until = self._dice.choice((None, now + timedelta(minutes=10)))
+        now, lasts = self._clock.now(), self._dice.choice((None, timedelta(minutes=10)))
+        until = None if lasts is None else now + lasts
         self._store.write_pause(PauseRecord(who="ada", why="upgrade", since=now, until=until))
-        self._ledger.paused_until = until or now + timedelta(days=365)
+        seconds = float("inf") if lasts is None else lasts.total_seconds()
+        self._ledger.paused_until = self._clock.monotonic() + seconds
 
     def resume(self) -> None:
         self._store.write_pause(None)

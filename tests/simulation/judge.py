@@ -308,7 +308,8 @@ class Judge:
 
     def begin_recovery(self) -> None:
         """What was left open may be undone from here on, and nothing else."""
-        if not self.recovering:  # else a recovery was cut short, and the next undoes it too
+        if not self.recovering and not self._store.open_plans():
+            # Else a recovery was cut short, or left its own plan open: the next undoes it too.
             self._recovered = set()
         self.recovering = True
         self._recovered |= set().union(*(debt.ours for debt in self.debts))
@@ -327,7 +328,8 @@ class Judge:
             self.debts.remove(debt)
             self.counts["settled"] += 1
             self._lost(debt, debt.missing(gpu), None)
-            self._put_back(debt, gpu)
+            if len(debt.running.before):  # else a start gives it what a reboot had taken
+                self._put_back(debt, gpu)
             self._half_made(debt, gpu)
 
     def _half_made(self, plan: Promise, gpu: GpuState) -> None:

@@ -107,6 +107,17 @@ def test_change_that_takes_long_withholds_nothing_of_the_other_gpu(case: Case) -
     assert tally.plans > 0
 
 
+@pytest.mark.parametrize(
+    "function", ["nvmlComputeInstanceDestroy", "nvmlDeviceCreateGpuInstanceWithPlacement"]
+)
+def test_call_given_up_on_that_comes_through_later_finds_its_plan_open(function: str) -> None:
+    """The plan was settled by a look, and the instance made or gone after that was nobody's."""
+    tally = run([Case(function=function, kind="late", seconds=200.0)], Ward())
+
+    assert tally.wrongs == []
+    assert tally.plans > 0
+
+
 def test_gpu_that_is_down_shows_nothing_and_the_other_everything() -> None:
     ward = Ward()
     fault = Case(

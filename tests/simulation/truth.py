@@ -4,7 +4,6 @@ import ctypes
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.policy import Mode, Policy
@@ -75,15 +74,18 @@ def aimed_at(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A hold or lease that the harness set; `spec` None means the whole GPU."""
+    """A hold or lease that the harness set; `spec` None means the whole GPU.
+
+    `until` in monotonic seconds: it lasts what was promised, whatever the wall clock does.
+    """
 
     hold_id: int
     gpu: str
     spec: str | None
     kind: str
-    until: datetime
+    until: float
 
-    def covers(self, gpu: GpuState, gi: InstanceState, now: datetime) -> bool:
+    def covers(self, gpu: GpuState, gi: InstanceState, now: float) -> bool:
         return self.gpu == gpu.uuid and self.spec in (None, spec_of(gi)) and now < self.until
 
 
@@ -100,11 +102,11 @@ class Ledger:
         self._before: tuple[dict[Key, float], dict[Key, float], float | None] = ({}, {}, None)
         self.leaks: dict[Key, int] = {}
         self.held: list[Held] = []
-        self.paused_until: datetime | None = None
+        self.paused_until: float | None = None
 
     def is_paused(self) -> bool:
         """Say whether a person's pause lasts."""
-        return self.paused_until is not None and self._clock.now() < self.paused_until
+        return self.paused_until is not None and self._clock.monotonic() < self.paused_until
 
     def forget(self) -> None:
         """Start anew: a process that just started knows of no instance how long it is idle."""
@@ -139,12 +141,12 @@ class Ledger:
 
     def holder(self, gpu: GpuState, gi: InstanceState) -> str | None:
         """Say who holds or leases an instance now."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         found = next((held for held in self.held if held.covers(gpu, gi, now)), None)
         return None if found is None else f"{found.kind} {found.hold_id}"
 
     def _is_busy(self, gpu: GpuState, gi: InstanceState, seconds: float) -> bool:
-        key, now = key_of(gpu, gi), self._clock.now()
+        key, now = key_of(gpu, gi), self._clock.monotonic()
         leased = any(held.kind == "lease" and held.covers(gpu, gi, now) for held in self.held)
         return (
             runs_on(gpu, gi) or key in self.leaks or leased or self._was_active(gpu, key, seconds)
