@@ -141,14 +141,19 @@ class Restoring:
         return result
 
     def _end(self, record: PlanRecord, reading: GpuReading, problems: list[str]) -> Restored:
-        """Close the journal; a layout that is whole again is the wanted one of this boot."""
-        store, layout = self._site.store, reading.layout
-        whole = layout == self._wanted.layout
+        """Close the journal; a layout that is whole again is the wanted one of this boot.
+
+        An instance that got no compute instance and can't be taken away (somebody leased it, the
+        driver refuses) is not restored.
+        """
+        store, there = self._site.store, reading.instances or ()
+        layout = Layout(tuple(one.instance.spec for one in there if one.instance.usable))
+        whole = layout == reading.layout == self._wanted.layout
         ended = Restored(
             kind=OutcomeKind.DONE if whole else OutcomeKind.FAILED,
             reason=OutcomeReason.COMPLETED if whole else OutcomeReason.INSUFFICIENT_RESOURCES,
             explanation="; ".join((f"restored {layout}", *problems)),
-            layout=layout,
+            layout=reading.layout,
             steps=tuple(self._runner.timings),
             counts_as_failure=not whole,
         )

@@ -66,7 +66,7 @@ DECISION_GPU: tuple[Family, ...] = (
     row("gpu_breaker_open_until_timestamp_seconds", "seconds", "Time at which one more try is made; absent while the breaker is closed.", Many.GPU, origin=_STORE),
     row("gpu_fenced_since_timestamp_seconds", "seconds", "Time since which the scheduler may not hand out the GPU's instances; absent without fence.", Many.GPU, origin=_ACTED),
     row("gpu_usable_instances_lost", "", "Instances that could be used before a plan and cannot now.", Many.GPU, origin=_ACTED, example="migscaler_gpu_usable_instances_lost > 0"),
-    row("gpu_restore_missing_instances", "", "Instances of the layout last wanted that are missing since a reboot, a reload of the driver or an emptied GPU; absent where nothing was to be restored since the start.", Many.GPU, origin=_ACTED, example="migscaler_gpu_restore_missing_instances > 0"),
+    row("gpu_restore_missing_instances", "", "Usable instances of the layout last wanted that are missing since a reboot, a reload of the driver or an emptied GPU; absent where nothing was to be restored since the start.", Many.GPU, origin=_ACTED, example="migscaler_gpu_restore_missing_instances > 0"),
 )
 
 ACTING: tuple[Family, ...] = (

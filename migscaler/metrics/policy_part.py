@@ -127,9 +127,10 @@ def add_gpu_past(status: Status, gpu: GpuState, out: Samples) -> None:
     out.add("gpu_usable_instances_lost", lost, *labels)
     past = next((h for h in status.gpu_histories if h.gpu_uuid == gpu.uuid), None)
     past = past or GpuHistory(gpu_uuid=gpu.uuid)
-    if gpu.uuid in status.counters.due and gpu.layout is not None:
+    if gpu.uuid in status.counters.due and gpu.instances is not None:
         wanted = Counter() if past.wanted is None else past.wanted.profiles()
-        missing = wanted - gpu.layout.profiles()
+        usable = (one for one in gpu.instances if one.reading.instance.usable)
+        missing = wanted - Counter(one.spec.profile for one in usable)
         out.add("gpu_restore_missing_instances", missing.total(), *labels)
     _add_history(status, past, labels, out)
 

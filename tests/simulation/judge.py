@@ -73,6 +73,7 @@ class Judge:
         self.counts: Counter[str] = Counter()
         self.plan: Promise | None = None
         self.recovering = False
+        self.recovery_injected = False
         self.debts: list[Promise] = []
         self.closed_directions: frozenset[Direction] = frozenset()
         self.node_closed: str | None = None
@@ -113,7 +114,7 @@ class Judge:
             self.counts["plans"] += 1
             self._changed_at[plan.uuid] = self._clock.monotonic()
             self._legal(gpu)
-            self._half_made(plan, gpu)
+            self._half_made(gpu, excused=plan.injected)
             excused = plan.meddled or plan.injected
             if not gpu.instances and plan.before and not excused:
                 self.wrong(f"{plan.running.plan_id} left {plan.uuid} empty")
@@ -220,6 +221,7 @@ class Judge:
         if code and not refused and self.plan is not None:
             self.plan.injected = True
         if code and not refused:
+            self.recovery_injected = self.recovery_injected or self.recovering
             for debt in self.debts:
                 debt.injected = debt.injected or debt.uuid == gpu.uuid
         if "Create" in name:
@@ -330,9 +332,13 @@ class Judge:
             self._lost(debt, debt.missing(gpu), None)
             if len(debt.running.before):  # else a start gives it what a reboot had taken
                 self._put_back(debt, gpu)
-            self._half_made(debt, gpu)
+            self._half_made(gpu, excused=debt.injected)
+        for gpu in self._node.state.gpus:
+            if gpu.uuid not in opened:
+                self._half_made(gpu, excused=self.recovery_injected)
+        self.recovery_injected = False
 
-    def _half_made(self, plan: Promise, gpu: GpuState) -> None:
+    def _half_made(self, gpu: GpuState, *, excused: bool) -> None:
         """Nothing that migscaler made is left without compute instance; a broken driver may."""
         for gi in gpu.instances.values():
             key = key_of(gpu, gi)
@@ -340,5 +346,5 @@ class Judge:
                 continue
             self._opened.add(key)
             self.counts["orphans of faults"] += 1
-            if not plan.injected:
+            if not excused:
                 self.wrong(f"{spec_of(gi)} on {gpu.uuid} is left half made")

@@ -7,6 +7,8 @@ import pytest
 
 from migscaler.metrics.exposition import Renderer
 from migscaler.model.plan import OutcomeKind, OutcomeReason
+from migscaler.sim.codes import Code
+from migscaler.sim.faults import fails
 from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
 
 HALVES = "3g.20gb@0 3g.20gb@4"
@@ -399,6 +401,22 @@ def test_part_that_fits_is_made_and_the_rest_is_counted_as_missing(tmp_path: Pat
         (outcome,) = here.runtime.loop.status().outcomes
         assert outcome.kind is OutcomeKind.FAILED
         assert "does not fit" in outcome.explanation
+
+
+def test_instance_that_stays_half_made_is_missing(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        wanting(here)
+        here.node.reboot()
+        here.restart()
+        create = fails("nvmlGpuInstanceCreateComputeInstance", Code.UNKNOWN, times=None)
+        create.skip = 1
+        here.node.add_fault(create)
+        here.node.add_fault(fails("nvmlGpuInstanceDestroy", Code.NO_PERMISSION, times=None))
+
+        here.runtime.begin()
+
+        assert here.layout() == "3g.20gb@0 3g.20gb@4"
+        assert missing(here) == 1
 
 
 def test_layout_changed_later_ends_what_was_missing(tmp_path: Path) -> None:

@@ -146,6 +146,23 @@ def test_part_that_fits_is_restored_and_the_rest_reported(tmp_path: Path) -> Non
         assert made.store.open_plans() == ()
 
 
+def test_instance_that_stays_half_made_is_not_restored(tmp_path: Path) -> None:
+    """What kept it from being taken away again (a lease, the driver) let it count as restored."""
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        (before,) = made.store.wanted()
+        create = fails("nvmlGpuInstanceCreateComputeInstance", Code.UNKNOWN, times=None)
+        create.skip = 1
+        made.node.add_fault(create)
+        made.node.add_fault(fails("nvmlGpuInstanceDestroy", Code.NO_PERMISSION, times=None))
+        (outcome,) = restored(made)
+        assert made.layout() == made.after
+        assert (outcome.kind, outcome.counts_as_failure) == (OutcomeKind.FAILED, True)
+        assert "restored 3g.20gb@0; create_ci 2g.10gb@4" in outcome.explanation
+        assert made.store.wanted() == (before,)
+        assert made.store.open_plans() == ()
+
+
 def test_restoring_cut_at_every_point_is_finished_by_the_next_start(tmp_path: Path) -> None:
     point = 0
     while True:
