@@ -167,6 +167,7 @@ class NvmlWorker:
         seconds = self._limits.read_seconds
         with self._reading() as lane:
             self._refuse_half_changed(self._change_under_way, uuid)
+            self._records.admit(uuid)  # a process just killed may take a moment to end
             self._records.refuse_if_haunted(uuid)
             return lane.ask(uuid, "read_gpu", uuid, kind=GpuReading, seconds=seconds)
 
