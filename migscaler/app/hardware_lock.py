@@ -117,12 +117,31 @@ class HardwareLock:
     def held_by(self) -> tuple[int, int] | None:
         """Return process id and uid of who has the lock, None if nobody or it does not tell."""
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-                asking.setblocking(False)
-                asking.connect(self._name)
-                found = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return self._holder()
         except OSError:
             return None
+
+    def is_free(self) -> bool:
+        """Say whether nobody has the lock, without having it for a moment; in doubt it is held."""
+        try:
+            self._holder()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False  # more callers than it dismissed, or no descriptor left here
+        return False
+
+    def _holder(self) -> tuple[int, int]:
+        """Return process id and uid of who has the lock.
+
+        Raises:
+            ConnectionRefusedError: nobody has it.
+            OSError: it can't be asked.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.setblocking(False)
+            asking.connect(self._name)
+            found = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _gid = _CREDENTIALS.unpack(found)
         return pid, uid
 

@@ -80,8 +80,6 @@ class NvmlServer:
         self._path = path
         self._user = user
         self._listener = _listen(path)
-        # Nothing is written to it: it is there to be locked, byte by byte.
-        self._writing = os.memfd_create("migscaler-writing", os.MFD_CLOEXEC)
         self._workers: dict[int, _Worker] = {}
         now = self._clock.monotonic()
         self._refused = Bucket(*_REFUSALS_TOLD, now)
@@ -175,7 +173,7 @@ class NvmlServer:
             for other in self._workers.values():
                 other.link.close()
                 os.close(other.pidfd)
-            serve_peer(self._served, peer, link.detach(), self._writing, server)
+            serve_peer(self._served, peer, link.detach(), server)
             code = 0
         except BaseException:  # noqa: BLE001 - a process of its own: nobody is above to catch it
             _log.exception("worker_failed pid=%s", os.getpid())

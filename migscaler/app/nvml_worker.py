@@ -1,11 +1,7 @@
 """What one connection to `migscaler nvml-worker` may have done, in a process of its own."""
 
-import fcntl
 import gc
 import logging
-import os
-import struct
-import uuid as uuids
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,8 +29,6 @@ _log = logging.getLogger("migscaler.nvml_worker")
 _REQUESTS = 200.0, 2_000
 # An 8-GPU node rebuilt whole takes at most 224 changes, each of about a second on real GPUs.
 _CHANGES = 2.0, 600
-# struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl_locking(2)).
-_FLOCK = struct.Struct("hhqqi4x")
 _NOT_BACK = "an earlier change of this GPU has not come back"
 
 
@@ -62,11 +56,10 @@ class Peer:
     uid: int
 
 
-def serve_peer(served: Served, peer: Peer, descriptor: int, writing: int, own_pid: int) -> None:
+def serve_peer(served: Served, peer: Peer, descriptor: int, own_pid: int) -> None:
     """Serve one connection until it ends; runs in a process made for it.
 
-    `writing` is an open file that the processes of all connections lock while they change a GPU,
-    `own_pid` the service's process: it and its children are no holders.
+    `own_pid` is the service's process: it and its children are no holders.
     """
     outlive_nobody(descriptor)
     with Connection(descriptor) as connection:
@@ -81,7 +74,7 @@ def serve_peer(served: Served, peer: Peer, descriptor: int, writing: int, own_pi
             "make_device_nodes": lambda: served.make_device_nodes() or "",
         }
         gc.freeze()
-        bounds = _Bounds(served, peer, writing)
+        bounds = _Bounds(served, peer)
         checked = {name: bounds.around(name, one) for name, one in operations.items()}
         try:
             serve(connection, reader, checked)
@@ -110,11 +103,11 @@ def _read_host(look: Callable[[bool], HostTable], with_traces: bool) -> HostTabl
 class _Bounds:
     """How often, by whom and how many at once; every change leaves a line in the log."""
 
-    def __init__(self, served: Served, peer: Peer, writing: int) -> None:
+    def __init__(self, served: Served, peer: Peer) -> None:
         timer = served.clock.monotonic
         self._timer = timer
         self._peer = peer
-        self._writing = writing
+        self._hardware = served.hardware
         self._lock = HardwareLock(served.hardware)
         self._requests = Bucket(*_REQUESTS, timer())
         self._changes = Bucket(*_CHANGES, timer())
@@ -138,8 +131,9 @@ class _Bounds:
         """Make a change and say so."""
         began, outcome = self._timer(), "done"
         try:
-            self._refuse_others()
             with self._alone_on(arguments):
+                # Asked last: a daemon started since either is refused its look, or has the right.
+                self._refuse_others()
                 return operation(*arguments)
         except HardwareError as error:
             outcome = str(error)
@@ -179,33 +173,29 @@ class _Bounds:
         Raises:
             HardwareError: one has not.
         """
-        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _place(gpu_uuid), 1, 0)
-        kind, _whence, _start, _length, pid = _FLOCK.unpack(
-            fcntl.fcntl(self._writing, fcntl.F_GETLK, wanted)
-        )
-        if kind != fcntl.F_UNLCK:
-            raise HardwareError(f"{_NOT_BACK} in process {pid}: it may still come through")
+        if not self._changing(gpu_uuid).is_free():
+            raise HardwareError(f"{_NOT_BACK}: it may still come through")
 
     @contextmanager
     def _alone_on(self, arguments: tuple[object, ...]) -> Iterator[None]:
         """Keep other connections from changing the same GPU, also one whose call hangs.
 
-        Record locks belong to a process and go with it, however it ends (fcntl(2)).
-
         Raises:
             HardwareError: another connection's change of this GPU has not come back.
         """
-        place = _place(str(arguments[0])) if arguments else 0
-        try:
-            fcntl.lockf(self._writing, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except OSError as error:
-            raise HardwareError(_NOT_BACK) from error
+        changing = self._changing(str(arguments[0]) if arguments else "")
+        rival = changing.take()
+        if rival is not None:
+            raise HardwareError(f"{_NOT_BACK}: {rival}")
         try:
             yield
         finally:
-            fcntl.lockf(self._writing, fcntl.LOCK_UN, 1, place)
+            changing.release()
 
+    def _changing(self, gpu_uuid: str) -> HardwareLock:
+        """Return the lock of who changes this GPU just now.
 
-def _place(gpu_uuid: str) -> int:
-    """Return the byte of the lock file that stands for a GPU."""
-    return uuids.UUID(gpu_uuid.removeprefix("GPU-")).int >> 66
+        A name in the kernel goes with the process that has it, however late that ends, and is there
+        for a service started anew as well.
+        """
+        return HardwareLock(f"{self._hardware} changing {gpu_uuid}")

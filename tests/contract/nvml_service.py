@@ -183,13 +183,13 @@ def service(
     finally:
         node.clear_faults()
         lock.release()
-        if process.poll() is None:
-            process.terminate()
+        if made.process.poll() is None:
+            made.process.terminate()
             try:
-                process.wait(30)
+                made.process.wait(30)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                made.process.kill()
+                made.process.wait()
 
 
 def start(directory: Path, user: str) -> subprocess.Popen[bytes]:

@@ -226,6 +226,14 @@ MUTATIONS = (
         new="            if False:\n",
         tests=("tests/contract/test_nvml_service.py",),
     ),
+    Mutation(
+        promise="c",
+        breaks="a change that does not come back counts as over once many have asked",
+        path="migscaler/app/hardware_lock.py",
+        old="            return False  # more callers",
+        new="            return True  # more callers",
+        tests=("tests/contract/test_nvml_service.py",),
+    ),
     # d: missing data can veto a change, never justify one
     Mutation(
         promise="d",

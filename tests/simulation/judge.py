@@ -73,7 +73,7 @@ class Judge:
         self.counts: Counter[str] = Counter()
         self.plan: Promise | None = None
         self.recovering = False
-        self.recovery_injected = False
+        self.recovery_injected: set[str] = set()
         self.debts: list[Promise] = []
         self.closed_directions: frozenset[Direction] = frozenset()
         self.node_closed: str | None = None
@@ -221,7 +221,8 @@ class Judge:
         if code and not refused and self.plan is not None:
             self.plan.injected = True
         if code and not refused:
-            self.recovery_injected = self.recovery_injected or self.recovering
+            if self.recovering:
+                self.recovery_injected.add(gpu.uuid)
             for debt in self.debts:
                 debt.injected = debt.injected or debt.uuid == gpu.uuid
         if "Create" in name:
@@ -310,7 +311,8 @@ class Judge:
 
     def begin_recovery(self) -> None:
         """What was left open may be undone from here on, and nothing else."""
-        if not self.recovering and not self._store.open_plans():
+        opened = {one.gpu_uuid for one in self._store.open_plans()}
+        if not self.recovering and opened <= {debt.uuid for debt in self.debts}:
             # Else a recovery was cut short, or left its own plan open: the next undoes it too.
             self._recovered = set()
         self.recovering = True
@@ -335,8 +337,8 @@ class Judge:
             self._half_made(gpu, excused=debt.injected)
         for gpu in self._node.state.gpus:
             if gpu.uuid not in opened:
-                self._half_made(gpu, excused=self.recovery_injected)
-        self.recovery_injected = False
+                self._half_made(gpu, excused=gpu.uuid in self.recovery_injected)
+        self.recovery_injected.clear()
 
     def _half_made(self, gpu: GpuState, *, excused: bool) -> None:
         """Nothing that migscaler made is left without compute instance; a broken driver may."""
