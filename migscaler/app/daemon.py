@@ -23,7 +23,7 @@ from migscaler.app.config.settings import (
 )
 from migscaler.app.device_nodes import make_nodes_after
 from migscaler.app.edges import WindowEdges
-from migscaler.app.hardware_lock import HardwareLock, named_hardware
+from migscaler.app.hardware_lock import HardwareLock, SettledReader, named_hardware
 from migscaler.app.jobs import Job, Jobs
 from migscaler.app.logs import set_up_logging
 from migscaler.app.memory import bound_heaps, collect_again, start_over
@@ -134,7 +134,7 @@ class Daemon:
         self._assembly = Assembly(
             Ground(
                 clock=self._clock,
-                reader=self._worker,
+                reader=SettledReader(self._worker, self._lock),
                 writer=self._worker,
                 host=options.make_host(),
                 store=self._state.store,

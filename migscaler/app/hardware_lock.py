@@ -7,6 +7,8 @@ tells who has it. It reaches as far as the network namespace: run the daemon in 
 
 The processes that change GPUs for the holder inherit it (`descriptors`): one that a killed holder
 left behind inside a driver call may still change a GPU, and keeps the lock until it has ended.
+The processes of `migscaler nvml-worker` can't; each has a name for the GPU that it is just changing
+(`of_gpu`), and whoever has the lock believes no look at such a GPU.
 """
 
 import errno
@@ -17,7 +19,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from migscaler.model.ports import Clock
+from migscaler.errors import HardwareError
+from migscaler.model.gpu import GpuReading, NodeReading
+from migscaler.model.ids import GpuUuid
+from migscaler.model.ports import Clock, GpuReader
+from migscaler.model.stats import CallStats
 
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of a listening socket, those of `listen`.
 _CREDENTIALS = struct.Struct("3i")
@@ -26,6 +32,7 @@ _CALLERS = 128
 # What a dead holder left behind ends at once, or after 1 s from within a call that lets it.
 _LEFT_BEHIND_SECONDS = 1.5
 _PAUSE_SECONDS = 0.02
+NOT_BACK = "an earlier change of this GPU has not come back"
 
 
 def named_hardware(simulated: object | None, boot_id: Callable[[], str], directory: Path) -> str:
@@ -41,8 +48,16 @@ class HardwareLock:
 
     def __init__(self, hardware: str) -> None:
         """Name the hardware: the boot id of a machine, the directory of a simulated node."""
+        self._hardware = hardware
         self._name = b"\0migscaler/" + hashlib.sha256(hardware.encode()).hexdigest()[:32].encode()
         self._socket: socket.socket | None = None
+
+    def of_gpu(self, uuid: str) -> "HardwareLock":
+        """Return the lock of who just changes one of these GPUs for a process that has this lock.
+
+        It goes with the process that has it, however late that ends and whoever else has ended.
+        """
+        return HardwareLock(f"{self._hardware} changing {uuid.lower()}")
 
     def take(self) -> str | None:
         """Take the lock; None if it is ours now (or was), else who has it. Never waits."""
@@ -121,15 +136,23 @@ class HardwareLock:
         except OSError:
             return None
 
-    def is_free(self) -> bool:
-        """Say whether nobody has the lock, without having it for a moment; in doubt it is held."""
+    def refuse_if_held(self) -> None:
+        """Refuse to go by what its holder may be changing, without having it for a moment.
+
+        Raises:
+            HardwareError: somebody has the lock, or that can't be told.
+        """
         try:
-            self._holder()
+            holder = "process {} of uid {}".format(*self._holder())
         except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False  # more callers than it dismissed, or no descriptor left here
-        return False
+            return
+        except BlockingIOError:
+            holder = "a process that was asked too often to answer"
+        except OSError as error:
+            raise HardwareError(
+                f"it can't be told whether an earlier change has come back: {error.strerror}"
+            ) from error
+        raise HardwareError(f"{NOT_BACK} ({holder}): it may still come through")
 
     def _holder(self) -> tuple[int, int]:
         """Return process id and uid of who has the lock.
@@ -154,6 +177,36 @@ class HardwareLock:
         if _has_ended(held_by[0]):
             return f"{holder} has ended, but not its call into the driver, which may change a GPU"
         return f"{holder} may change these GPUs already"
+
+
+class SettledReader:
+    """A reader that refuses the look by which plans are begun and ended while it may not hold.
+
+    It may not while a process of `migscaler nvml-worker` changes the GPU, also for a daemon that
+    has ended: that change may still come through.
+    """
+
+    def __init__(self, reader: GpuReader, lock: HardwareLock) -> None:
+        """Take what reads, and the lock of who may change what it reads."""
+        self._reader = reader
+        self._lock = lock
+
+    def read_node(self) -> NodeReading:
+        """Return what the reader says; a sample changes nothing."""
+        return self._reader.read_node()
+
+    def read_gpu(self, uuid: GpuUuid) -> GpuReading:
+        """Read one GPU afresh.
+
+        Raises:
+            HardwareError: it does not answer, or a change of it has not come back.
+        """
+        self._lock.of_gpu(uuid).refuse_if_held()
+        return self._reader.read_gpu(uuid)
+
+    def call_stats(self) -> CallStats:
+        """Return the reader's counts."""
+        return self._reader.call_stats()
 
 
 def _has_ended(pid: int) -> bool:

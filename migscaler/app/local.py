@@ -9,7 +9,7 @@ from pathlib import Path
 from migscaler.app.clock import RealClock, read_boot_id
 from migscaler.app.config.settings import SERVICE_SOCKET, socket_path, state_directory
 from migscaler.app.device_nodes import make_nodes_after
-from migscaler.app.hardware_lock import HardwareLock, named_hardware
+from migscaler.app.hardware_lock import HardwareLock, SettledReader, named_hardware
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import load_in_force, open_state, with_rival, with_state_problem
 from migscaler.app.wiring import Assembly, Ground
@@ -71,7 +71,7 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
         options.hardware or named_hardware(options.prepare, options.boot_id, directory)
     )
     in_force = with_rival(in_force, lock.take_at_start(clock))
-    reader, assembly = _assemble(options, clock, state.store)
+    reader, assembly = _assemble(options, clock, state.store, lock)
     runtime = Runtime(assembly, in_force, _alone(reader))
     try:
         runtime.loop.sample()
@@ -86,7 +86,9 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
         state.close()
 
 
-def _assemble(options: LocalOptions, clock: RealClock, store: Store) -> tuple[NvmlReader, Assembly]:
+def _assemble(
+    options: LocalOptions, clock: RealClock, store: Store, lock: HardwareLock
+) -> tuple[NvmlReader, Assembly]:
     """Put the node together with NVML in this process."""
     if options.prepare is not None:
         options.prepare()
@@ -94,7 +96,7 @@ def _assemble(options: LocalOptions, clock: RealClock, store: Store) -> tuple[Nv
     reader = NvmlReader(clock, host)
     ground = Ground(
         clock=clock,
-        reader=reader,
+        reader=SettledReader(reader, lock),
         writer=NvmlWriter(reader),
         host=host,
         store=store,

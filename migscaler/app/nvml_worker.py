@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from migscaler.app.hardware_lock import HardwareLock
+from migscaler.app.hardware_lock import NOT_BACK, HardwareLock
 from migscaler.app.nvml_guard import GuardedWriter
 from migscaler.errors import HardwareError
 from migscaler.hardware.host import ProcHost
@@ -29,7 +30,6 @@ _log = logging.getLogger("migscaler.nvml_worker")
 _REQUESTS = 200.0, 2_000
 # An 8-GPU node rebuilt whole takes at most 224 changes, each of about a second on real GPUs.
 _CHANGES = 2.0, 600
-_NOT_BACK = "an earlier change of this GPU has not come back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def serve_peer(served: Served, peer: Peer, descriptor: int, own_pid: int) -> Non
             "make_device_nodes": lambda: served.make_device_nodes() or "",
         }
         gc.freeze()
-        bounds = _Bounds(served, peer)
+        bounds = Bounds(served.clock, HardwareLock(served.hardware), peer, connection)
         checked = {name: bounds.around(name, one) for name, one in operations.items()}
         try:
             serve(connection, reader, checked)
@@ -100,15 +100,17 @@ def _read_host(look: Callable[[bool], HostTable], with_traces: bool) -> HostTabl
         raise HardwareError(f"processes can't be listed: {error.strerror}") from error
 
 
-class _Bounds:
+class Bounds:
     """How often, by whom and how many at once; every change leaves a line in the log."""
 
-    def __init__(self, served: Served, peer: Peer) -> None:
-        timer = served.clock.monotonic
+    def __init__(self, clock: Clock, lock: HardwareLock, peer: Peer, link: Connection) -> None:
+        """Bound what that process asks over that connection; `lock` is never taken here."""
+        self._hung_up = select.poll()
+        self._hung_up.register(link, 0)  # hang-up is always reported
+        timer = clock.monotonic
         self._timer = timer
         self._peer = peer
-        self._hardware = served.hardware
-        self._lock = HardwareLock(served.hardware)
+        self._lock = lock
         self._requests = Bucket(*_REQUESTS, timer())
         self._changes = Bucket(*_CHANGES, timer())
 
@@ -122,7 +124,7 @@ class _Bounds:
             if changes:
                 return self._change(name, operation, arguments)
             if name == "read_gpu":
-                self._refuse_half_changed(str(arguments[0]))
+                self._lock.of_gpu(str(arguments[0])).refuse_if_held()
             return operation(*arguments)
 
         return bounded
@@ -132,7 +134,9 @@ class _Bounds:
         began, outcome = self._timer(), "done"
         try:
             with self._alone_on(arguments):
-                # Asked last: a daemon started since either is refused its look, or has the right.
+                # Asked last: whoever gave us up or started since either is refused its look, or is
+                # seen here.
+                self._refuse_given_up()
                 self._refuse_others()
                 return operation(*arguments)
         except HardwareError as error:
@@ -149,6 +153,15 @@ class _Bounds:
                 self._timer() - began,
             )
 
+    def _refuse_given_up(self) -> None:
+        """Refuse what nobody waits for any more: what has become of the GPU was looked at since.
+
+        Raises:
+            HardwareError: the other end has hung up.
+        """
+        if self._hung_up.poll(0):
+            raise HardwareError("whoever asked for this change has hung up")
+
     def _refuse_others(self) -> None:
         """Refuse changes beyond the rate, and of a process that is not the machine's one writer.
 
@@ -164,18 +177,6 @@ class _Bounds:
                 f"{found} holds the right to change these GPUs, not process {self._peer.pid}"
             )
 
-    def _refuse_half_changed(self, gpu_uuid: str) -> None:
-        """Refuse the look that ends plans while another connection's change has not come back.
-
-        A daemon that was started anew would take the GPU for settled, and then the call comes
-        through. The lock is only asked after: a look keeps no change back.
-
-        Raises:
-            HardwareError: one has not.
-        """
-        if not self._changing(gpu_uuid).is_free():
-            raise HardwareError(f"{_NOT_BACK}: it may still come through")
-
     @contextmanager
     def _alone_on(self, arguments: tuple[object, ...]) -> Iterator[None]:
         """Keep other connections from changing the same GPU, also one whose call hangs.
@@ -183,19 +184,11 @@ class _Bounds:
         Raises:
             HardwareError: another connection's change of this GPU has not come back.
         """
-        changing = self._changing(str(arguments[0]) if arguments else "")
+        changing = self._lock.of_gpu(str(arguments[0]) if arguments else "")
         rival = changing.take()
         if rival is not None:
-            raise HardwareError(f"{_NOT_BACK}: {rival}")
+            raise HardwareError(f"{NOT_BACK}: {rival}")
         try:
             yield
         finally:
             changing.release()
-
-    def _changing(self, gpu_uuid: str) -> HardwareLock:
-        """Return the lock of who changes this GPU just now.
-
-        A name in the kernel goes with the process that has it, however late that ends, and is there
-        for a service started anew as well.
-        """
-        return HardwareLock(f"{self._hardware} changing {gpu_uuid}")

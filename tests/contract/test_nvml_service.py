@@ -1,6 +1,7 @@
 """The privileged worker service: who is served, what may be asked, what is refused whoever asks."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -9,11 +10,24 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from migscaler.cli.simulated import simulated_hardware
+from migscaler.app.daemon import Daemon, DaemonOptions
+from migscaler.app.hardware_lock import HardwareLock
+from migscaler.app.local import LocalOptions, open_local
+from migscaler.app.nvml_worker import Bounds, Peer
+from migscaler.app.runtime import Runtime
+from migscaler.cli.simulated import (
+    boot_id_of,
+    host_of,
+    preparation,
+    quiet_host,
+    simulated_hardware,
+)
 from migscaler.errors import HardwareError, HeldByProcess, NoPermission
+from migscaler.hardware.nvml_calls import install_library
 from migscaler.hardware.worker import NvmlWorker, WorkerLimits
 from migscaler.hardware.worker_remote import RemoteWorker, check_listener
 from migscaler.model.host import HostTable, Process, Trace
@@ -30,7 +44,8 @@ from tests.contract.nvml_service import (
     start,
     wait_for,
 )
-from tests.unit.hardware.rig import QUICK
+from tests.unit.app.nodes import ENFORCE, ROOT
+from tests.unit.hardware.rig import QUICK, RealClock
 
 pytestmark = pytest.mark.xdist_group("nvml-service")
 
@@ -261,21 +276,29 @@ def test_host_is_seen_by_the_service_and_never_whole_environments(tmp_path: Path
         )
 
 
+@contextlib.contextmanager
+def _hanging(made: Service, gpu: GpuUuid, gi: GiId) -> Iterator[Client]:
+    """A connection whose change of the first GPU hangs."""
+    made.node.add_fault(faults.hangs("nvmlComputeInstanceDestroy", gpu=0))
+    with made.client() as hung:
+        hung.send("destroy_compute_instance", gpu, gi, 0)
+        wait_for("it hangs", lambda: made.node.state.faults[0].times == 0)
+        yield hung
+
+
 def test_hung_change_is_given_up_and_keeps_others_off_that_gpu_until_it_is_gone(
     tmp_path: Path,
 ) -> None:
     with service(tmp_path) as made:
         first, second = made.instance("3g@0"), made.instance("3g@0", gpu=1)
-        made.node.add_fault(faults.hangs("nvmlComputeInstanceDestroy", gpu=0))
-        with made.client() as hung, made.client() as other:
-            hung.send("destroy_compute_instance", *first, 0)
-            wait_for("it hangs", lambda: made.node.state.faults[0].times == 0)
+        with _hanging(made, *first) as hung, made.client() as other:
             refused = other.ask("destroy_compute_instance", *first, 0).error
             assert f"an earlier change of this GPU has not come back: process {hung.pid} of" in str(
                 refused
             )
             unjudged = other.ask("read_gpu", first[0]).error
-            assert "has not come back: it may still come through" in str(unjudged)
+            holder = f"process {hung.pid} of uid {os.getuid()}"
+            assert f"has not come back ({holder}): it may still come through" in str(unjudged)
             assert other.ask("read_gpu", second[0]).error is None
             assert other.ask("destroy_compute_instance", *second, 0).error is None
             stuck = hung.pid
@@ -290,10 +313,7 @@ def test_hung_change_outlives_its_service_and_still_keeps_others_off_that_gpu(
 ) -> None:
     with service(tmp_path) as made:
         first, second = made.instance("3g@0"), made.instance("3g@0", gpu=1)
-        made.node.add_fault(faults.hangs("nvmlComputeInstanceDestroy", gpu=0))
-        with made.client() as hung:
-            hung.send("destroy_compute_instance", *first, 0)
-            wait_for("it hangs", lambda: made.node.state.faults[0].times == 0)
+        with _hanging(made, *first) as hung:
             made.process.kill()
             made.process.wait()
             made.log.write_text("")
@@ -312,6 +332,115 @@ def test_hung_change_outlives_its_service_and_still_keeps_others_off_that_gpu(
                 wait_for("its process is gone", lambda: not is_running(hung.pid))
                 assert other.ask("read_gpu", first[0]).error is None
                 assert other.ask("destroy_compute_instance", *first, 0).error is None
+
+
+@pytest.mark.parametrize("arrangement", ["command", "daemon"])
+def test_change_of_a_daemon_that_is_gone_is_believed_by_no_other_arrangement(
+    tmp_path: Path, arrangement: str
+) -> None:
+    """A command and a daemon with a child of its own took such a GPU for settled."""
+    with service(tmp_path) as made:
+        first, _second = made.instance("3g@0"), made.instance("3g@0", gpu=1)
+        with _hanging(made, *first) as hung:
+            made.lock.release()  # the daemon has ended, and what it asked for has not
+            with {"command": _command, "daemon": _daemon}[arrangement](made) as runtime:
+                ours = runtime.commands.execute("apply", {"gpu": 1, "layout": "3g 3g"}, ROOT)
+                refused = runtime.commands.execute("apply", {"gpu": 0, "layout": "3g 3g"}, ROOT)
+            outcomes = [*_outcomes(ours), *_outcomes(refused)]
+            assert [one["outcome"] for one in outcomes] == ["done", "failed"]
+            assert "an earlier change of this GPU has not come back" in str(outcomes[1])
+            assert f"(process {hung.pid} of uid {os.getuid()})" in str(outcomes[1])
+            assert [len(gpu.instances) for gpu in made.node.state.gpus] == [1, 2]
+
+
+@contextlib.contextmanager
+def _command(made: Service) -> Iterator[Runtime]:
+    """The node of a service as a command opens it that needs no service."""
+    try:
+        with open_local(LocalOptions(**_simulated(made))) as runtime:
+            yield runtime
+    finally:
+        install_library(None)
+
+
+@contextlib.contextmanager
+def _daemon(made: Service) -> Iterator[Runtime]:
+    """The node of a service as a daemon has it with a child of its own."""
+    ready = threading.Event()
+    daemon = Daemon(
+        DaemonOptions(**_simulated(made), listen="127.0.0.1:0", on_ready=lambda _page: ready.set())
+    )
+    thread = threading.Thread(target=daemon.run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield daemon.runtime
+    finally:
+        daemon.stop()
+        thread.join(60)
+
+
+def _simulated(made: Service) -> dict[str, Any]:
+    """What either is told of the node."""
+    config = made.directory.parent / "migscaler.yaml"
+    config.write_text(ENFORCE)
+    return {
+        "config": config,
+        "state_dir": made.directory.parent / "state",
+        "prepare": preparation(made.directory),
+        "make_host": host_of(made.directory),
+        "boot_id": boot_id_of(made.directory),
+        "roots": quiet_host(made.directory),
+        "hardware": simulated_hardware(made.directory),
+    }
+
+
+def _outcomes(answer: dict[str, object]) -> list[dict[str, object]]:
+    outcomes = answer["outcomes"]
+    assert isinstance(outcomes, list)
+    return outcomes
+
+
+def test_change_that_nobody_waits_for_any_more_is_not_begun(tmp_path: Path) -> None:
+    """A worker that was slow to begin would act after what became of the GPU was looked at."""
+    with service(tmp_path) as made, made.client() as other:
+        target = made.instance("3g@0")
+        slow = Client(made.socket)
+        pid = slow.greeting()
+        os.kill(pid, signal.SIGSTOP)
+        slow.send("destroy_compute_instance", *target, 0)
+        slow.close()
+        assert other.ask("read_gpu", target[0]).error is None
+        os.kill(pid, signal.SIGCONT)
+        wait_for("its process is gone", lambda: not is_running(pid))
+        assert made.changes() == []
+        assert 'outcome="whoever asked for this change has hung up"' in made.log.read_text()
+
+
+def test_right_to_change_is_asked_for_once_others_are_kept_off_the_gpu(tmp_path: Path) -> None:
+    """Asked before, a daemon started in between would have its look, and then the call came."""
+    hardware = f"asked last {tmp_path}"
+    lock, ours = HardwareLock(hardware), HardwareLock(hardware)
+    assert lock.take() is None
+    kept_off: list[bool] = []
+    here, there = multiprocessing.Pipe()
+
+    class Asked(HardwareLock):
+        def held_by(self) -> tuple[int, int] | None:
+            kept_off.append(ours.of_gpu("GPU-a").held_by() is not None)
+            return super().held_by()
+
+    peer = Peer(pid=os.getpid(), uid=os.getuid())
+    bounds = Bounds(RealClock(), Asked(hardware), peer, there)
+    change = bounds.around("set_mig_mode", lambda *_arguments: "changed")
+
+    assert change("GPU-A", True) == "changed"
+    assert kept_off == [True]
+    assert ours.of_gpu("GPU-a").held_by() is None
+    here.close()
+    with pytest.raises(HardwareError, match="hung up"):
+        change("GPU-A", True)
+    lock.release()
 
 
 def test_hung_change_has_others_read_over_a_second_connection_that_ends_with_it(

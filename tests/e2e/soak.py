@@ -342,7 +342,7 @@ class Soak:
         for job in ("tick", "sample"):
             for what in ("runs", "failures", "missed"):
                 series = (f"migscaler_scheduler_job_{what}_total", job)
-                counts[f"{job} {what}"] = values[series]
+                counts[f"{job} {what}"] = values.get(series, 0.0)  # no tick so far
         return counts
 
     def _rows(self, table: str) -> int:

@@ -26,7 +26,14 @@ _AT_ONCE = 2
 # What pytest answers: all passed, some failed. Anything else means that the tests did not run.
 _PASSED, _FAILED = 0, 1
 _LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv*", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "pictures"
+    ".nspawn",
+    ".git",
+    ".venv*",
+    "node_modules",
+    "__pycache__",
+    ".*_cache",
+    ".hypothesis",
+    "pictures",
 )
 
 

@@ -8,12 +8,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from migscaler.app.daemon import Daemon, DaemonOptions
 from migscaler.app.hardware_lock import HardwareLock
 from migscaler.app.local import LocalOptions, open_local
 from migscaler.app.runtime import Runtime
 from migscaler.cli.simulated import boot_id_of, hardware_of, host_of, preparation, quiet_host
-from migscaler.errors import CommandRefused
+from migscaler.errors import CommandRefused, HardwareError
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.gpu import PinReason
 from migscaler.sim.hook import hook_environment
@@ -107,6 +109,8 @@ def test_lock_that_can_not_be_asked_for_is_not_ours_and_nothing_is_waited_for() 
         told = {lock.take_at_start(clock), lock.take()}
         held = lock.held_by()
         is_ours = lock.is_ours()
+        with pytest.raises(HardwareError, match=r"can't be told .* come back: Too many open files"):
+            lock.of_gpu("GPU-a").refuse_if_held()
 
     assert told == {"it can't be told whether others change these GPUs: Too many open files"}
     assert (held, is_ours, clock.monotonic()) == (None, False, began)
