@@ -84,8 +84,8 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
         while end is None or clock.monotonic() < end:
             if child.poll() is not None:
                 raise Failed(_ended(root, child.returncode))
-            is_ready = load.step(clock.monotonic())
-            if is_ready and not announced:
+            answers = load.step(clock.monotonic())
+            if answers and not announced and _is_ready(port):
                 _announce(root, port, day)
                 announced = True
             elif not announced and clock.monotonic() > give_up:
@@ -121,6 +121,16 @@ def _announce(root: Path, port: int, day: timedelta) -> None:
         "Ctrl-C ends it.",
         "",
     )
+
+
+def _is_ready(port: int) -> bool:
+    """Say whether the daemon has read its node: before, it answers, and its page shows no GPU."""
+    import httpx
+
+    try:
+        return httpx.get(f"http://{_HOST}:{port}/-/ready").is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _own_name() -> str:
