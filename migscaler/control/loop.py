@@ -34,7 +34,7 @@ from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
 from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import CollectorStatus, ConfigStatus, Status
-from migscaler.planner.cache import OptionCache
+from migscaler.planner.cache import one_node_cache
 from migscaler.policy.decide import decide
 from migscaler.policy.regret import RegretBook
 from migscaler.policy.regret import observe as observe_regret
@@ -96,7 +96,7 @@ class Loop:
         self._journal_problem: str | None = None
         self._calls = CallStats()
         self._plans_begun = 0
-        self._cache = OptionCache()
+        self._cache = one_node_cache()
         self._window_edge: datetime | None = None
         self._mismatch: bool | None = None
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from migscaler.planner.options import OptionMaker, Table
 
 # GPU states kept for later calls before the cache is emptied (about 2 kB each).
-MOST_STATES = 20_000
+_MOST_STATES = 20_000
 # Demands (each with its options) and tables of layouts (0.3 MB) kept.
-MOST_SCOPES = 64
-MOST_TABLES = 16
+_MOST_SCOPES = 64
+_MOST_TABLES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +34,12 @@ class Scope:
 class OptionCache:
     """Options already worked out; pass the same one to many `solve` calls to save time.
 
-    Never changes an answer. Not thread-safe.
+    Never changes an answer. Not thread-safe. Emptied once it keeps more than it may of one kind.
     """
 
+    most_states: int = _MOST_STATES
+    most_scopes: int = _MOST_SCOPES
+    most_tables: int = _MOST_TABLES
     spaces: dict[GpuModel, Space] = field(default_factory=dict)
     makers: "dict[tuple[GpuModel, Scope], OptionMaker]" = field(default_factory=dict)
     tables: "dict[GpuModel, dict[int, Table]]" = field(default_factory=dict)
@@ -62,8 +65,16 @@ class OptionCache:
     def trim(self) -> None:
         """Forget what is too much to keep; called at the start of a problem."""
         states = sum(maker.size for maker in self.makers.values())
-        if states > MOST_STATES or len(self.makers) > MOST_SCOPES:
+        if states > self.most_states or len(self.makers) > self.most_scopes:
             self.makers.clear()
-        if sum(map(len, self.tables.values())) > MOST_TABLES:
+        if sum(map(len, self.tables.values())) > self.most_tables:
             self.makers.clear()
             self.tables.clear()
+
+
+def one_node_cache() -> OptionCache:
+    """Return a cache for one node, planned in milliseconds with nothing kept.
+
+    What suits a fleet fills for hours there, which looks like a process that grows.
+    """
+    return OptionCache(most_scopes=8, most_tables=4)

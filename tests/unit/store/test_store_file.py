@@ -15,11 +15,12 @@ from tests.builders import A100, layout, uuid
 from tests.unit.store.fixed_clock import FixedClock
 
 
-def test_store_uses_wal_and_full_sync(tmp_path: Path) -> None:
+def test_store_uses_wal_full_sync_and_little_memory(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "state.db", FixedClock())
     assert store._db.rows("PRAGMA journal_mode")[0][0] == "wal"
     assert store._db.rows("PRAGMA synchronous")[0][0] == 2
     assert store._db.rows("PRAGMA user_version")[0][0] == 1
+    assert store._db.rows("PRAGMA cache_size")[0][0] == -256
     store.close()
 
 
