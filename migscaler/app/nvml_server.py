@@ -27,9 +27,12 @@ _log = logging.getLogger("migscaler.nvml_server")
 
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of an accepted socket, those of who connected.
 _CREDENTIALS = struct.Struct("3i")
-# A daemon has one connection, a second one while a change takes long, and for a while those it
-# gave up on while their call hangs.
+# A daemon has one connection, and a second one while a change takes long; a command has one.
 _MOST_WORKERS = 8
+# Those hung up while their call hangs end with that call: a daemon leaves one for each GPU and two
+# for the node, the daemon after it may leave as many again. With the others they stay below the
+# unit's TasksMax=64: one that lives has two tasks, one that was killed its last.
+_MOST_LEFT = 32
 # Per second after a burst of so many: connections let in, and refusals told in the log.
 _CONNECTIONS = 0.5, 30
 _REFUSALS_TOLD = 0.2, 10
@@ -150,8 +153,11 @@ class NvmlServer:
                 return f"only {self._user} is served"
         except NotFound as error:
             return str(error)
-        if len(self._workers) >= _MOST_WORKERS:
-            return f"{len(self._workers)} connections are open or have not ended"
+        left = sum(worker.hung_up_at is not None for worker in self._workers.values())
+        if len(self._workers) - left >= _MOST_WORKERS:
+            return f"{len(self._workers) - left} connections are open"
+        if left >= _MOST_LEFT:
+            return f"{left} connections were hung up, and their calls have not come back"
         may_enter = self._connections.take(self._clock.monotonic())
         return None if may_enter else "too many connections in a short time"
 

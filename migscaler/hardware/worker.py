@@ -167,8 +167,6 @@ class NvmlWorker:
         seconds = self._limits.read_seconds
         with self._reading() as lane:
             self._refuse_half_changed(self._change_under_way, uuid)
-            self._records.admit(uuid)  # a process just killed may take a moment to end
-            self._records.refuse_if_haunted(uuid)
             return lane.ask(uuid, "read_gpu", uuid, kind=GpuReading, seconds=seconds)
 
     def call_stats(self) -> CallStats:
@@ -254,11 +252,10 @@ class NvmlWorker:
         kind: type[T],
         patience: float | None = None,
     ) -> T:
-        """Change a GPU, unless a process given up on over it is still there."""
+        """Change a GPU, once no other process of ours has NVML open."""
         if patience is None:
             patience = self._limits.patience_seconds
         with self._changing(uuid, patience):
-            self._records.refuse_if_haunted(uuid)
             seconds = self._limits.write_seconds
             return self._main.ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
 

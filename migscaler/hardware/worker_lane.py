@@ -63,6 +63,8 @@ class Lane:
             process, self.process = self.process, None
             if process is not None:
                 process.stop(_STOP_SECONDS)
+                self._abandoned.append(process)
+                self.reap(0.0)
 
     def reap(self, seconds: float) -> None:
         """Wait that long for each process given up on."""

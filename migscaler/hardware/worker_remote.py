@@ -1,8 +1,10 @@
 """One connection to the NVML worker that another account runs, from start to end."""
 
 import os
+import select
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from migscaler.errors import DeadlineExceeded, HardwareError
@@ -17,7 +19,9 @@ _CONNECT_SECONDS = 5.0
 class RemoteWorker:
     """A worker process of its own behind a Unix socket (see `worker_link.Worker`).
 
-    Whoever listens makes one process for this connection and ends it with the connection.
+    Whoever listens makes one process for this connection and ends it with the connection. That it
+    has ended is the kernel's word (pidfd_open(2), for which no right is needed): its number may be
+    another program's by then, and a call it is inside of may outlast the connection by hours.
     """
 
     def __init__(self, path: Path, start_seconds: float) -> None:
@@ -52,6 +56,10 @@ class RemoteWorker:
             raise HardwareError(
                 f"the NVML worker at {path} did not take us ({error}); its log says why"
             ) from error
+        self._pidfd: int | None = None
+        # One that has ended already, or that another namespace hides, is not waited for.
+        with suppress(OSError):
+            self._pidfd = os.pidfd_open(self._pid)
 
     @property
     def pid(self) -> int:
@@ -75,8 +83,16 @@ class RemoteWorker:
         self._link.finish(seconds)
         self._link.close()
 
-    def is_gone(self, _seconds: float) -> bool:
-        """Say that nothing of it is left here."""
+    def is_gone(self, seconds: float) -> bool:
+        """Say whether the process has ended, after waiting for it that long."""
+        if self._pidfd is None:
+            return True
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if not poller.poll(seconds * 1_000):
+            return False
+        os.close(self._pidfd)
+        self._pidfd = None
         return True
 
 

@@ -72,6 +72,7 @@ class LateCall:
     gpu_uuid: str
     call: Callable[[], int]
     due: float
+    changes: bool
     made: bool = False
 
 
@@ -163,6 +164,7 @@ class Sickbed(NodeAtWork):
         self.delays: list[Delay] = []
         self.late: list[LateCall] = []
         self.too_late: list[str] = []
+        self.most_stuck = 0
         self.workers = 0
         self.calls: Counter[str] = Counter()
         self.burst: Counter[str] = Counter()
@@ -198,7 +200,13 @@ class Sickbed(NodeAtWork):
                 self._pass(left if left < float("inf") else 0.0, name)
                 if delay.unkillable:
                     due = began + (delay.seconds or 0.0)
-                    self.late.append(LateCall(gpu_uuid=self.uuid(SICK), call=call, due=due))
+                    self.late.append(
+                        LateCall(
+                            gpu_uuid=self.uuid(SICK), call=call, due=due, changes=name in CHANGING
+                        )
+                    )
+                    stuck = sum(not late.made for late in self.late)
+                    self.most_stuck = max(self.most_stuck, stuck)
                     raise HungUp(self.late[-1])
                 if delay.seconds is not None:
                     call()
@@ -254,7 +262,9 @@ class Sickbed(NodeAtWork):
         """Make the calls that are due in processes given up on; their plan must be open still."""
         now = self.clock.monotonic()
         for late in [one for one in self.late if not one.made and one.due <= now]:
-            if all(plan.gpu_uuid != late.gpu_uuid for plan in self.store.open_plans()):
+            if late.changes and all(
+                plan.gpu_uuid != late.gpu_uuid for plan in self.store.open_plans()
+            ):
                 self.too_late.append("a call came through after its plan was settled")
             late.call()
             late.made = True
@@ -448,6 +458,8 @@ class Ward:
         most = (2 * _CYCLES_EACH + 12) * (1 if self._is_about_a_gpu(function) else 2)
         if case.kind == "slow" and function in CHANGING:
             most += changes  # each may need a relief
+        if bed.most_stuck > (1 if self._is_about_a_gpu(function) else 2):
+            self.tally.wrongs.append(f"{bed.most_stuck} processes were inside a call at once")
         if bed.workers > most:
             self.tally.wrongs.append(f"{bed.workers} workers were started")
 
@@ -502,6 +514,8 @@ def cases_of(calls: Counter[str], warm: Counter[str]) -> Iterator[Case]:
                 yield Case(function=function, kind="slow", seconds=90.0, times=times)
                 if function in CHANGING:
                     yield Case(function=function, kind="late", seconds=200.0, times=times)
+        if function not in CHANGING:
+            yield Case(function=function, kind="late", seconds=400.0, times="for ever")
 
 
 def run(cases: Iterable[Case], ward: Ward, share: int = 0, of: int = 1) -> Tally:

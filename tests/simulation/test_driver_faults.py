@@ -118,6 +118,16 @@ def test_call_given_up_on_that_comes_through_later_finds_its_plan_open(function:
     assert tally.plans > 0
 
 
+@pytest.mark.parametrize("function", ["nvmlDeviceGetMigMode", "nvmlInitWithFlags"])
+def test_reading_whose_process_can_not_be_ended_leaves_no_second_one(function: str) -> None:
+    """Each attempt left one more, until the worker's service took no connection."""
+    cold = function == "nvmlInitWithFlags"
+    case = Case(function=function, kind="late", seconds=400.0, times="for ever", cold=cold)
+    tally = run([case], Ward())
+
+    assert tally.wrongs == []
+
+
 def test_gpu_that_is_down_shows_nothing_and_the_other_everything() -> None:
     ward = Ward()
     fault = Case(
