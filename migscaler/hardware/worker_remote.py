@@ -28,7 +28,8 @@ class RemoteWorker:
         """Connect and wait until it is ready.
 
         Raises:
-            HardwareError: nobody listens there, or not somebody to be trusted, or we are refused.
+            HardwareError: nobody listens there, or not somebody to be trusted, or we are refused,
+                or it is of another version.
         """
         try:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -56,6 +57,9 @@ class RemoteWorker:
             raise HardwareError(
                 f"the NVML worker at {path} did not take us ({error}); its log says why"
             ) from error
+        except HardwareError:
+            self._link.close()
+            raise
         self._pidfd: int | None = None
         # One that has ended already, or that another namespace hides, is not waited for.
         with suppress(OSError):

@@ -438,4 +438,20 @@ MUTATIONS = (
         new="        if len(self._workers) >= _MOST_WORKERS:\n",
         tests=("tests/unit/app/test_nvml_server.py",),
     ),
+    Mutation(
+        promise="g",
+        breaks="a worker of another version is believed",
+        path="migscaler/hardware/worker_link.py",
+        old="                if version == __version__:\n",
+        new="                if version:\n",
+        tests=("tests/unit/hardware/test_worker_link.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="an answer that can't be read leaves the reading as it is",
+        path="migscaler/hardware/worker_wire.py",
+        old='        raise UnreadableAnswer(f"{type(error).__name__}: {error}") from error\n',
+        new="        raise\n",
+        tests=("tests/unit/hardware/test_worker_link.py",),
+    ),
 )
