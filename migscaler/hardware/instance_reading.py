@@ -86,6 +86,12 @@ def _read_instance(gpu: GpuAccess, gi: GiHandle, profile: Profile) -> LiveInstan
         )
     known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile)
     compute, devices = _read_compute(gpu, gi, known)
+    if not compute and known.full_width:
+        # Without the profile of its compute instances an instance looks as if it had none.
+        known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile, anew=True)
+        compute, devices = _read_compute(gpu, gi, known)
+    if not compute and not known.full_width:
+        raise ForeignAnswer(f"no compute profile fills {profile.name}, and nothing is seen on it")
     instance = GpuInstance(
         gi_id=GiId(info.gi_id),
         spec=InstanceSpec(placement, profile.name),

@@ -288,6 +288,8 @@ class NvmlWriter:
         if profile is None:
             raise ForeignAnswer(f"{model.name} has no profile with id {profile_id}")
         known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile)
+        if not known.full_width:  # it may have been denied once
+            known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile)
         if not known.full_width:
             raise ForeignAnswer(f"no compute profile fills {profile.name}")
         return known.full_width[0]

@@ -315,6 +315,30 @@ MUTATIONS = (
         new="    if False:\n",
         tests=("tests/unit/policy/test_gates.py", f"{_CONTROL}/test_loop_ticks.py"),
     ),
+    Mutation(
+        promise="d",
+        breaks="GPM that was denied once leaves activity out of the evidence for good",
+        path="migscaler/hardware/gpu_facts.py",
+        old='            known = self.offered_now(uuid, "gpm", lambda',
+        new='            known = self.offered(uuid, "gpm", lambda',
+        tests=("tests/unit/hardware/test_denied_once.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="processes of a kind that was listed before are none once the driver denies it",
+        path="migscaler/hardware/gpu_facts.py",
+        old="            elif (uuid, key) in self._answered:\n",
+        new="            elif False:\n",
+        tests=("tests/unit/hardware/test_denied_once.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a compute profile that was denied once hides the instance's compute instance",
+        path="migscaler/hardware/instance_reading.py",
+        old="    if not compute and known.full_width:\n",
+        new="    if False:\n",
+        tests=("tests/unit/hardware/test_denied_once.py",),
+    ),
     # e: the same recorded input gives the same decision, with a stated reason
     Mutation(
         promise="e",

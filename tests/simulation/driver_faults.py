@@ -357,6 +357,8 @@ class Ward:
         with sickbed() as bed:
             job = bed.node.start_job(SICK, self._gi(bed, SICK, 4))
             bed.node.start_job(WELL, self._gi(bed, WELL, 4))
+            with bed.node.changing() as state:
+                state.gpus[SICK].jobs[0].graphics = True
             births = [births_of(gpu) for gpu in bed.node.state.gpus]
             since = len(bed.node.call_log())
             if case.cold:
@@ -377,8 +379,8 @@ class Ward:
                 bed.clock.advance(pause)
                 for _ in range(_CYCLES_AFTER):
                     bed.cycle()
-            assert job
             self._judge_end(bed, births, since)
+            self._judge_seen(bed, job)
         self.tally.wrongs[began:] = [f"{case}: {wrong}" for wrong in self.tally.wrongs[began:]]
         self.tally.cases += 1
         self.tally.functions[case.function] += 1
@@ -492,6 +494,20 @@ class Ward:
         gpus = () if snapshot is None else snapshot.gpus
         if len(gpus) != 2 or any(gpu.reading.gaps or gpu.instances is None for gpu in gpus):
             wrongs.append(f"not recovered: {[gpu.reading.gaps for gpu in gpus]}")
+
+    def _judge_seen(self, bed: Sickbed, job: int) -> None:
+        """Judge that no answer of then is believed still: what there is of the sick GPU is seen."""
+        snapshot = bed.runtime.loop.status().snapshot
+        if snapshot is None:
+            return
+        reading = snapshot.gpus[SICK].reading
+        seen = [one for one in reading.instances or () if one.processes]
+        if [[process.pid for process in one.processes or ()] for one in seen] != [[job]]:
+            self.tally.wrongs.append("the process on the sick GPU is not seen")
+        if not reading.gpm or any(one.activity is None for one in reading.instances or ()):
+            self.tally.wrongs.append("activity of the sick GPU is not seen")
+        if any(len(one.instance.compute_instances) != 1 for one in reading.instances or ()):
+            self.tally.wrongs.append("an instance is seen without its compute instance")
 
 
 def cases_of(calls: Counter[str], warm: Counter[str]) -> Iterator[Case]:

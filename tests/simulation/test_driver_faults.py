@@ -90,6 +90,22 @@ def test_fault_that_once_broke_a_promise_does_not_again(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
+    "function",
+    [
+        "nvmlGpmQueryDeviceSupport",
+        "nvmlDeviceGetGraphicsRunningProcesses_v3",
+        "nvmlGpuInstanceGetComputeInstanceProfileInfoV",
+    ],
+)
+def test_what_was_denied_at_the_start_is_seen_once_it_is_offered(function: str) -> None:
+    """It was believed for the life of the worker: no activity, no process, no compute instance."""
+    denied = int(Code.NOT_SUPPORTED)
+    tally = run([Case(function=function, kind="fail", code=denied, cold=True)], Ward())
+
+    assert tally.wrongs == []
+
+
+@pytest.mark.parametrize(
     "case",
     [
         Case(function="nvmlGpuInstanceDestroy", kind="hang", times="for ever"),
