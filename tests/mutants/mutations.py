@@ -478,4 +478,20 @@ MUTATIONS = (
         new="        raise\n",
         tests=("tests/unit/hardware/test_worker_link.py",),
     ),
+    Mutation(
+        promise="g",
+        breaks="GPUs that are slow keep those waiting that are well",
+        path="migscaler/hardware/turns.py",
+        old="            if now - started > self._prompt:\n",
+        new="            if False:\n",
+        tests=("tests/unit/hardware/test_worker_turns.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a reading that is too old as it comes back is shown",
+        path="migscaler/hardware/worker.py",
+        old="                reading = self._read_node(lane, prompt_only=True)\n",
+        new="                pass\n",
+        tests=("tests/unit/hardware/test_worker_turns.py",),
+    ),
 )
