@@ -101,7 +101,6 @@ class NvmlWorker:
         setup = Setup(clock=clock, make_host=make_host, prepare=prepare)
         self._address = address
         self._bequeathed: Callable[[], tuple[int, ...]] = tuple
-        self._inherited: tuple[int, ...] = ()
         self._start: Callable[[float], Worker] = (
             partial(self._new_child, setup) if address is None else partial(RemoteWorker, address)
         )
@@ -129,8 +128,7 @@ class NvmlWorker:
         return self._start(self._limits.start_seconds)
 
     def _new_child(self, setup: Setup, start_seconds: float) -> Worker:
-        self._inherited = self._bequeathed()
-        return WorkerProcess(setup, start_seconds, self._inherited)
+        return WorkerProcess(setup, start_seconds, self._bequeathed())
 
     def bequeath(self, descriptors: Callable[[], tuple[int, ...]]) -> None:
         """Have children keep open what is open here, for as long as they live.
@@ -353,7 +351,8 @@ class NvmlWorker:
         with self._main.lock:
             with self._relief.lock:
                 self._end_relief()
-                if self._main.process is not None and self._inherited != self._bequeathed():
+                process = self._main.process
+                if process is not None and process.inherited != self._bequeathed():
                     self._main.stop()
                 since = self._clock.monotonic()
                 self._change_under_way = _Change(key=key, since=since, patience=patience)

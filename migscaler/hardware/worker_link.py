@@ -23,6 +23,10 @@ class Worker(Protocol):
     def pid(self) -> int:
         """Return its process id."""
 
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Return the descriptors of ours that it keeps open."""
+
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request.
 

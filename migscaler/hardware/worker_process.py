@@ -35,6 +35,7 @@ class WorkerProcess:
             why = error.strerror or error
             raise HardwareError(f"the NVML worker can't be started: {why}") from error
         self._link = Link(link)
+        self._inherited = inherited
         try:
             self._link.set_up(setup)
             self._link.greeting(start_seconds)
@@ -46,6 +47,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Return the process id."""
         return self._process.pid
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Return the descriptors of ours that it keeps open."""
+        return self._inherited
 
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request, as `Worker.ask`."""

@@ -70,6 +70,11 @@ class RemoteWorker:
         """Return the process id, as the worker sees it."""
         return self._pid
 
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Return none: it is not our child."""
+        return ()
+
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request, as `Worker.ask`."""
         return self._link.ask(request, seconds)

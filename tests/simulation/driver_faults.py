@@ -119,6 +119,7 @@ class PlayedWorker:
     """A worker process, played in this one: its own library and session, its deadlines virtual."""
 
     pid = 0
+    inherited = ()
 
     def __init__(self, bed: "Sickbed") -> None:
         self._bed = bed

@@ -24,6 +24,8 @@ HANGS, WORKS = True, False
 class Stuck:
     """A worker's process that sits inside a driver call: killed, but not gone before it returns."""
 
+    inherited = ()
+
     def __init__(self, pid: int, *, hangs: bool) -> None:
         self.pid, self.hangs, self.returned = pid, hangs, False
         self.asked: list[str] = []
@@ -109,6 +111,8 @@ def test_gpu_is_read_again_once_the_process_given_up_on_has_ended() -> None:
 
 class Sampled:
     """A process that answers for two GPUs, but for one request of the first, which hangs."""
+
+    inherited = ()
 
     def __init__(self, pid: int, hangs: str | None, ends: Callable[[], bool]) -> None:
         self.pid, self.hangs, self.hung = pid, hangs, False

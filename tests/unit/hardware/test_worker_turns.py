@@ -25,6 +25,7 @@ class Played:
     """A process whose answers take as long as told, by GPU."""
 
     pid = 1
+    inherited = ()
 
     def __init__(self, clock: FixedClock, takes: Callable[[int], float], count: int) -> None:
         self.clock, self.takes, self.count = clock, takes, count
