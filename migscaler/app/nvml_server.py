@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ def account(name: str) -> int:
 class NvmlServer:
     """Serves one account at a Unix socket."""
 
-    def __init__(self, served: Served, path: Path, user: str) -> None:
-        """Listen at `path`, for the account `user` alone.
+    def __init__(
+        self, served: Served, path: Path, user: str, fork: Callable[[], int] = os.fork
+    ) -> None:
+        """Listen at `path`, for the account `user` alone; `fork` makes a process, as fork(2).
 
         The file is for our uid and gid; give the service the account's group.
 
@@ -82,6 +85,7 @@ class NvmlServer:
         self._clock: Clock = served.clock
         self._path = path
         self._user = user
+        self._fork = fork
         self._listener = _listen(path)
         self._workers: dict[int, _Worker] = {}
         now = self._clock.monotonic()
@@ -162,13 +166,25 @@ class NvmlServer:
         return None if may_enter else "too many connections in a short time"
 
     def _start(self, peer: Peer, link: socket.socket) -> None:
-        """Make a process for the connection."""
+        """Make a process for the connection; hang up where there is no room for one.
+
+        The others' changes go on then, and the client tries again.
+        """
         server = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._serve(peer, link, server)
-        worker = _Worker(pid=pid, pidfd=os.pidfd_open(pid), link=link)
-        self._workers[pid] = worker
+        pid = -1
+        try:
+            pid = self._fork()
+            if pid == 0:
+                self._serve(peer, link, server)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            _log.error("worker_not_made pid=%s uid=%s why=%s", peer.pid, peer.uid, error.strerror)
+            link.close()
+            if pid > 0:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)  # it has asked the driver nothing yet
+            return
+        self._workers[pid] = _Worker(pid=pid, pidfd=pidfd, link=link)
         _log.info("connected pid=%s uid=%s worker=%s", peer.pid, peer.uid, pid)
 
     def _serve(self, peer: Peer, link: socket.socket, server: int) -> None:

@@ -1,7 +1,10 @@
 """The privileged worker's listening process: who is let in beside whom, and what it outlives."""
 
+import contextlib
+import errno
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from migscaler.app.nvml_server import NvmlServer, _Worker
 from migscaler.app.nvml_worker import Served
+from tests.unit.descriptors import no_more_descriptors
 from tests.unit.store.fixed_clock import FixedClock
 
 
@@ -45,3 +49,42 @@ def test_processes_hung_up_take_no_place_from_those_that_are_asked(
     with_workers(made, open_=open_, hung_up=hung_up)
 
     assert made._why_not(os.getuid()) == why
+
+
+def no_task_left() -> int:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_process_that_can_not_be_made_costs_that_connection_alone(
+    made: NvmlServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service ended with it, and with it every other connection's change."""
+    made._fork = no_task_left
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "worker.sock"))
+        made._turn(accepting=True)
+        assert client.recv(1) == b""
+
+    assert "why=Resource temporarily unavailable" in caplog.text
+    assert made._workers == {}
+
+
+def test_process_that_can_not_be_watched_is_ended_again(made: NvmlServer, tmp_path: Path) -> None:
+    """No descriptor was left to see it end by."""
+    children: list[subprocess.Popen[bytes]] = []
+    with contextlib.ExitStack() as stack:
+
+        def fork() -> int:
+            children.append(subprocess.Popen(["sleep", "60"]))
+            stack.enter_context(no_more_descriptors())
+            return children[0].pid
+
+        made._fork = fork
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "worker.sock"))
+            made._turn(accepting=True)
+            assert client.recv(1) == b""
+
+    assert made._workers == {}
+    assert not Path(f"/proc/{children[0].pid}").exists()
+    children[0].returncode = 0  # reaped already
