@@ -2,6 +2,7 @@
 
 import select
 import socket
+import struct
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -14,6 +15,11 @@ from migscaler.hardware.worker_messages import Reply, Request, SameModel, Setup
 from migscaler.hardware.worker_wire import UnreadableAnswer, receive, send
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel
+
+# struct timeval, which SO_RCVTIMEO takes (socket(7)). An answer of 8 x 7 instances has 14 kB; what
+# the deadline of a request waits for is its first byte.
+_TIMEVAL = struct.Struct("ll")
+_REST_SECONDS = 5.0
 
 
 class Worker(Protocol):
@@ -51,7 +57,11 @@ class Worker(Protocol):
 class Link:
     """Requests go as checked JSON, answers come pickled: the worker is trusted, we need not be."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, rest_seconds: float = _REST_SECONDS) -> None:
+        """Take over a connected socket; an answer that has begun may pause for `rest_seconds`."""
+        whole = int(rest_seconds)
+        pause = _TIMEVAL.pack(whole, int((rest_seconds - whole) * 1e6))
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
         self._models: dict[GpuUuid, GpuModel | None] = {}
         self._connection = Connection(link.detach())
         # Connection.poll makes a selector each time it is asked.

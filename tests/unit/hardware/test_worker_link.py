@@ -1,5 +1,6 @@
 """A worker of another version, or one that answers nonsense or half: an error like any other."""
 
+import os
 import pickle
 import socket
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ BEGIN = Request(name="begin")
 def ends() -> Iterator[tuple[Link, Connection]]:
     """The asking side, and the other end from which anything may be sent."""
     ours, theirs = socket.socketpair()
-    link = Link(ours)
+    link = Link(ours, rest_seconds=0.05)
     with Connection(theirs.detach()) as other:
         yield link, other
     link.close()
@@ -76,4 +77,16 @@ def test_answer_that_can_not_be_read_is_the_end_of_that_worker(
     other.send_bytes(answer)
 
     with pytest.raises(ConnectionError, match="the NVML worker's answer to begin can't be read"):
+        link.ask(BEGIN, 1.0)
+
+
+@pytest.mark.parametrize("part", [b"\0\0", b"\0\0\x4e\x20", b"\0\0\x4e\x20half"])
+def test_answer_that_stops_in_the_middle_is_the_end_of_that_worker(
+    ends: tuple[Link, Connection], part: bytes
+) -> None:
+    """The deadline was for its first byte; the rest was waited for without end."""
+    link, other = ends
+    os.write(other.fileno(), part)
+
+    with pytest.raises(ConnectionError, match="the NVML worker ended during begin"):
         link.ask(BEGIN, 1.0)
