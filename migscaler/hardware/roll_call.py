@@ -44,11 +44,16 @@ def _by_index(keys: Sequence[str]) -> Iterable[int]:
 
 
 class RollCall:
-    """Remembers who was there, so that a GPU which does not answer is still listed."""
+    """Remembers who was there, so that a GPU which does not answer is still listed.
+
+    Also each GPU's last XID: a process that took its place knows none from before, and a GPU that
+    threw one is likely to be why it was replaced.
+    """
 
     def __init__(self) -> None:
         self._known: dict[GpuUuid, GpuReading] = {}
         self._at: dict[int, GpuUuid] = {}
+        self._xids: dict[GpuUuid, tuple[datetime, int]] = {}
         self._count = 0
 
     def read(self, facts: NodeFacts, ask: Ask, arrange: Arrange = _by_index) -> NodeReading:
@@ -73,7 +78,7 @@ class RollCall:
                 failed[index] = str(error)
                 continue
             self._note(index, answer.reading)
-            gpus.append(answer.reading)
+            gpus.append(self._with_last_xid(answer.reading))
         seen = {gpu.uuid for gpu in gpus}
         gaps: list[Gap] = []
         for index, why in sorted(failed.items()):
@@ -108,6 +113,17 @@ class RollCall:
             serial=reading.serial,
             minor=reading.minor,
         )
+
+    def _with_last_xid(self, reading: GpuReading) -> GpuReading:
+        gauges = reading.gauges
+        last = self._xids.get(reading.uuid)
+        if gauges.last_xid is not None and gauges.last_xid_at is not None:
+            told = (gauges.last_xid_at, gauges.last_xid)
+            last = self._xids[reading.uuid] = max(last or told, told)
+        if last is None:
+            return reading
+        at, xid = last
+        return replace(reading, gauges=replace(gauges, last_xid=xid, last_xid_at=at))
 
     def _absent(self, uuid: GpuUuid, why: str) -> GpuReading:
         return replace(self._known[uuid], gaps=(Gap(what="gpu", why=why),))
