@@ -110,14 +110,17 @@ class GpuFacts:
         self._answered.add((uuid, key))
         return found
 
-    def gpm(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> bool:
-        """Say whether the GPU has GPM; asked until it says so or not."""
-        known = self._gpm.get(uuid)
-        if known is None:
-            known = self.offered_now(uuid, "gpm", lambda: calls.gpm_supported(device))
-            if known is not None:
-                self._gpm[uuid] = known
-        return bool(known)
+    def has_gpm(self, uuid: GpuUuid) -> bool:
+        """Say whether the GPU has shown that it has GPM."""
+        return self._gpm.get(uuid, False)
+
+    def learn_gpm(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> bool:
+        """Say whether the GPU has GPM; asked at each sample until it says so or not."""
+        if uuid not in self._gpm:
+            found = self.offered_now(uuid, "gpm", lambda: calls.gpm_supported(device))
+            if found is not None:
+                self._gpm[uuid] = found
+        return self.has_gpm(uuid)
 
     def identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
         """Return what the GPU is; eight calls the first time.

@@ -72,7 +72,7 @@ def read_gpu(
         mig_enabled=mig[0] if mig else None,
         mig_pending=mig[1] if mig else None,
         mode_change_needs_reset=identity.mode_change_needs_reset if mig else None,
-        gpm=gpu.facts.gpm(gpu.calls, gpu.device, gpu.uuid),
+        gpm=gpu.facts.has_gpm(gpu.uuid),
         instances=contents.instances,
         processes=contents.processes,
         gaps=gaps + contents.gaps,

@@ -319,8 +319,8 @@ MUTATIONS = (
         promise="d",
         breaks="GPM that was denied once leaves activity out of the evidence for good",
         path="migscaler/hardware/gpu_facts.py",
-        old='            known = self.offered_now(uuid, "gpm", lambda',
-        new='            known = self.offered(uuid, "gpm", lambda',
+        old='            found = self.offered_now(uuid, "gpm", lambda',
+        new='            found = self.offered(uuid, "gpm", lambda',
         tests=("tests/unit/hardware/test_denied_once.py",),
     ),
     Mutation(

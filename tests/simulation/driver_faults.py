@@ -381,7 +381,8 @@ class Ward:
                 for _ in range(_CYCLES_AFTER):
                     bed.cycle()
             self._judge_end(bed, births, since)
-            self._judge_seen(bed, job)
+            if case.code != Code.FUNCTION_NOT_FOUND:  # a library does not get what it lacks
+                self._judge_seen(bed, job)
         self.tally.wrongs[began:] = [f"{case}: {wrong}" for wrong in self.tally.wrongs[began:]]
         self.tally.cases += 1
         self.tally.functions[case.function] += 1

@@ -15,6 +15,19 @@ def deny(rig: SimulatedRig, function: str, times: int | None = 1) -> None:
     rig.node.add_fault(faults.fails(function, Code.NOT_SUPPORTED, times=times))
 
 
+@pytest.mark.parametrize("function", ["nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion"])
+def test_versions_that_were_not_told_once_are_asked_for_again(function: str) -> None:
+    """One pass failed, and then the driver's version was unknown for the session."""
+    with in_process("A100-SXM4-40GB", driver="470.57.02") as rig:
+        rig.node.add_fault(faults.fails(function, Code.TIMEOUT, times=2))
+        rig.gpu()
+        node = rig.reader.read_node()
+
+        assert node.driver_version == "470.57.02"
+        assert node.nvml_version is not None
+        assert rig.model().exclusive_pairs  # no 4g beside a 3g before R510
+
+
 def start_graphics(rig: SimulatedRig, gi_id: int) -> int:
     pid = rig.node.start_job(0, gi_id)
     with rig.node.changing() as state:
