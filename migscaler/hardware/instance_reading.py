@@ -58,9 +58,7 @@ def _read_once(gpu: GpuAccess, model: GpuModel) -> tuple[LiveInstance, ...]:
     for profile in model.profiles:
         if not any(_mask(start, profile) & covered == 0 for start in profile.starts):
             continue
-        room = max(profile.max_instances, len(profile.starts))
-        there = gpu.calls.gpu_instances(gpu.device, profile.profile_id, room)
-        for gi in there:
+        for gi in gpu.calls.gpu_instances(gpu.device, profile.profile_id):
             found.append(_read_instance(gpu, gi, profile))
             covered |= found[-1].instance.spec.mask
     try:
