@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,12 @@ _log = logging.getLogger("migscaler.nvml_server")
 
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of an accepted socket, those of who connected.
 _CREDENTIALS = struct.Struct("3i")
-# A daemon has one connection, a second one while a change takes long, and for a while those it
-# gave up on while their call hangs.
+# A daemon has one connection, and a second one while a change takes long; a command has one.
 _MOST_WORKERS = 8
+# Those hung up while their call hangs end with that call: a daemon leaves one for each GPU and two
+# for the node, the daemon after it may leave as many again. With the others they stay below the
+# unit's TasksMax=64: one that lives has two tasks, one that was killed its last.
+_MOST_LEFT = 32
 # Per second after a burst of so many: connections let in, and refusals told in the log.
 _CONNECTIONS = 0.5, 30
 _REFUSALS_TOLD = 0.2, 10
@@ -67,8 +71,10 @@ def account(name: str) -> int:
 class NvmlServer:
     """Serves one account at a Unix socket."""
 
-    def __init__(self, served: Served, path: Path, user: str) -> None:
-        """Listen at `path`, for the account `user` alone.
+    def __init__(
+        self, served: Served, path: Path, user: str, fork: Callable[[], int] = os.fork
+    ) -> None:
+        """Listen at `path`, for the account `user` alone; `fork` makes a process, as fork(2).
 
         The file is for our uid and gid; give the service the account's group.
 
@@ -79,6 +85,7 @@ class NvmlServer:
         self._clock: Clock = served.clock
         self._path = path
         self._user = user
+        self._fork = fork
         self._listener = _listen(path)
         self._workers: dict[int, _Worker] = {}
         now = self._clock.monotonic()
@@ -150,19 +157,34 @@ class NvmlServer:
                 return f"only {self._user} is served"
         except NotFound as error:
             return str(error)
-        if len(self._workers) >= _MOST_WORKERS:
-            return f"{len(self._workers)} connections are open or have not ended"
+        left = sum(worker.hung_up_at is not None for worker in self._workers.values())
+        if len(self._workers) - left >= _MOST_WORKERS:
+            return f"{len(self._workers) - left} connections are open"
+        if left >= _MOST_LEFT:
+            return f"{left} connections were hung up, and their calls have not come back"
         may_enter = self._connections.take(self._clock.monotonic())
         return None if may_enter else "too many connections in a short time"
 
     def _start(self, peer: Peer, link: socket.socket) -> None:
-        """Make a process for the connection."""
+        """Make a process for the connection; hang up where there is no room for one.
+
+        The others' changes go on then, and the client tries again.
+        """
         server = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._serve(peer, link, server)
-        worker = _Worker(pid=pid, pidfd=os.pidfd_open(pid), link=link)
-        self._workers[pid] = worker
+        pid = -1
+        try:
+            pid = self._fork()
+            if pid == 0:
+                self._serve(peer, link, server)
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            _log.error("worker_not_made pid=%s uid=%s why=%s", peer.pid, peer.uid, error.strerror)
+            link.close()
+            if pid > 0:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)  # it has asked the driver nothing yet
+            return
+        self._workers[pid] = _Worker(pid=pid, pidfd=pidfd, link=link)
         _log.info("connected pid=%s uid=%s worker=%s", peer.pid, peer.uid, pid)
 
     def _serve(self, peer: Peer, link: socket.socket, server: int) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from migscaler.errors import NotSupported
-from migscaler.hardware.nvml_answers import Device, GiHandle
+from migscaler.errors import ForeignAnswer, NotSupported
+from migscaler.hardware.nvml_answers import FUNCTION_NOT_FOUND, Device, GiHandle
 from migscaler.hardware.nvml_discovery import ComputeProfiles, read_compute_profiles, read_model
 from migscaler.hardware.nvml_session import NvmlCalls
 from migscaler.model.gpu import GpuOwner
@@ -30,7 +30,6 @@ class GpuIdentity:
     pci_bus_id: str | None
     pci_device_id: int | None
     mode_change_needs_reset: bool | None
-    gpm: bool
     foreign_owner: GpuOwner | None
     memory_total_bytes: int | None
 
@@ -48,15 +47,25 @@ class GpuFacts:
         self._models: dict[GpuUuid, GpuModel] = {}
         self._compute: dict[tuple[GpuUuid, int], ComputeProfiles] = {}
         self._modes: dict[GpuUuid, bool | None] = {}
+        self._gpm: dict[GpuUuid, bool] = {}
         self._unsupported: set[tuple[GpuUuid, str]] = set()
+        self._answered: set[tuple[GpuUuid, str]] = set()
 
     def forget(self, uuid: GpuUuid) -> None:
         """Drop everything about a GPU."""
         self._identities.pop(uuid, None)
         self._models.pop(uuid, None)
         self._modes.pop(uuid, None)
+        self._gpm.pop(uuid, None)
         self._compute = {k: v for k, v in self._compute.items() if k[0] != uuid}
         self._unsupported = {k for k in self._unsupported if k[0] != uuid}
+        self._answered = {k for k in self._answered if k[0] != uuid}
+
+    def doubt(self, uuid: GpuUuid) -> None:
+        """Have what a GPU is asked for anew; what it offers, it has shown."""
+        answered = self._answered
+        self.forget(uuid)
+        self._answered = answered
 
     def forget_all(self) -> None:
         """Drop everything, as after a driver load."""
@@ -79,8 +88,42 @@ class GpuFacts:
             self._unsupported.add((uuid, key))
             return None
 
+    def offered_now(self, uuid: GpuUuid, key: str, ask: Callable[[], T]) -> T | None:
+        """Return an answer, None where this GPU has not offered it so far; asked again each time.
+
+        For what an idle verdict rests on: there one NOT_SUPPORTED too many must not stand for ever,
+        and none counts after an answer. A driver without the function is not asked again.
+
+        Raises:
+            ForeignAnswer: it was offered before.
+        """
+        if (uuid, key) in self._unsupported:
+            return None
+        try:
+            found = ask()
+        except NotSupported as error:
+            if error.code == FUNCTION_NOT_FOUND:
+                self._unsupported.add((uuid, key))
+            elif (uuid, key) in self._answered:
+                raise ForeignAnswer(f"{error}, and did not before") from error
+            return None
+        self._answered.add((uuid, key))
+        return found
+
+    def has_gpm(self, uuid: GpuUuid) -> bool:
+        """Say whether the GPU has shown that it has GPM."""
+        return self._gpm.get(uuid, False)
+
+    def learn_gpm(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> bool:
+        """Say whether the GPU has GPM; asked at each sample until it says so or not."""
+        if uuid not in self._gpm:
+            found = self.offered_now(uuid, "gpm", lambda: calls.gpm_supported(device))
+            if found is not None:
+                self._gpm[uuid] = found
+        return self.has_gpm(uuid)
+
     def identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
-        """Return what the GPU is; nine calls the first time.
+        """Return what the GPU is; eight calls the first time.
 
         Raises:
             NvmlError: it does not answer.
@@ -94,7 +137,6 @@ class GpuFacts:
         """Ask for everything static."""
         architecture = self.offered(uuid, "architecture", lambda: calls.architecture(device))
         mode = self.offered(uuid, "virtualization", lambda: calls.virtualization_mode(device))
-        gpm = self.offered(uuid, "gpm", lambda: calls.gpm_supported(device))
         memory = self.offered(uuid, "memory", lambda: calls.memory_total_bytes(device))
         pci = self.offered(uuid, "pci", lambda: calls.pci(device))
         confidential = self.offered(uuid, "confidential", calls.confidential_computing)
@@ -105,7 +147,6 @@ class GpuFacts:
             pci_bus_id=None if pci is None else pci.bus_id,
             pci_device_id=None if pci is None else pci.device_id,
             mode_change_needs_reset=None if architecture is None else architecture <= _AMPERE,
-            gpm=bool(gpm),
             foreign_owner=_owner(mode, confidential),
             memory_total_bytes=memory,
         )
@@ -131,14 +172,19 @@ class GpuFacts:
         return known
 
     def compute_profiles(
-        self, calls: NvmlCalls, uuid: GpuUuid, gi: GiHandle, profile: Profile
+        self, calls: NvmlCalls, uuid: GpuUuid, gi: GiHandle, profile: Profile, *, anew: bool = False
     ) -> ComputeProfiles:
-        """Return the compute profiles of a GPU instance's profile; ten calls the first time."""
+        """Return the compute profiles of a GPU instance's profile; ten calls the first time.
+
+        Kept once one of full width is among them: each GPU instance has one, so a list without was
+        cut short by a driver that denied it once.
+        """
         key = (uuid, profile.profile_id)
-        known = self._compute.get(key)
+        known = None if anew else self._compute.get(key)
         if known is None:
             known = read_compute_profiles(calls, gi, profile.sm_count)
-            self._compute[key] = known
+            if known.full_width:
+                self._compute[key] = known
         return known
 
 

@@ -72,7 +72,7 @@ def read_gpu(
         mig_enabled=mig[0] if mig else None,
         mig_pending=mig[1] if mig else None,
         mode_change_needs_reset=identity.mode_change_needs_reset if mig else None,
-        gpm=identity.gpm,
+        gpm=gpu.facts.has_gpm(gpu.uuid),
         instances=contents.instances,
         processes=contents.processes,
         gaps=gaps + contents.gaps,
@@ -140,7 +140,7 @@ def _doubt(gpu: GpuAccess, error: HardwareError) -> None:
     A driver that said once too often that it has no such profile hides that profile's instances.
     """
     if isinstance(error, ForeignAnswer):
-        gpu.facts.forget(gpu.uuid)
+        gpu.facts.doubt(gpu.uuid)
 
 
 def _with_figures(

@@ -58,9 +58,7 @@ def _read_once(gpu: GpuAccess, model: GpuModel) -> tuple[LiveInstance, ...]:
     for profile in model.profiles:
         if not any(_mask(start, profile) & covered == 0 for start in profile.starts):
             continue
-        room = max(profile.max_instances, len(profile.starts))
-        there = gpu.calls.gpu_instances(gpu.device, profile.profile_id, room)
-        for gi in there:
+        for gi in gpu.calls.gpu_instances(gpu.device, profile.profile_id):
             found.append(_read_instance(gpu, gi, profile))
             covered |= found[-1].instance.spec.mask
     try:
@@ -86,6 +84,12 @@ def _read_instance(gpu: GpuAccess, gi: GiHandle, profile: Profile) -> LiveInstan
         )
     known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile)
     compute, devices = _read_compute(gpu, gi, known)
+    if not compute and known.full_width:
+        # Without the profile of its compute instances an instance looks as if it had none.
+        known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile, anew=True)
+        compute, devices = _read_compute(gpu, gi, known)
+    if not compute and not known.full_width:
+        raise ForeignAnswer(f"no compute profile fills {profile.name}, and nothing is seen on it")
     instance = GpuInstance(
         gi_id=GiId(info.gi_id),
         spec=InstanceSpec(placement, profile.name),

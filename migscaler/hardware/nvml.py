@@ -58,6 +58,8 @@ class NvmlReader:
         """
         with self._session_kept():
             calls = self._session.calls()
+            if self._session.learn_versions():
+                self._facts.forget_all()  # which layouts are legal depends on the driver's
             taken_at, taken_monotonic = self._clock.now(), self._clock.monotonic()
             self._xids.drain(calls, taken_at)
             return NodeFacts(
@@ -81,9 +83,11 @@ class NvmlReader:
             gpu = GpuAccess(calls=calls, facts=self._facts, device=device, uuid=uuid)
             self._xids.watch(calls, device, uuid)
             reading, live = self._read(gpu, index)
+            has_gpm = self._facts.learn_gpm(calls, device, uuid)
             gauges = GaugeReading(gpu)
             figures = gauges.read(mig_enabled=bool(reading.mig_enabled), xid=self._xids.last(uuid))
-            reading = replace(reading, gauges=figures, gaps=reading.gaps + gauges.gaps())
+            gaps = reading.gaps + gauges.gaps()
+            reading = replace(reading, gpm=has_gpm, gauges=figures, gaps=gaps)
             reading = self._with_activity(gpu, reading, live)
             return GpuAnswer(reading=reading)
 
@@ -288,6 +292,8 @@ class NvmlWriter:
         if profile is None:
             raise ForeignAnswer(f"{model.name} has no profile with id {profile_id}")
         known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile)
+        if not known.full_width:  # it may have been denied once
+            known = gpu.facts.compute_profiles(gpu.calls, gpu.uuid, gi, profile)
         if not known.full_width:
             raise ForeignAnswer(f"no compute profile fills {profile.name}")
         return known.full_width[0]

@@ -23,6 +23,9 @@ from migscaler.hardware.nvml_answers import (
 from migscaler.hardware.nvml_calls import Caller
 
 _SHARED_ENGINES = 0  # NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED, the only one
+# NVML does not ask how long an array is, and may write as many as the profile's instanceCount,
+# which an A30 overstates. No board has more than 12 slices.
+_MAX_GPU_INSTANCES = 16
 _MAX_COMPUTE_INSTANCES = 8
 _GPM_VERSION = 1  # NVML_GPM_METRICS_GET_VERSION
 
@@ -52,12 +55,12 @@ class MigCalls(Caller):
         self._call(function, device, profile_id, array, byref(count))
         return tuple((int(array[i].start), int(array[i].size)) for i in range(count.value))
 
-    def gpu_instances(self, device: Device, profile_id: int, room: int) -> tuple[GiHandle, ...]:
-        """Return the GPU instances of a profile id; `room` is how many there can be at most."""
+    def gpu_instances(self, device: Device, profile_id: int) -> tuple[GiHandle, ...]:
+        """Return the GPU instances of a profile id."""
         count = c_uint(0)
-        array = (self._struct("c_nvmlGpuInstance_t") * room)()
+        array = (self._struct("c_nvmlGpuInstance_t") * _MAX_GPU_INSTANCES)()
         self._call("nvmlDeviceGetGpuInstances", device, profile_id, array, byref(count))
-        return tuple(GiHandle(array[i]) for i in range(min(room, count.value)))
+        return tuple(GiHandle(array[i]) for i in range(min(len(array), count.value)))
 
     def gpu_instance_by_id(self, device: Device, gi_id: int) -> GiHandle:
         """Return the handle of a GPU instance; NOT_FOUND where there is none."""

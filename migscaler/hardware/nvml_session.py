@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from migscaler.errors import NvmlError
+from migscaler.errors import DriverGone, HardwareError, NvmlError
 from migscaler.hardware.call_counter import CallCounter
 from migscaler.hardware.nvml_device_calls import DeviceCalls
 from migscaler.hardware.nvml_mig_calls import MigCalls
@@ -43,9 +43,27 @@ class NvmlSession:
         if not self._open:
             self._calls.start()
             self._open = True
-            self.driver_version = self._calls.driver_version()
-            self.nvml_version = self._calls.nvml_version()
+            self.driver_version = self.nvml_version = None
+            self.learn_versions()
         return self._calls
+
+    def learn_versions(self) -> bool:
+        """Ask for the versions that are not known yet; say whether the driver's was learnt.
+
+        Without them a GPU is read all the same, as by a driver of today.
+
+        Raises:
+            DriverGone: there is no driver any more.
+        """
+        was_known = self.driver_version is not None
+        try:
+            self.driver_version = self.driver_version or self._calls.driver_version()
+            self.nvml_version = self.nvml_version or self._calls.nvml_version()
+        except DriverGone:
+            raise
+        except HardwareError:
+            pass  # asked again at the next pass
+        return not was_known and self.driver_version is not None
 
     @property
     def driver_branch(self) -> int | None:

@@ -105,7 +105,7 @@ def _list(
 
 def _of_kind(gpu: GpuAccess, device: Device, kind: str) -> tuple[ProcessRow, ...]:
     if device is gpu.device:
-        found = gpu.facts.offered(gpu.uuid, kind, lambda: gpu.calls.processes(device, kind))
+        found = gpu.facts.offered_now(gpu.uuid, kind, lambda: gpu.calls.processes(device, kind))
         return found or ()
     try:
         return gpu.calls.processes(device, kind)

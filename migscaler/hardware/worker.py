@@ -10,7 +10,8 @@ from typing import TypeVar
 from migscaler.errors import HardwareError
 from migscaler.hardware.exclusions import Exclusions
 from migscaler.hardware.host import ProcHost
-from migscaler.hardware.roll_call import GpuAnswer, NodeFacts, RollCall
+from migscaler.hardware.roll_call import GpuAnswer, NodeFacts, RollCall, known_by
+from migscaler.hardware.turns import Turns
 from migscaler.hardware.worker_lane import Lane
 from migscaler.hardware.worker_link import Worker
 from migscaler.hardware.worker_messages import Setup
@@ -38,7 +39,9 @@ class WorkerLimits:
 
     A GI destroy takes about 1 s, walks up to 10 s under contention (issue 1480 and nvlib.go of
     kubernetes-sigs/dra-driver-nvidia-gpu); hence the deadlines. `pass_seconds` bounds one reading
-    of the whole node but for one read deadline: after it, GPUs not asked yet are gaps. A change
+    of the whole node but for one read deadline: after it, GPUs not asked yet are gaps; those that
+    do not answer within `prompt_seconds` are asked last (`turns.Turns`), and a reading that took
+    longer than `fresh_seconds` all the same is made again without them. A change
     that takes longer than `patience_seconds` no longer keeps readings waiting; one of the MIG mode,
     which resets the GPU and which another session may spoil, `mode_patience_seconds`. With samples
     every 5 s both stay below the 15 s after which a sample is too old to be shown.
@@ -48,6 +51,10 @@ class WorkerLimits:
     write_seconds: float = 60.0
     start_seconds: float = 30.0
     pass_seconds: float = 30.0
+    prompt_seconds: float = 0.5
+    brief_seconds: float = 5.0
+    full_seconds: float = 10.0
+    fresh_seconds: float = 12.0
     patience_seconds: float = 3.0
     mode_patience_seconds: float = 7.0
     first_backoff_seconds: float = 30.0
@@ -94,7 +101,6 @@ class NvmlWorker:
         setup = Setup(clock=clock, make_host=make_host, prepare=prepare)
         self._address = address
         self._bequeathed: Callable[[], tuple[int, ...]] = tuple
-        self._inherited: tuple[int, ...] = ()
         self._start: Callable[[float], Worker] = (
             partial(self._new_child, setup) if address is None else partial(RemoteWorker, address)
         )
@@ -108,6 +114,13 @@ class NvmlWorker:
         self._main = Lane(_NODE, self._records, self._new_process)
         self._relief = Lane("relief", self._records, self._new_process)
         self._roll = RollCall()
+        self._turns = Turns(
+            clock,
+            prompt=self._limits.prompt_seconds,
+            brief=self._limits.brief_seconds,
+            full=self._limits.full_seconds,
+        )
+        self._has_read = False
         # Set and cleared by who holds the main lane; set only while holding the relief too.
         self._change_under_way: _Change | None = None
 
@@ -115,8 +128,7 @@ class NvmlWorker:
         return self._start(self._limits.start_seconds)
 
     def _new_child(self, setup: Setup, start_seconds: float) -> Worker:
-        self._inherited = self._bequeathed()
-        return WorkerProcess(setup, start_seconds, self._inherited)
+        return WorkerProcess(setup, start_seconds, self._bequeathed())
 
     def bequeath(self, descriptors: Callable[[], tuple[int, ...]]) -> None:
         """Have children keep open what is open here, for as long as they live.
@@ -136,12 +148,24 @@ class NvmlWorker:
             HardwareError: NVML as a whole does not answer, or the driver is released.
         """
         with self._reading() as lane:
-            end = self._clock.monotonic() + self._limits.pass_seconds
-            seconds = self._limits.read_seconds
-            facts = lane.ask(lane.node_key, "begin", kind=NodeFacts, seconds=seconds)
-            return self._roll.read(
-                facts, lambda index, uuid: self._read_index(lane, index, uuid, end)
-            )
+            began = self._clock.monotonic()
+            reading = self._read_node(lane)
+            # Two that began to hang at once, say: too old by now to be shown, and the others are
+            # well. Who reads for the first time may read but once, and wants all there is.
+            if self._has_read and self._clock.monotonic() - began > self._limits.fresh_seconds:
+                reading = self._read_node(lane, prompt_only=True)
+            self._has_read = True
+            return reading
+
+    def _read_node(self, lane: Lane, *, prompt_only: bool = False) -> NodeReading:
+        end = self._clock.monotonic() + self._limits.pass_seconds
+        seconds = self._limits.read_seconds
+        facts = lane.ask(lane.node_key, "begin", kind=NodeFacts, seconds=seconds)
+        return self._roll.read(
+            facts,
+            lambda index, uuid: self._read_index(lane, index, uuid, end),
+            partial(self._turns.arrange, prompt_only=prompt_only),
+        )
 
     def _read_index(self, lane: Lane, index: int, uuid: GpuUuid | None, end: float) -> GpuAnswer:
         if self._clock.monotonic() > end:
@@ -150,8 +174,10 @@ class NvmlWorker:
         self._refuse_half_changed(change, uuid)
         # The full deadline even for the last: a GPU is not to be blamed for the time others took.
         seconds = self._limits.read_seconds
-        key = uuid or f"index {index}"
-        answer = lane.ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
+        key = known_by(index, uuid)
+        self._records.admit(key)  # who is left alone has no turn to lose
+        with self._turns.asking(key):
+            answer = lane.ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
         self._refuse_half_changed(change, answer.reading.uuid)
         return answer
 
@@ -167,8 +193,6 @@ class NvmlWorker:
         seconds = self._limits.read_seconds
         with self._reading() as lane:
             self._refuse_half_changed(self._change_under_way, uuid)
-            self._records.admit(uuid)  # a process just killed may take a moment to end
-            self._records.refuse_if_haunted(uuid)
             return lane.ask(uuid, "read_gpu", uuid, kind=GpuReading, seconds=seconds)
 
     def call_stats(self) -> CallStats:
@@ -254,11 +278,10 @@ class NvmlWorker:
         kind: type[T],
         patience: float | None = None,
     ) -> T:
-        """Change a GPU, unless a process given up on over it is still there."""
+        """Change a GPU, once no other process of ours has NVML open."""
         if patience is None:
             patience = self._limits.patience_seconds
         with self._changing(uuid, patience):
-            self._records.refuse_if_haunted(uuid)
             seconds = self._limits.write_seconds
             return self._main.ask(uuid, name, uuid, *arguments, kind=kind, seconds=seconds)
 
@@ -328,7 +351,8 @@ class NvmlWorker:
         with self._main.lock:
             with self._relief.lock:
                 self._end_relief()
-                if self._main.process is not None and self._inherited != self._bequeathed():
+                process = self._main.process
+                if process is not None and process.inherited != self._bequeathed():
                     self._main.stop()
                 since = self._clock.monotonic()
                 self._change_under_way = _Change(key=key, since=since, patience=patience)

@@ -10,6 +10,8 @@ from migscaler.hardware.worker_messages import Request
 from migscaler.hardware.worker_records import WorkerRecords
 
 _STOP_SECONDS = 3.0
+# A start that failed is tried again with the next sample or so: meanwhile no GPU is read at all.
+_START_AGAIN_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -39,8 +41,9 @@ class Lane:
         """
         with self.lock:
             self._records.admit(key)
+            process = self._started()
             try:
-                reply = self._started().ask(Request(name=name, arguments=arguments), seconds)
+                reply = process.ask(Request(name=name, arguments=arguments), seconds)
             except DeadlineExceeded as error:
                 self._give_up(key, str(error))
                 raise
@@ -63,6 +66,8 @@ class Lane:
             process, self.process = self.process, None
             if process is not None:
                 process.stop(_STOP_SECONDS)
+                self._abandoned.append(process)
+                self.reap(0.0)
 
     def reap(self, seconds: float) -> None:
         """Wait that long for each process given up on."""
@@ -86,14 +91,32 @@ class Lane:
         """Return the worker, started if there is none.
 
         One that ended between two requests (its service was restarted, the kernel was short of
-        memory) is replaced: that is no GPU's fault.
+        memory) is replaced: that is no GPU's fault. Nor is a start that fails, as on a machine
+        short of memory; whoever was to be asked waits for the next one, as all others do.
+
+        Raises:
+            HardwareError: it can't be started.
         """
         self.reap(0.0)
         if self.process is not None and self.process.has_ended():
             self._abandon(None)
         if self.process is None:
-            self.process = self._start()
+            self.process = self._new()
         return self.process
+
+    def _new(self) -> Worker:
+        key = f"start of {self.node_key}"
+        self._records.admit(key)
+        try:
+            process = self._start()
+        except (DeadlineExceeded, ConnectionError) as error:
+            self._records.leave_alone(key, str(error), first=_START_AGAIN_SECONDS)
+            self._records.note_replaced()
+            if isinstance(error, HardwareError):
+                raise
+            raise HardwareError(str(error)) from error
+        self._records.answered(key)
+        return process
 
     def _give_up(self, key: str, why: str) -> None:
         """Leave `key` alone, and the worker that it took."""

@@ -2,17 +2,24 @@
 
 import select
 import socket
+import struct
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from migscaler.errors import DeadlineExceeded
+from migscaler import __version__
+from migscaler.errors import DeadlineExceeded, HardwareError
 from migscaler.hardware.roll_call import GpuAnswer
 from migscaler.hardware.worker_commands import encode_request
 from migscaler.hardware.worker_messages import Reply, Request, SameModel, Setup
-from migscaler.hardware.worker_wire import receive, send
+from migscaler.hardware.worker_wire import UnreadableAnswer, receive, send
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel
+
+# struct timeval, which SO_RCVTIMEO takes (socket(7)). An answer of 8 x 7 instances has 14 kB; what
+# the deadline of a request waits for is its first byte.
+_TIMEVAL = struct.Struct("ll")
+_REST_SECONDS = 5.0
 
 
 class Worker(Protocol):
@@ -21,6 +28,10 @@ class Worker(Protocol):
     @property
     def pid(self) -> int:
         """Return its process id."""
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Return the descriptors of ours that it keeps open."""
 
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request.
@@ -46,7 +57,11 @@ class Worker(Protocol):
 class Link:
     """Requests go as checked JSON, answers come pickled: the worker is trusted, we need not be."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, rest_seconds: float = _REST_SECONDS) -> None:
+        """Take over a connected socket; an answer that has begun may pause for `rest_seconds`."""
+        whole = int(rest_seconds)
+        pause = _TIMEVAL.pack(whole, int((rest_seconds - whole) * 1e6))
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
         self._models: dict[GpuUuid, GpuModel | None] = {}
         self._connection = Connection(link.detach())
         # Connection.poll makes a selector each time it is asked.
@@ -67,12 +82,26 @@ class Link:
     def greeting(self, seconds: float) -> int:
         """Wait until the worker is ready; return its process id.
 
+        Answers cross field by field, so another version's would be taken for something else. One is
+        at work after an upgrade until the service is restarted, or this process.
+
         Raises:
             DeadlineExceeded: it is not ready in time.
             ConnectionError: it ended while setting up.
+            HardwareError: it is of another version.
         """
-        value = self._answer("start", seconds).value
-        return value if isinstance(value, int) else 0
+        theirs = "another version"
+        match self._answer("start", seconds).value:
+            case (int() as pid, str() as version):
+                if version == __version__:
+                    return pid
+                theirs = version
+            case _:
+                pass
+        raise HardwareError(
+            f"the NVML worker is {theirs}, this process {__version__}: "
+            "restart both services of migscaler (one, if there is one)"
+        )
 
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request.
@@ -126,6 +155,10 @@ class Link:
             reply = receive(self._connection)
         except (EOFError, OSError) as error:
             raise ConnectionError(f"the NVML worker ended during {name}") from error
+        except UnreadableAnswer as error:
+            raise ConnectionError(
+                f"the NVML worker's answer to {name} can't be read ({error})"
+            ) from error
         if not isinstance(reply, Reply):
             raise ConnectionError(f"the NVML worker answered nonsense to {name}")
         return reply

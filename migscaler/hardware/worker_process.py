@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-from migscaler.errors import DeadlineExceeded, HardwareError
+from migscaler.errors import HardwareError
 from migscaler.hardware.worker_link import Link
 from migscaler.hardware.worker_messages import Reply, Request, Setup
 
@@ -25,7 +25,8 @@ class WorkerProcess:
         Raises:
             DeadlineExceeded: it is not ready in time.
             ConnectionError: it ended while setting up.
-            HardwareError: the machine has no room for another process.
+            HardwareError: the machine has no room for another process, or the program was replaced
+                by another version since this process began.
         """
         try:
             self._process, link = _start(inherited)
@@ -34,10 +35,11 @@ class WorkerProcess:
             why = error.strerror or error
             raise HardwareError(f"the NVML worker can't be started: {why}") from error
         self._link = Link(link)
+        self._inherited = inherited
         try:
             self._link.set_up(setup)
             self._link.greeting(start_seconds)
-        except (DeadlineExceeded, ConnectionError):
+        except (HardwareError, ConnectionError):
             self.abandon()
             raise
 
@@ -45,6 +47,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Return the process id."""
         return self._process.pid
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Return the descriptors of ours that it keeps open."""
+        return self._inherited
 
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request, as `Worker.ask`."""

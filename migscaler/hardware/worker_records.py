@@ -24,13 +24,18 @@ class WorkerRecords:
     def admit(self, key: str) -> None:
         """Refuse what is left alone for now, and everything while the driver is released.
 
+        Also what a process given up on over it is still inside of: one in a driver call is not
+        ended by SIGKILL before the call returns. That call may be a change which comes through yet;
+        and each request more would leave one process more, until there is room for none.
+
         Raises:
-            HardwareError: either.
+            HardwareError: any of these.
         """
         with self._mutex:
             if self._released:
                 raise HardwareError("the driver is released; `migscaler resume` takes it up again")
             self._exclusions.check(key)
+            self._refuse_if_haunted(key)
 
     def release(self, *, released: bool) -> None:
         """Refuse requests from now on, or no longer."""
@@ -43,10 +48,10 @@ class WorkerRecords:
             self._exclusions.clear(key)
             self._gone_for.discard(key)
 
-    def leave_alone(self, key: str, why: str) -> None:
-        """Have `key` left alone for a while."""
+    def leave_alone(self, key: str, why: str, first: float | None = None) -> None:
+        """Have `key` left alone for a while, the first time for so many seconds."""
         with self._mutex:
-            self._exclusions.add(key, why)
+            self._exclusions.add(key, why, first)
 
     def missed_driver(self, key: str) -> bool:
         """Note that the driver had gone for `key`; say whether that is the second time running."""
@@ -64,23 +69,14 @@ class WorkerRecords:
                 # A GPU that hangs for weeks is perhaps never changed: who has ended is let go here.
                 self._given_up[key] = (*self._still_there(key), process)
 
-    def refuse_if_haunted(self, key: str) -> None:
-        """Refuse a GPU's change, or its fresh look, while a process given up on over it is there.
-
-        One inside a driver call is not ended by SIGKILL before the call returns, and that call may
-        be the change that was given up on.
-
-        Raises:
-            HardwareError: one is.
-        """
-        with self._mutex:
-            left = self._still_there(key)
-            if left:
-                self._given_up[key] = left
-                raise HardwareError(
-                    f"process {left[0].pid}, given up on over this GPU, has not ended: "
-                    "its call may still come through"
-                )
+    def _refuse_if_haunted(self, key: str) -> None:
+        left = self._still_there(key)
+        if left:
+            self._given_up[key] = left
+            raise HardwareError(
+                f"process {left[0].pid}, given up on when last asked, has not ended: "
+                "its call may still come through"
+            )
 
     def _still_there(self, key: str) -> tuple[Worker, ...]:
         """Take out who was given up on over `key`, and return those that have not ended."""

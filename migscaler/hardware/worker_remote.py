@@ -1,8 +1,10 @@
 """One connection to the NVML worker that another account runs, from start to end."""
 
 import os
+import select
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from migscaler.errors import DeadlineExceeded, HardwareError
@@ -17,14 +19,17 @@ _CONNECT_SECONDS = 5.0
 class RemoteWorker:
     """A worker process of its own behind a Unix socket (see `worker_link.Worker`).
 
-    Whoever listens makes one process for this connection and ends it with the connection.
+    Whoever listens makes one process for this connection and ends it with the connection. That it
+    has ended is the kernel's word (pidfd_open(2), for which no right is needed): its number may be
+    another program's by then, and a call it is inside of may outlast the connection by hours.
     """
 
     def __init__(self, path: Path, start_seconds: float) -> None:
         """Connect and wait until it is ready.
 
         Raises:
-            HardwareError: nobody listens there, or not somebody to be trusted, or we are refused.
+            HardwareError: nobody listens there, or not somebody to be trusted, or we are refused,
+                or it is of another version.
         """
         try:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -52,11 +57,23 @@ class RemoteWorker:
             raise HardwareError(
                 f"the NVML worker at {path} did not take us ({error}); its log says why"
             ) from error
+        except HardwareError:
+            self._link.close()
+            raise
+        self._pidfd: int | None = None
+        # One that has ended already, or that another namespace hides, is not waited for.
+        with suppress(OSError):
+            self._pidfd = os.pidfd_open(self._pid)
 
     @property
     def pid(self) -> int:
         """Return the process id, as the worker sees it."""
         return self._pid
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """Return none: it is not our child."""
+        return ()
 
     def ask(self, request: Request, seconds: float) -> Reply:
         """Return the answer to a request, as `Worker.ask`."""
@@ -75,8 +92,16 @@ class RemoteWorker:
         self._link.finish(seconds)
         self._link.close()
 
-    def is_gone(self, _seconds: float) -> bool:
-        """Say that nothing of it is left here."""
+    def is_gone(self, seconds: float) -> bool:
+        """Say whether the process has ended, after waiting for it that long."""
+        if self._pidfd is None:
+            return True
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if not poller.poll(seconds * 1_000):
+            return False
+        os.close(self._pidfd)
+        self._pidfd = None
         return True
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
+from migscaler import __version__
 from migscaler.errors import HardwareError
 from migscaler.hardware.nvml import NvmlReader
 from migscaler.hardware.roll_call import GpuAnswer
@@ -43,7 +44,7 @@ def serve(
     reader: NvmlReader,
     operations: Mapping[str, Operation],
 ) -> None:
-    """Say that we are ready, and answer requests until the end of the stream.
+    """Say who is ready, of which version, and answer requests until the end of the stream.
 
     The reader is closed at the end.
 
@@ -51,7 +52,7 @@ def serve(
         RequestRefused: what arrived is no request; the connection is of no more use.
         OSError: the other end has gone, or sent more than a request can be.
     """
-    send(connection, Reply(stats=reader.take_call_stats(), value=os.getpid()))
+    send(connection, Reply(stats=reader.take_call_stats(), value=(os.getpid(), __version__)))
     try:
         while (request := _next_request(connection)) is not None:
             operation = operations.get(request.name)

@@ -19,6 +19,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class UnreadableAnswer(ValueError):
+    """What arrived was not sent by this version's worker; the message says what is wrong."""
+
+
 def send(connection: Connection, message: object) -> None:
     """Send a message.
 
@@ -36,8 +40,14 @@ def receive(connection: Connection) -> object:
     Raises:
         EOFError: the other end is closed.
         OSError: as EOFError.
+        UnreadableAnswer: it is none of ours.
     """
-    return pickle.loads(connection.recv_bytes())  # noqa: S301 - our own child or parent
+    message = connection.recv_bytes()
+    try:
+        return pickle.loads(message)  # noqa: S301 - our own child or parent
+    except Exception as error:
+        # What another version sends may fail in any way: a class it does not have, other fields.
+        raise UnreadableAnswer(f"{type(error).__name__}: {error}") from error
 
 
 class _Pickler(pickle.Pickler):

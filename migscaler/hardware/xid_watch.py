@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from migscaler.errors import DriverGone, NvmlError
+from migscaler.errors import DriverGone, NoPermission, NotSupported, NvmlError
 from migscaler.hardware.nvml_answers import Device, EventSetHandle
 from migscaler.hardware.nvml_device_calls import XID_EVENT, DeviceCalls
 from migscaler.model.ids import GpuUuid
@@ -24,18 +24,23 @@ class XidWatch:
         return self._last.get(uuid)
 
     def watch(self, calls: DeviceCalls, device: Device, uuid: GpuUuid) -> None:
-        """Ask for a GPU's XIDs from now on; one call the first time."""
+        """Ask for a GPU's XIDs from now on; one call the first time.
+
+        What is not offered, or not to us, is not asked for again; what fails is, at the next pass.
+        """
         if uuid in self._watched:
             return
-        self._watched.add(uuid)
         try:
             if self._events is None:
                 self._events = calls.new_event_set()
             calls.watch_xids(device, self._events)
         except DriverGone:
             raise
+        except (NotSupported, NoPermission):
+            pass
         except NvmlError:
             return
+        self._watched.add(uuid)
 
     def drain(self, calls: DeviceCalls, now: datetime) -> None:
         """Take in the events that are waiting; one call when there is none."""

@@ -26,14 +26,15 @@ def add_node_activity(gpus: Iterable[GpuState], fits: FitBook, out: Samples) -> 
     """Add the activity of all GPUs for which it is known, and how much of the node these are."""
     busy, known, whole = 0.0, 0, 0
     for gpu in gpus:
-        fit = fits.fit(gpu) if gpu.reading.mig_enabled else None
-        if fit is None:
+        model = gpu.reading.model
+        if not gpu.reading.mig_enabled or model is None:
             continue
-        whole += fit.model.compute_slices
-        engine = _busy_slices(gpu, fit, sm=False)
+        whole += model.compute_slices
+        fit = fits.fit(gpu)
+        engine = None if fit is None else _busy_slices(gpu, fit, sm=False)
         if engine is not None:
             busy += engine
-            known += fit.model.compute_slices
+            known += model.compute_slices
     if whole:
         out.add("activity_known_ratio", known / whole)
     out.add("activity_ratio", busy / known if known else None)

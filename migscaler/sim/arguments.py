@@ -146,14 +146,17 @@ def give_placements(count: Argument, array: Argument, starts: Sequence[int], siz
             filled[slot].size = size
 
 
-def give_handles(count: Argument, array: Argument, handles: Sequence[int]) -> None:
+def give_handles(count: Argument, array: Argument, handles: Sequence[int], told: int) -> None:
     """Write handles into an array whose length the caller does not say, and their count.
+
+    It must hold as many as the profile was `told` to have at most (nvml.h): a driver may write past
+    the end of a shorter one, however many there are.
 
     Raises:
         Answered: the array is too short (INSUFFICIENT_SIZE).
     """
     counter, filled = target(count), target(array)
-    if len(filled) < len(handles):
+    if len(filled) < max(told, len(handles)):
         raise Answered(Code.INSUFFICIENT_SIZE)
     for slot, handle in enumerate(handles):
         give_slot(filled, slot, handle)

@@ -144,10 +144,11 @@ def compute_instances(
     """Answer nvmlGpuInstanceGetComputeInstances: of one profile id."""
     session.require_privilege()
     gpu, gi = session.instance(handle)
-    row = compute_profile(session.node.rules(gpu), gi, number(profile_id))
+    rules = session.node.rules(gpu)
+    row = compute_profile(rules, gi, number(profile_id))
     found = [ci for ci in gi.compute.values() if ci.profile_id == row.ci_id]
     handles = [pack(Kind.COMPUTE_INSTANCE, gpu, gi.id, ci.id) for ci in found]
-    give_handles(count, array, handles)
+    give_handles(count, array, handles, told=compute_maximum(rules, gi, row))
     return Code.SUCCESS
 
 

@@ -107,11 +107,10 @@ def _require_query(gpu: GpuState, rules: Rules) -> None:
 
 def _fill_profile(info: Filled, rules: Rules, profile: Profile) -> None:
     figures = rules.figures[profile.name]
-    wrong = _A30_WRONG_COUNT if rules.board.memory_slices == 4 else {}
     info.id = profile.profile_id
     info.isP2pSupported = 0
     info.sliceCount = profile.compute_slices
-    info.instanceCount = wrong.get(profile.name, profile.max_instances)
+    info.instanceCount = _instance_count(rules, profile)
     info.multiprocessorCount = figures.sm_count
     info.copyEngineCount = figures.engines["copy"]
     info.decoderCount = figures.engines["decoder"]
@@ -119,6 +118,12 @@ def _fill_profile(info: Filled, rules: Rules, profile: Profile) -> None:
     info.jpegCount = figures.engines["jpeg"]
     info.ofaCount = figures.engines["ofa"]
     info.memorySizeMB = figures.memory_mib
+
+
+def _instance_count(rules: Rules, profile: Profile) -> int:
+    """Return how many instances NVML tells that there can be."""
+    wrong = _A30_WRONG_COUNT if rules.board.memory_slices == 4 else {}
+    return wrong.get(profile.name, profile.max_instances)
 
 
 def placements(
@@ -195,7 +200,8 @@ def instances(
     rules = session.node.rules(gpu)
     profile = profile_of_id(rules, number(profile_id))
     found = [gi for gi in gpu.instances.values() if gi.profile_id == profile.profile_id]
-    give_handles(count, array, [pack(Kind.GPU_INSTANCE, gpu, gi.id) for gi in found])
+    handles = [pack(Kind.GPU_INSTANCE, gpu, gi.id) for gi in found]
+    give_handles(count, array, handles, told=_instance_count(rules, profile))
     return Code.SUCCESS
 
 

@@ -141,7 +141,9 @@ class NodeCore:
         )
         spec = f"{gi.profile}@{gi.start}"
         with self._logged(gpu, name, actor, spec=spec, gi_id=gi.id) as entry:
-            made = transitions.create_compute(gpu, self.rules(gpu), gi, ci_profile, placement)
+            made = transitions.create_compute(
+                self.state, gpu, self.rules(gpu), gi, ci_profile, placement
+            )
             entry.update(ci_id=made.id)
         return made
 

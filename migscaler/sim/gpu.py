@@ -21,6 +21,18 @@ def require_mig(gpu: GpuState) -> None:
         raise Answered(Code.NOT_SUPPORTED)
 
 
+def require_own_layout(node: NodeState) -> None:
+    """Answer NOT_SUPPORTED where the layout is somebody else's: a vGPU's guest can't repartition.
+
+    Source: nvml.h, nvmlDeviceCreateGpuInstance and nvmlGpuInstanceDestroy. Under confidential
+    computing nothing is documented; refusing is the cautious play. Compute instances are not meant
+    here: a guest may remake those of its GPU instance (Virtual GPU Software User Guide, Modifying a
+    MIG-Backed vGPU's Configuration).
+    """
+    if node.vgpu_guest or node.confidential:
+        raise Answered(Code.NOT_SUPPORTED)
+
+
 def profile_of_id(rules: Rules, profile_id: int) -> Profile:
     """Return the profile of a numeric id (not of an enum)."""
     profile = rules.by_id.get(profile_id)
@@ -38,8 +50,7 @@ def create_instance(
     now: float,
 ) -> InstanceState:
     """Make a GPU instance, at the driver's choice of start without a placement."""
-    if node.vgpu_guest or node.confidential:
-        raise Answered(Code.NOT_SUPPORTED)
+    require_own_layout(node)
     require_mig(gpu)
     profile = profile_of_id(rules, profile_id)
     if placement is not None and (
@@ -86,6 +97,7 @@ def _instance(
 
 def destroy_instance(node: NodeState, gpu: GpuState, gi: InstanceState) -> None:
     """Remove a GPU instance without compute instances, processes and clients."""
+    require_own_layout(node)
     used = node.refuses_in_use and any(job.gi_id == gi.id for job in gpu.jobs)
     if gi.compute or gi.holders or used:
         raise Answered(Code.IN_USE)
@@ -129,6 +141,7 @@ def compute_refused(rules: Rules, gi: InstanceState, row: ComputeProfile, start:
 
 
 def create_compute(
+    node: NodeState,
     gpu: GpuState,
     rules: Rules,
     gi: InstanceState,
@@ -136,6 +149,8 @@ def create_compute(
     placement: tuple[int, int] | None,
 ) -> ComputeState:
     """Make a compute instance in a GPU instance."""
+    if node.confidential:
+        raise Answered(Code.NOT_SUPPORTED)
     row = compute_profile(rules, gi, ci_profile)
     starts = compute_starts(rules, gi, row)
     if placement is not None:
@@ -160,6 +175,8 @@ def create_compute(
 
 def destroy_compute(node: NodeState, gpu: GpuState, gi: InstanceState, ci: ComputeState) -> None:
     """Remove a compute instance on which no process runs, or its processes with it."""
+    if node.confidential:
+        raise Answered(Code.NOT_SUPPORTED)
     staying = [job for job in gpu.jobs if (job.gi_id, job.ci_id) != (gi.id, ci.id)]
     if node.refuses_in_use and len(staying) < len(gpu.jobs):
         raise Answered(Code.IN_USE)
@@ -172,8 +189,7 @@ def set_mode(node: NodeState, gpu: GpuState, rules: Rules, mode: int, now: float
 
     Ampere needs a reset, which the driver does itself only on bare metal with nobody attached.
     """
-    if node.vgpu_guest or node.confidential:
-        raise Answered(Code.NOT_SUPPORTED)
+    require_own_layout(node)
     if mode not in (0, 1):
         raise Answered(Code.INVALID_ARGUMENT)
     if not mode and gpu.instances:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from migscaler import __version__
 from migscaler.app.hardware_lock import HardwareLock
 from migscaler.cli.simulated import simulated_hardware
 from migscaler.hardware.worker import NvmlWorker, WorkerLimits
@@ -56,8 +57,9 @@ class Client:
     def greeting(self) -> int:
         """The process id of our worker; EOFError if we are not taken."""
         reply = self.answer()
-        assert isinstance(reply.value, int)
-        self.pid = reply.value
+        assert isinstance(reply.value, tuple)
+        self.pid, version = reply.value
+        assert version == __version__
         return self.pid
 
     def send(self, name: str, *arguments: object) -> None:

@@ -487,6 +487,18 @@ def test_request_past_its_deadline_is_given_up_and_the_next_is_answered(tmp_path
         assert worker.call_stats().worker_restarts == 1
 
 
+def test_process_hung_up_on_is_gone_once_it_has_ended_and_not_before(tmp_path: Path) -> None:
+    """It was called gone at once, and asked for again while its call hung, until none was taken."""
+    with service(tmp_path) as made:
+        worker = RemoteWorker(made.socket, 30.0)
+        os.kill(worker.pid, signal.SIGSTOP)  # as inside a call: it does not see that we hang up
+        worker.abandon()
+        assert not worker.is_gone(0.0)
+        assert worker.is_gone(30.0)  # the service has killed it
+        assert not is_running(worker.pid)
+        assert worker.is_gone(0.0)
+
+
 def test_released_driver_has_no_process_until_resumed(tmp_path: Path) -> None:
     with service(tmp_path) as made, made.worker() as worker:
         worker.read_node()

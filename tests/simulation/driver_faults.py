@@ -72,6 +72,7 @@ class LateCall:
     gpu_uuid: str
     call: Callable[[], int]
     due: float
+    changes: bool
     made: bool = False
 
 
@@ -118,6 +119,7 @@ class PlayedWorker:
     """A worker process, played in this one: its own library and session, its deadlines virtual."""
 
     pid = 0
+    inherited = ()
 
     def __init__(self, bed: "Sickbed") -> None:
         self._bed = bed
@@ -163,6 +165,7 @@ class Sickbed(NodeAtWork):
         self.delays: list[Delay] = []
         self.late: list[LateCall] = []
         self.too_late: list[str] = []
+        self.most_stuck = 0
         self.workers = 0
         self.calls: Counter[str] = Counter()
         self.burst: Counter[str] = Counter()
@@ -198,7 +201,13 @@ class Sickbed(NodeAtWork):
                 self._pass(left if left < float("inf") else 0.0, name)
                 if delay.unkillable:
                     due = began + (delay.seconds or 0.0)
-                    self.late.append(LateCall(gpu_uuid=self.uuid(SICK), call=call, due=due))
+                    self.late.append(
+                        LateCall(
+                            gpu_uuid=self.uuid(SICK), call=call, due=due, changes=name in CHANGING
+                        )
+                    )
+                    stuck = sum(not late.made for late in self.late)
+                    self.most_stuck = max(self.most_stuck, stuck)
                     raise HungUp(self.late[-1])
                 if delay.seconds is not None:
                     call()
@@ -254,7 +263,9 @@ class Sickbed(NodeAtWork):
         """Make the calls that are due in processes given up on; their plan must be open still."""
         now = self.clock.monotonic()
         for late in [one for one in self.late if not one.made and one.due <= now]:
-            if all(plan.gpu_uuid != late.gpu_uuid for plan in self.store.open_plans()):
+            if late.changes and all(
+                plan.gpu_uuid != late.gpu_uuid for plan in self.store.open_plans()
+            ):
                 self.too_late.append("a call came through after its plan was settled")
             late.call()
             late.made = True
@@ -347,6 +358,8 @@ class Ward:
         with sickbed() as bed:
             job = bed.node.start_job(SICK, self._gi(bed, SICK, 4))
             bed.node.start_job(WELL, self._gi(bed, WELL, 4))
+            with bed.node.changing() as state:
+                state.gpus[SICK].jobs[0].graphics = True
             births = [births_of(gpu) for gpu in bed.node.state.gpus]
             since = len(bed.node.call_log())
             if case.cold:
@@ -367,8 +380,9 @@ class Ward:
                 bed.clock.advance(pause)
                 for _ in range(_CYCLES_AFTER):
                     bed.cycle()
-            assert job
             self._judge_end(bed, births, since)
+            if case.code != Code.FUNCTION_NOT_FOUND:  # a library does not get what it lacks
+                self._judge_seen(bed, job)
         self.tally.wrongs[began:] = [f"{case}: {wrong}" for wrong in self.tally.wrongs[began:]]
         self.tally.cases += 1
         self.tally.functions[case.function] += 1
@@ -448,6 +462,8 @@ class Ward:
         most = (2 * _CYCLES_EACH + 12) * (1 if self._is_about_a_gpu(function) else 2)
         if case.kind == "slow" and function in CHANGING:
             most += changes  # each may need a relief
+        if bed.most_stuck > (1 if self._is_about_a_gpu(function) else 2):
+            self.tally.wrongs.append(f"{bed.most_stuck} processes were inside a call at once")
         if bed.workers > most:
             self.tally.wrongs.append(f"{bed.workers} workers were started")
 
@@ -481,6 +497,20 @@ class Ward:
         if len(gpus) != 2 or any(gpu.reading.gaps or gpu.instances is None for gpu in gpus):
             wrongs.append(f"not recovered: {[gpu.reading.gaps for gpu in gpus]}")
 
+    def _judge_seen(self, bed: Sickbed, job: int) -> None:
+        """Judge that no answer of then is believed still: what there is of the sick GPU is seen."""
+        snapshot = bed.runtime.loop.status().snapshot
+        if snapshot is None:
+            return
+        reading = snapshot.gpus[SICK].reading
+        seen = [one for one in reading.instances or () if one.processes]
+        if [[process.pid for process in one.processes or ()] for one in seen] != [[job]]:
+            self.tally.wrongs.append("the process on the sick GPU is not seen")
+        if not reading.gpm or any(one.activity is None for one in reading.instances or ()):
+            self.tally.wrongs.append("activity of the sick GPU is not seen")
+        if any(len(one.instance.compute_instances) != 1 for one in reading.instances or ()):
+            self.tally.wrongs.append("an instance is seen without its compute instance")
+
 
 def cases_of(calls: Counter[str], warm: Counter[str]) -> Iterator[Case]:
     """Return every function with every answer; what is asked only at the start, from the start."""
@@ -502,6 +532,8 @@ def cases_of(calls: Counter[str], warm: Counter[str]) -> Iterator[Case]:
                 yield Case(function=function, kind="slow", seconds=90.0, times=times)
                 if function in CHANGING:
                     yield Case(function=function, kind="late", seconds=200.0, times=times)
+        if function not in CHANGING:
+            yield Case(function=function, kind="late", seconds=400.0, times="for ever")
 
 
 def run(cases: Iterable[Case], ward: Ward, share: int = 0, of: int = 1) -> Tally:

@@ -90,6 +90,22 @@ def test_fault_that_once_broke_a_promise_does_not_again(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
+    "function",
+    [
+        "nvmlGpmQueryDeviceSupport",
+        "nvmlDeviceGetGraphicsRunningProcesses_v3",
+        "nvmlGpuInstanceGetComputeInstanceProfileInfoV",
+    ],
+)
+def test_what_was_denied_at_the_start_is_seen_once_it_is_offered(function: str) -> None:
+    """It was believed for the life of the worker: no activity, no process, no compute instance."""
+    denied = int(Code.NOT_SUPPORTED)
+    tally = run([Case(function=function, kind="fail", code=denied, cold=True)], Ward())
+
+    assert tally.wrongs == []
+
+
+@pytest.mark.parametrize(
     "case",
     [
         Case(function="nvmlGpuInstanceDestroy", kind="hang", times="for ever"),
@@ -116,6 +132,16 @@ def test_call_given_up_on_that_comes_through_later_finds_its_plan_open(function:
 
     assert tally.wrongs == []
     assert tally.plans > 0
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetMigMode", "nvmlInitWithFlags"])
+def test_reading_whose_process_can_not_be_ended_leaves_no_second_one(function: str) -> None:
+    """Each attempt left one more, until the worker's service took no connection."""
+    cold = function == "nvmlInitWithFlags"
+    case = Case(function=function, kind="late", seconds=400.0, times="for ever", cold=cold)
+    tally = run([case], Ward())
+
+    assert tally.wrongs == []
 
 
 def test_gpu_that_is_down_shows_nothing_and_the_other_everything() -> None:

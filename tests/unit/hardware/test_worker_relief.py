@@ -36,6 +36,7 @@ class Node:
         self.hangs = threading.Event()
         self.go_on = threading.Event()
         self.gives_up = False
+        self.bequeathed: tuple[int, ...] = ()
         self.wrongs: list[str] = []
         self.worker = NvmlWorker(RealClock(), limits=LIMITS)
         self.worker._start = lambda seconds: Played(self)
@@ -73,10 +74,15 @@ class Played:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.keeps = node.bequeathed
         with node.mutex:
             node.started += 1
             self.pid = node.started
             node.open.append(self)
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        return self.keeps
 
     def ask(self, request: Request, seconds: float) -> Reply:
         name, arguments = request.name, request.arguments
@@ -235,6 +241,21 @@ def test_counts_are_given_and_nobody_waits_for_them_while_a_change_hangs() -> No
     with hung_change(node):
         assert node.worker.call_stats().worker_restarts == 0
         assert node.worker.child_pid == 1
+
+
+def test_change_is_made_by_a_process_that_has_what_was_bequeathed_since() -> None:
+    """What a relief had inherited counted as inherited by the process that changes GPUs."""
+    node = Node()
+    node.worker.bequeath(lambda: node.bequeathed)
+    with hung_change(node):
+        node.bequeathed = (7,)
+        node.worker.read_node()
+    node.worker.read_node()
+    assert [one.inherited for one in node.open] == [()]
+
+    node.worker.destroy_gpu_instance(GPUS[1], GiId(1))
+
+    assert [one.inherited for one in node.open] == [(7,)]
 
 
 def test_released_driver_leaves_neither_process() -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.errors import HardwareError
+from migscaler.errors import DeadlineExceeded, HardwareError
 from migscaler.hardware.worker import NvmlWorker
 from migscaler.model.ids import GpuUuid
 from tests.unit.descriptors import no_more_descriptors
 from tests.unit.hardware.rig import RealClock
+from tests.unit.hardware.test_worker_turns import Played
+from tests.unit.store.fixed_clock import FixedClock
 
 GPU = GpuUuid("GPU-00000000-0000-0000-0000-000000000001")
 
@@ -40,3 +42,28 @@ def test_service_that_can_not_be_asked_for_want_of_descriptors_is_a_hardware_err
         pytest.raises(HardwareError, match="can't be asked: Too many open files"),
     ):
         worker.read_node()
+
+
+@pytest.mark.parametrize("failure", [DeadlineExceeded("start", 30.0), ConnectionError("it ended")])
+def test_start_that_fails_is_no_gpu_s_fault_and_is_tried_again_soon(failure: Exception) -> None:
+    """Whoever was to be asked next was left alone for 30 s, though it was well."""
+    clock, hung, starts = FixedClock(), list[int](), iter([None, failure, None])
+    worker = NvmlWorker(clock)
+
+    def start(_seconds: float) -> Played:
+        if (failed := next(starts)) is not None:
+            raise failed
+        return Played(clock, lambda index: 1_000.0 if index in hung else 0.01, 3)
+
+    worker._start = start
+    worker.read_node()
+    hung.append(0)
+    assert [gap.why for gpu in worker.read_node().gpus for gap in gpu.gaps] == [
+        "read_index did not answer within 10 s",
+        str(failure),
+        f"left alone for 5 s more: {failure}",
+    ]
+
+    clock.advance(5.0)
+    assert [bool(gpu.gaps) for gpu in worker.read_node().gpus] == [True, False, False]
+    assert worker.call_stats().worker_restarts == 2

@@ -154,6 +154,18 @@ def test_activity_of_a_gpu_is_absent_while_one_instance_is_not_seen() -> None:
     assert values(status, "activity_known_ratio") == {(): 0}
 
 
+def test_activity_is_not_known_of_a_partitioned_gpu_whose_instances_can_not_be_read() -> None:
+    """It was left out of the whole, and the ratio said that nothing was missing."""
+    known = gpu_state(H100, "-", index=1, gpm=True)
+    gpu = gpu_state(H100, "7g@0", index=2, gpm=True)
+    gap = Gap(what="instances", why="no answer")
+    unread = replace(gpu.reading, instances=None, gaps=(gap,))
+    status = showing(known, replace(gpu, reading=unread, instances=None))
+
+    assert values(status, "activity_known_ratio") == {(): 0.5}
+    assert values(status, "activity_ratio") == {(): 0}
+
+
 def test_activity_of_the_node_speaks_of_the_gpus_where_it_is_known() -> None:
     busy = measured_by_dcgm(gpu_state(A100, "3g@0 2g@4 1g@6", index=1))
     known = replace(busy.reading, instances=(busy.reading.instances or ())[:-1])

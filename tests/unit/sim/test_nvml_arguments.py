@@ -1,5 +1,6 @@
 import ctypes
 from collections.abc import Callable
+from contextlib import nullcontext
 from ctypes import byref, c_uint
 
 import pynvml
@@ -47,6 +48,19 @@ def test_short_array_is_refused_and_told_the_size(build: Build) -> None:
     with pytest.raises(pynvml.NVMLError_InsufficientSize):
         pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(gpu(), 19, room, byref(count))
     assert count.value == 7
+
+
+def test_array_shorter_than_the_count_that_was_told_is_refused_however_few_there_are(
+    build: Build,
+) -> None:
+    build("A30")
+    count = c_uint()
+    told = pynvml.nvmlDeviceGetGpuInstanceProfileInfo(gpu(), 1, version=1)
+    assert told.instanceCount == 3  # wrong, and what the array must hold
+    for length, is_refused in ((2, True), (3, False)):
+        room = (pynvml.c_nvmlGpuInstance_t * length)()
+        with pytest.raises(pynvml.NVMLError_InsufficientSize) if is_refused else nullcontext():
+            pynvml.nvmlDeviceGetGpuInstances(gpu(), told.id, room, byref(count))
 
 
 def test_handles_of_another_kind_are_refused(build: Build) -> None:

@@ -99,6 +99,30 @@ def test_vgpu_guest_can_not_repartition(build: Build) -> None:
     assert pynvml.nvmlDeviceGetVirtualizationMode(gpu()) == 2
 
 
+def test_vgpu_guest_may_remake_compute_instances_and_no_gpu_instance(build: Build) -> None:
+    node = build(A100)
+    (gi,) = cgi(9)
+    node.set_node(vgpu_guest=True)
+    pynvml.nvmlComputeInstanceDestroy(full_ci(gi, 2))
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlGpuInstanceDestroy(gi)
+
+
+def test_nothing_is_changed_under_confidential_computing(build: Build) -> None:
+    node = build(A100)
+    (gi,) = cgi(9)
+    ci = full_ci(gi, 0)
+    node.set_node(confidential=True)
+    for change in (
+        lambda: full_ci(gi, 0),
+        lambda: pynvml.nvmlComputeInstanceDestroy(ci),
+        lambda: pynvml.nvmlGpuInstanceDestroy(gi),
+        lambda: cgi(19),
+    ):
+        with pytest.raises(pynvml.NVMLError_NotSupported):
+            change()
+
+
 def test_call_log_tells_what_was_hit_and_by_whom(build: Build) -> None:
     node = build(A100)
     (gi,) = cgi(9)
