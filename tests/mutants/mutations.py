@@ -42,6 +42,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise="a",
+        breaks="who looked before a change ended is given a lease of what may have been made anew",
+        path="migscaler/store/memory.py",
+        old="            number += moved_on\n",
+        new="",
+        tests=(_EXECUTOR, "tests/unit/store/test_memory_and_standing.py"),
+    ),
+    Mutation(
+        promise="a",
         breaks="the last look overlooks memory in use",
         path="migscaler/control/last_look.py",
         old="    if one.memory_used_bytes > memory_limit_bytes:\n",

@@ -37,7 +37,6 @@ GARBAGE = [
     ("holds", "expires_at", "9999", "holds"),
     ("holds", "created_at", "0", "holds"),
     ("lease_waits", "since", "", "lease_waits"),
-    ("generations", "born", "[[1]]", "generations"),
     ("generations", "layout", "1g", "generations"),
     ("wanted", "layout", "@@", "wanted"),
     ("wanted", "at", "2026-13-01", "gpu_histories"),
