@@ -58,6 +58,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise="a",
+        breaks="a clock that is ahead at boot ends every hold",
+        path="migscaler/store/timeline.py",
+        old="            _prolong(connection, unsure)\n",
+        new="            pass\n",
+        tests=("tests/unit/store/test_timeline.py",),
+    ),
+    Mutation(
+        promise="a",
         breaks="the last look overlooks what the scheduler handed out",
         path="migscaler/control/last_look.py",
         old="        if claim.gpu_uuid == reading.uuid and claim.mig_uuid in uuids:\n",
