@@ -16,6 +16,8 @@ counts as standing still.
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -81,10 +83,23 @@ class Timeline:
         self._boot_id = boot_id
         self._last: Anchor | None = None
 
-    def keep(self, connection: sqlite3.Connection) -> datetime:
-        """Return the time, after moving the deadlines if the clock was stepped.
+    @contextmanager
+    def write(self) -> Iterator[tuple[sqlite3.Connection, datetime]]:
+        """Run one durable write transaction; gives it the time, to which all deadlines are kept.
 
-        To be called in a write transaction, before anything in it is compared with the time.
+        Raises:
+            StoreError: it is not written.
+        """
+        with self._db.write() as connection:
+            now = self._keep(connection)
+            yield connection, now.wall
+        # Not before it is durable: on a full disk COMMIT fails, the deadlines are where they were.
+        self._last = now
+
+    def _keep(self, connection: sqlite3.Connection) -> Anchor:
+        """Return what the clock shows, after moving the deadlines if it was stepped.
+
+        Before anything in the transaction is compared with the time.
         """
         now = self._look()
         known = self._told(connection)
@@ -98,8 +113,7 @@ class Timeline:
         if not is_even or self._last is None or age is None or age > _TOLD_EVERY_SECONDS:
             value = {"boot_id": now.boot_id, "wall": time_text(now.wall), "at": now.boot_seconds}
             connection.execute(_PUT, ("clock", json.dumps(value)))
-        self._last = now
-        return now.wall
+        return now
 
     def now(self) -> datetime:
         """Return the time to compare deadlines with that are read.
@@ -112,8 +126,8 @@ class Timeline:
         if self._last is not None and abs(self._last.step_until(now)) <= TOLERATED:
             return now.wall
         try:
-            with self._db.write() as connection:
-                return self.keep(connection)
+            with self.write() as (_connection, moment):
+                return moment
         except StoreError:
             known = self._known()
             return now.wall - self._step(known, now) - self._unsure(known, now)

@@ -66,6 +66,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise="a",
+        breaks="deadlines count as moved though a full disk kept them where they were",
+        path="migscaler/store/timeline.py",
+        old="            now = self._keep(connection)\n",
+        new="            now = self._last = self._keep(connection)\n",
+        tests=("tests/unit/store/test_timeline.py",),
+    ),
+    Mutation(
+        promise="a",
         breaks="the last look overlooks what the scheduler handed out",
         path="migscaler/control/last_look.py",
         old="        if claim.gpu_uuid == reading.uuid and claim.mig_uuid in uuids:\n",

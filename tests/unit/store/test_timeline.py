@@ -1,5 +1,6 @@
 """What was promised for a time lasts that time, however the wall clock is stepped meanwhile."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -444,6 +445,44 @@ def test_clock_behind_the_last_boot_s_stood_still_until_it_is_set_right(
     assert len(there.holds(clock.now())) == 1
     clock.advance(1)
     assert there.holds(clock.now()) == ()
+
+
+class FullDisk:
+    """A connection whose disk is full: in WAL that shows at COMMIT, not before."""
+
+    def __init__(self, inner: sqlite3.Connection) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._inner.execute(sql, values)
+
+
+@STEPS
+def test_full_disk_and_a_stepped_clock_end_no_hold_and_no_pause(
+    store: Store, clock: VirtualClock, step: float
+) -> None:
+    """The step was taken for done though the transaction that moved the deadlines failed."""
+    hold_for(store, clock, 8 * HOUR)
+    ends = NOW + timedelta(hours=8)
+    store.write_pause(PauseRecord(who="ada", why="upgrade", since=NOW, until=ends))
+    database, connection = store._db, store._db._connection
+    database._connection = FullDisk(connection)  # type: ignore[assignment] # as far as it is used
+    clock.step_wall(step)
+    problem = store.check_writable()
+    found = [(len(store.holds(clock.now())), store.pause() is None) for _ in range(3)]
+    clock.advance(8 * HOUR)
+    late = len(store.holds(clock.now())), store.pause() is None
+    database._connection = connection
+
+    assert problem is not None
+    assert found == [(1, False)] * 3
+    assert late == (0, True)
+    assert store.holds(clock.now()) == ()
 
 
 def test_clock_that_is_slewed_moves_nothing(store: Store, clock: VirtualClock) -> None:
