@@ -231,6 +231,9 @@ class _Run:
             problem = site.scheduler.fence(plan.gpu_uuid, going)
             if problem is None:
                 return None
+            asked = self._should_stop()
+            if asked is not None:
+                return Stop(reason=asked, explanation=f"before the first call; {problem}")
             if site.clock.monotonic() >= self._deadline:
                 return Stop(reason=OutcomeReason.FENCE_TIMEOUT, explanation=problem)
             site.clock.sleep(_FENCE_PAUSE_SECONDS)

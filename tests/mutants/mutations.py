@@ -364,6 +364,22 @@ MUTATIONS = (
         new='    return Hold(reason=blocking[0].reason, explanation="")\n',
         tests=(_DECIDE,),
     ),
+    Mutation(
+        promise="d",
+        breaks="a veto, an owner or a freeze that comes between two GPU plans is overlooked",
+        path="migscaler/control/loop.py",
+        old="            if gate is None:\n",
+        new="            if True:\n",
+        tests=(f"{_CONTROL}/test_between_gpu_plans.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="an owner seen before the first call of a plan is overlooked",
+        path="migscaler/control/enforce.py",
+        old="            if now is not None and was_ours and not now.is_ours:\n",
+        new="            if False:\n",
+        tests=(f"{_CONTROL}/test_between_gpu_plans.py",),
+    ),
     # f: a scrape shows no instance that is absent from the last snapshot
     Mutation(
         promise="f",
