@@ -12,9 +12,9 @@ from migscaler.control.books import Books
 from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.control.collectors import Collectors
 from migscaler.control.counters import Tally
+from migscaler.control.decision_log import DecisionLog
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
-from migscaler.control.fingerprint import fingerprint
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
 from migscaler.control.request import refuse_beside_open_plan
@@ -88,7 +88,7 @@ class Loop:
         self._decision: Decision | None = None
         self._decided_from: DecisionInput | None = None
         self._rule_histories: tuple[RuleHistory, ...] = ()
-        self._recorded: str | None = None
+        self._decisions = DecisionLog()
         self._regret = RegretBook()
         self._tally = Tally()
         self._books = Books()
@@ -171,7 +171,7 @@ class Loop:
                 (w.next_change for w in inp.windows if w.next_change is not None), default=None
             )
             decision = self._decide(inp)
-            decision_id = self._record(inp, decision)
+            decision_id = self._decisions.record(self._parts.store, inp, decision)
             self.publish()
             if isinstance(decision.outcome, Plan) and self._parts.enforcer is not None:
                 self.carry_out(decision.outcome, decision_id)
@@ -302,6 +302,7 @@ class Loop:
             config=parts.config,
             state_writable=self._journal_problem is None and self._books.problem is None,
             snapshot_stale=self._is_stale(),
+            stale_from=self._stale_from(),
         )
 
     def publish_if_stale(self) -> bool:
@@ -339,26 +340,6 @@ class Loop:
         self._decision, self._decided_from = decision, inp
         return decision
 
-    def _record(self, inp: DecisionInput, decision: Decision) -> int | None:
-        """Record input and decision if it says something new; None if nothing was written."""
-        if fingerprint(decision) == self._recorded:
-            return None
-        number: int | None = None
-        self._recorded = fingerprint(decision)  # also if not written: a full disk is told once
-        try:
-            number = self._parts.store.record_decision(inp, decision)
-        except StoreError as error:
-            _log.warning("decision_not_recorded error=%s", error)
-        held = decision.outcome if isinstance(decision.outcome, Hold) else None
-        _log.info(
-            "decided decision=%s outcome=%s reason=%s sentence=%s",
-            "none" if number is None else number,
-            "plan" if held is None else "hold",
-            "none" if held is None else held.reason.value,
-            decision.sentence,
-        )
-        return number
-
     def _conditions(self) -> Conditions:
         """Return the node's gates that are neither in the snapshot nor in the policy."""
         parts = self._parts
@@ -392,7 +373,12 @@ class Loop:
 
     def _is_stale(self) -> bool:
         """Say whether the last sample is too old to be shown."""
+        end = self._stale_from()
+        return end is not None and self._parts.clock.monotonic() > end
+
+    def _stale_from(self) -> float | None:
+        """Return the monotonic second after which the last sample is too old to be shown."""
         if self._snapshot is None:
-            return False
-        age = self._parts.clock.monotonic() - self._snapshot.taken_monotonic
-        return age > _STALE_PERIODS * self._parts.policy.sampling.total_seconds()
+            return None
+        periods = _STALE_PERIODS * self._parts.policy.sampling.total_seconds()
+        return self._snapshot.taken_monotonic + periods

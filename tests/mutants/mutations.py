@@ -385,7 +385,7 @@ MUTATIONS = (
         promise="f",
         breaks="an old rendering is served for a new picture",
         path="migscaler/metrics/exposition.py",
-        old="        if status is self._rendered_status and self._samples is not None:\n",
+        old="        if is_same and self._samples is not None:\n",
         new="        if self._samples is not None:\n",
         tests=("tests/unit/metrics/test_exposition.py",),
     ),
@@ -413,6 +413,14 @@ MUTATIONS = (
         new='        """Publish nothing."""\n        return\n',
         tests=(_EXECUTOR, f"{_CONTROL}/test_loop_ticks.py"),
     ),
+    Mutation(
+        promise="f",
+        breaks="a snapshot is shown as fresh as long as nobody publishes it as stale",
+        path="migscaler/metrics/exposition.py",
+        old="        shown = None if status is None else status.at(self._monotonic())\n",
+        new="        shown = status\n",
+        tests=("tests/unit/metrics/test_exposition.py",),
+    ),
     # g: nothing in configuration or hardware can blind the exporter
     Mutation(
         promise="g",
@@ -437,6 +445,14 @@ MUTATIONS = (
         old='forced_observe=f"{path} has {len(problems)} problem(s); {what}, observing only",\n',
         new="forced_observe=None,\n",
         tests=("tests/unit/app/test_start.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="who hides what is stale and feeds the watchdog waits in a reload for a change",
+        path="migscaler/app/daemon.py",
+        old="            self._aside.run(self._due())\n",
+        new="            _ = [work() for work in self._due()]\n",
+        tests=("tests/unit/app/test_daemon_supervisor.py",),
     ),
     Mutation(
         promise="g",
