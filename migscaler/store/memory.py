@@ -109,17 +109,6 @@ class GpuMemory(Concern):
         """
         return tuple(map(_wanted, self._db.rows("SELECT * FROM wanted ORDER BY gpu_uuid")))
 
-    def write_gpu_history(self, history: GpuHistory) -> None:
-        """Keep a GPU's past. `wanted` None forgets the wanted layout: what is there is adopted.
-
-        A wanted layout is written by `write_wanted`, with the boot it was made in.
-
-        Raises:
-            StoreError: it is not written.
-        """
-        with self._write() as (connection, _now):
-            _put_history(connection, history)
-
     def update_gpu_history(
         self, gpu_uuid: GpuUuid, change: Callable[[GpuHistory], GpuHistory]
     ) -> GpuHistory:
@@ -127,7 +116,9 @@ class GpuMemory(Concern):
 
         A plan that ends, a foreign change and `breaker reset` come from different threads: reading
         and writing apart, the later one would undo the other's part. `change` gets an empty past
-        for a GPU without one, and must not be slow: it holds everybody else off.
+        for a GPU without one, and must not be slow: it holds everybody else off. One that leaves
+        `wanted` None forgets the wanted layout: what is there is adopted. A layout is written by
+        `write_wanted`, with the boot it was made in.
 
         Raises:
             StoreError: it is not written.

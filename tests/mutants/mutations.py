@@ -124,7 +124,7 @@ MUTATIONS = (
         promise="a",
         breaks="an instance that is not made as ours are may be idle",
         path="migscaler/policy/idleness.py",
-        old="    if reading.instance.usable or is_ours:\n",
+        old="    if reading.instance.usable:\n",
         new="    if True:\n",
         tests=(_IDLENESS,),
     ),

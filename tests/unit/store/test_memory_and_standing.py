@@ -82,7 +82,7 @@ def test_history_reads_back_with_the_wanted_layout() -> None:
         held_by_client_until=NOW + timedelta(minutes=1),
         wanted=layout(A100, "7g@0"),
     )
-    store.write_gpu_history(history)
+    store.update_gpu_history(uuid(), lambda _before: history)
     store.write_wanted(uuid(), layout(A100, "7g@0"), "boot")
     store.write_wanted(uuid(1), layout(A100, "1g@0"), "boot")
     assert store.gpu_histories() == (

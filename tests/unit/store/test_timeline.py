@@ -157,7 +157,7 @@ def test_rest_breaker_and_back_off_keep_what_is_left_of_them(
         breaker_open_until=NOW + timedelta(hours=4),
         held_by_client_until=NOW + timedelta(minutes=10),
     )
-    store.write_gpu_history(past)
+    store.update_gpu_history(GPU, lambda _before: past)
     clock.step_wall(step)
 
     (found,) = store.gpu_histories()
@@ -330,28 +330,27 @@ def test_clock_ahead_at_boot_and_then_set_right_ends_no_pause_nor_rest(
 ) -> None:
     ends = NOW + timedelta(hours=8)
     store.write_pause(PauseRecord(who="ada", why="upgrade", since=NOW, until=ends))
-    store.write_gpu_history(
-        GpuHistory(
-            gpu_uuid=GPU,
-            last_change_at=NOW,
-            rest_until=ends,
-            breaker_open_until=ends,
-            held_by_client_until=ends,
-        )
+    past = GpuHistory(
+        gpu_uuid=GPU,
+        last_change_at=NOW,
+        rest_until=ends,
+        breaker_open_until=ends,
+        held_by_client_until=ends,
     )
+    store.update_gpu_history(GPU, lambda _before: past)
     store.close()
 
     there = rebooted(tmp_path / "state.sqlite", clock, wall=OFF + ahead)
     at_boot = there.pause()
     clock.advance(60)
     clock.step_wall(-ahead)
-    pause, (past,) = there.pause(), there.gpu_histories()
+    pause, (found,) = there.pause(), there.gpu_histories()
 
     late = ends + timedelta(seconds=OFF - 20)
     assert at_boot is not None
     assert pause is not None
     assert pause.until == late
-    assert (past.rest_until, past.breaker_open_until, past.held_by_client_until) == (late,) * 3
+    assert (found.rest_until, found.breaker_open_until, found.held_by_client_until) == (late,) * 3
     there.close()
 
 
