@@ -58,7 +58,7 @@ class Arguments:
         """Return a positive duration that must be there, given in seconds."""
         value = self._values.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise self._wrong(name, "a positive number of seconds")
+            raise self._wrong(name, "a number of seconds above 0 and below 1e9 (31 years)")
         return timedelta(seconds=value)
 
     def optional_duration(self, name: str) -> timedelta | None:

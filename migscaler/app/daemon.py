@@ -6,25 +6,24 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from migscaler import __version__
+from migscaler.app.aside import Aside
 from migscaler.app.clock import RealClock, read_boot_id
 from migscaler.app.config.compile import web_settings
 from migscaler.app.config.settings import (
-    PushSettings,
     Settings,
-    SourceSettings,
     socket_path,
     state_directory,
 )
+from migscaler.app.daemon_jobs import jobs_of
 from migscaler.app.device_nodes import make_nodes_after
 from migscaler.app.edges import WindowEdges
 from migscaler.app.hardware_lock import HardwareLock, SettledReader, named_hardware
-from migscaler.app.jobs import Job, Jobs
+from migscaler.app.jobs import Jobs
 from migscaler.app.logs import set_up_logging
 from migscaler.app.memory import bound_heaps, collect_again, start_over
 from migscaler.app.runtime import Outside, Runtime
@@ -57,12 +56,6 @@ from migscaler.web.server import WebServer
 _log = logging.getLogger("migscaler.daemon")
 
 _HEARTBEAT_SECONDS = 1.0
-_HOUSEKEEPING = timedelta(seconds=5)
-_PRUNING = timedelta(hours=1)
-# Beyond what fences may take, a tick with its calls, their deadlines and putting back ends by then.
-_LONGEST_TICK = timedelta(minutes=10)
-# A push is seen at the next turn of this period at the latest; the command itself asks at once.
-_PUSH_PERIOD = timedelta(seconds=5)
 # How long a GPU plan under way may take to end after SIGTERM; its calls have deadlines too.
 _END_SECONDS = 90.0
 
@@ -123,13 +116,14 @@ class Daemon:
         )
         in_force = with_rival(in_force, self._lock.take_at_start(self._clock))
         _log_config(in_force.status)
-        self._renderer = Renderer()
+        self._renderer = Renderer(self._clock.monotonic)
         self._shown: Status | None = None
         self._worker = NvmlWorker(
             self._clock, options.prepare, options.make_host, address=options.nvml_socket
         )
         self._worker.bequeath(self._lock.descriptors)
         self._jobs = Jobs(self._clock)
+        self._aside = Aside()
         self._refusals = Refusals()
         self._assembly = Assembly(
             Ground(
@@ -153,6 +147,7 @@ class Daemon:
         web = web_settings(in_force.loaded.config.web, self._listen)
         self._web = WebWatch(web.config_file, web.open_to)
         self._note_web()
+        self._is_web_due = False
         self._server = self._make_server(in_force.loaded.settings)
         self._config_stamp = self._stamp()
 
@@ -232,32 +227,43 @@ class Daemon:
                 told = now
 
     def _look_after(self) -> None:
-        """Replace a stalled scheduler, hide what is stale, load a changed configuration."""
+        """Replace a stalled scheduler, hide what is stale, load a changed configuration.
+
+        Nothing here waits for what acts or reads: nobody would feed the watchdog meanwhile, and it
+        would end the daemon in the middle of a plan.
+        """
         self._jobs.supervise()
         self.runtime.loop.publish_if_stale()
         self._edges.look()
         if self._web.look():
-            self._note_web()
+            self._is_web_due = True
             if self._web.protection is not None:
                 self._server.protect(self._web.protection)
+        if self._aside.is_free():
+            self._aside.run(self._due())
+
+    def _due(self) -> tuple[Callable[[], object], ...]:
+        """Return what is to be put in force between two ticks and two samples."""
+        works: list[Callable[[], object]] = []
+        if self._is_web_due:
+            self._is_web_due = False
+            works.append(self._note_web)
         if self._lock.is_ours() and self.runtime.in_force.rival is not None:
-            self.runtime.act_alone()
-        is_due = self._reload.is_set() or self._stamp() != self._config_stamp
-        # A reload waits for the plan under way, and nobody would feed the watchdog meanwhile.
-        if is_due and self.runtime.loop.status().running is None:
+            works.append(self.runtime.act_alone)
+        if self._reload.is_set() or self._stamp() != self._config_stamp:
             self._reload.clear()
             self._config_stamp = self._stamp()
-            self.runtime.reload()
+            works.append(self.runtime.reload)
+        return tuple(works)
 
     def _end(self) -> int:
         """Stop acting, let a plan under way end, stop serving."""
         notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(_END_SECONDS * 1e6)}")
         _log.info("stopping")
         self._jobs.stop()
-        enforcer = self.runtime.loop.parts.enforcer
-        if enforcer is not None:
-            enforcer.stop()
-            self._wait_for_plan()
+        # Also where nothing acts: a configuration that does may be about to be put in force.
+        self._assembly.enforcer.stop()
+        self._wait_for_plan()
         self._server.stop()
         self._worker.close()
         self._assembly.close()
@@ -268,7 +274,7 @@ class Daemon:
     def _wait_for_plan(self) -> None:
         """Wait for the GPU plan under way; one that does not end is settled at the next start."""
         end = self._clock.monotonic() + _END_SECONDS
-        while (running := self.runtime.loop.status().running) is not None:
+        while (running := self._assembly.enforcer.running()) is not None:
             if self._clock.monotonic() > end:
                 _log.error("plan_left_open plan=%s", running.plan_id)
                 return
@@ -279,51 +285,13 @@ class Daemon:
         self._shown = status
         self._renderer.publish(status)
 
+    def _seen(self) -> Status | None:
+        """Return the last status as it is to be shown now, whoever was to publish it anew."""
+        return None if self._shown is None else self._shown.at(self._clock.monotonic())
+
     def _reschedule(self) -> None:
         """Run the jobs of the configuration now in force."""
-        loaded = self.runtime.loaded
-        policy, loop = loaded.policy, self.runtime.loop
-        jobs = [
-            Job(name="sample", concern="sampler", every=policy.sampling, run=self._sample),
-            Job(
-                name="tick",
-                concern="policy",
-                every=policy.tick,
-                run=self.runtime.tick,
-                longest=_LONGEST_TICK + 2 * policy.pace.gpus_at_once * policy.pace.fence_max,
-            ),
-            Job(
-                name="housekeeping",
-                concern="housekeeping",
-                every=_HOUSEKEEPING,
-                run=self.runtime.housekeeping,
-            ),
-            Job(name="prune", concern="housekeeping", every=_PRUNING, run=self.runtime.prune),
-        ]
-        jobs += [self._source_job(source) for source in loaded.settings.sources]
-        jobs += [
-            Job(
-                name=f"veto:{veto.name}",
-                concern="sources",
-                every=veto.interval,
-                run=partial(loop.gather_veto, veto.name),
-            )
-            for veto in loaded.settings.vetoes
-        ]
-        if (dcgm := loaded.settings.activity) is not None:
-            ask = loop.gather_activity
-            jobs.append(Job(name="dcgm", concern="sources", every=dcgm.interval, run=ask))
-        self._jobs.start(tuple(jobs))
-
-    def _source_job(self, source: SourceSettings) -> Job:
-        """Return the job that asks one source."""
-        name = source.name
-        return Job(
-            name=f"source:{name}",
-            concern="sources",
-            every=_PUSH_PERIOD if isinstance(source, PushSettings) else source.interval,
-            run=lambda: self.runtime.loop.gather(name),
-        )
+        self._jobs.start(jobs_of(self.runtime, self._sample))
 
     def _sample(self) -> None:
         """Sample unless the driver was released."""
@@ -368,7 +336,7 @@ class Daemon:
         )
         app = create_app(
             render=self._renderer.render,
-            status=lambda: self._shown,
+            status=self._seen,
             commands=self,
             options=options,
         )

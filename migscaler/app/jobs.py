@@ -78,6 +78,9 @@ class Jobs:
         self._clock = clock
         self._watch = ClockWatch(clock)
         self._lock = threading.Lock()
+        # A reload and the supervisor may want another scheduler at the same moment.
+        self._building = threading.Lock()
+        self._has_ended = False
         self._jobs: tuple[Job, ...] = ()
         self._beats: dict[str, _Heartbeat] = {}
         self._scheduler: BackgroundScheduler | None = None
@@ -100,13 +103,20 @@ class Jobs:
             }
             for beat in self._beats.values():
                 beat.started = now
-        self._build()
+        with self._building:
+            self._build()
 
     def stop(self) -> None:
-        """Start nothing more.
+        """Start nothing more, for good.
 
         Does not wait for a job under way: waiting for a job that asks the scheduler deadlocks.
         """
+        with self._building:
+            self._has_ended = True
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        """End the scheduler; no job is waited for."""
         scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.shutdown(wait=False)
@@ -167,16 +177,18 @@ class Jobs:
         if silent:
             _log.warning("scheduler_stalled jobs=%s", ",".join(silent))
             self._restarts += 1
-        self.stop()
         now = self._clock.monotonic()
         with self._lock:
             for beat in self._beats.values():
                 beat.started = now
-        self._build()
+        with self._building:
+            self._build()
 
     def _build(self) -> None:
-        """Build and start a scheduler for the present jobs."""
-        self.stop()
+        """Build and start a scheduler for the present jobs, in place of any other."""
+        self._shut_down()
+        if self._has_ended:
+            return
         concerns = {job.concern for job in self._jobs}
         scheduler = BackgroundScheduler(
             jobstores={"default": MemoryJobStore()},

@@ -79,7 +79,9 @@ class Node:
         """
         gpus = self.snapshot().gpus
         if named.isdigit():
-            found = [gpu for gpu in gpus if gpu.reading.index == int(named)]
+            # Not as a number: `²` is a digit too, and one of 5,000 digits is none that int() takes.
+            index = named.lstrip("0") or "0"
+            found = [gpu for gpu in gpus if str(gpu.reading.index) == index]
         else:
             found = [gpu for gpu in gpus if gpu.uuid.startswith(named)]
         if len(found) != 1:

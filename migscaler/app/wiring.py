@@ -90,7 +90,7 @@ class Assembly:
         )
         self._clients: dict[Connection, httpx.Client] = {}
         self._hooks = HookSettings(after_change=(), timeout=timedelta(seconds=30))
-        self._enforcer = self._make_enforcer()
+        self.enforcer = self._make_enforcer()
 
     def parts(
         self,
@@ -120,7 +120,7 @@ class Assembly:
             call_stats=call_stats,
             publish=publish,
             version=__version__,
-            enforcer=self._enforcer if may_act and acts(policy) else None,
+            enforcer=self.enforcer if may_act and acts(policy) else None,
             job_stats=job_stats,
             web_stats=web_stats,
             config=config,

@@ -92,18 +92,21 @@ class Enforcer:
             publish()
 
         def why_stop() -> OutcomeReason | None:
-            return (
-                OutcomeReason.STOPPING if self.stopping() else no_longer_judged_idle(plan, look())
-            )
+            now = newest()
+            if self.stopping():
+                return OutcomeReason.STOPPING
+            if now is not None and was_ours and not now.is_ours:
+                return OutcomeReason.GATE_CLOSED
+            return no_longer_judged_idle(plan, look(now))
 
-        def look() -> GpuState | None:
-            snapshot = newest()
+        def look(snapshot: NodeSnapshot | None) -> GpuState | None:
             return None if snapshot is None else snapshot.gpu(plan.gpu_uuid)
 
-        state, stopped = look(), why_stop()
+        began = newest()
+        was_ours = began is not None and began.is_ours
+        state, stopped = look(began), why_stop()
         if state is None or stopped is not None:
-            reason = stopped or OutcomeReason.CHANGED_UNDERNEATH
-            return self._not_started(plan_id, plan, reason)
+            return self.not_begun(plan_id, plan, stopped or OutcomeReason.CHANGED_UNDERNEATH)
         _log.info("gpu_plan_start plan=%s gpu=%s to=%s", plan_id, plan.gpu_uuid, plan.after)
         self._observer.begin_change(plan.gpu_uuid, (step.spec for step in plan.steps))
         remade = True
@@ -123,15 +126,24 @@ class Enforcer:
         """Try again to lift fences that could not be lifted when their plan ended."""
         self._executor.lift_fences()
 
-    def _not_started(self, plan_id: PlanId, plan: GpuPlan, reason: OutcomeReason) -> Outcome:
+    def not_begun(
+        self, plan_id: PlanId, plan: GpuPlan, reason: OutcomeReason, why: str = ""
+    ) -> Outcome:
         """Return the outcome of a plan that was not begun."""
         now = self._clock.now()
+        _log.info(
+            "gpu_plan_not_begun plan=%s gpu=%s reason=%s explanation=%s",
+            plan_id,
+            plan.gpu_uuid,
+            reason.value,
+            why or "none",
+        )
         return Outcome(
             plan_id=plan_id,
             gpu_uuid=plan.gpu_uuid,
             kind=OutcomeKind.ABANDONED,
             reason=reason,
-            explanation="not begun",
+            explanation=f"not begun: {why}" if why else "not begun",
             layout=plan.before,
             started_at=now,
             duration=now - now,

@@ -231,6 +231,9 @@ class _Run:
             problem = site.scheduler.fence(plan.gpu_uuid, going)
             if problem is None:
                 return None
+            asked = self._should_stop()
+            if asked is not None:
+                return Stop(reason=asked, explanation=f"before the first call; {problem}")
             if site.clock.monotonic() >= self._deadline:
                 return Stop(reason=OutcomeReason.FENCE_TIMEOUT, explanation=problem)
             site.clock.sleep(_FENCE_PAUSE_SECONDS)
@@ -337,25 +340,19 @@ class _Run:
         return outcome
 
     def _record_generation(self, layout: Layout) -> None:
-        """Bump the GPU's generation before the plan closes: leases of the old one are refused."""
-        store, uuid = self._site.store, self._plan.gpu_uuid
-        known = store.generation(uuid) or GenerationRecord(
-            gpu_uuid=uuid,
+        """Bump the GPU's generation before the plan closes: leases of the old one are refused.
+
+        The observer takes the number over with the first sample that was begun after the change.
+        """
+        record = GenerationRecord(
+            gpu_uuid=self._plan.gpu_uuid,
             generation=self._state.generation,
             layout=layout,
             boot_id=self._site.boot_id,
-            changed_at=self._started_at,
+            changed_at=self._site.clock.now(),
             model_name=self._state.reading.name,
         )
-        store.write_generation(
-            replace(
-                known,
-                generation=max(known.generation, self._state.generation) + 1,
-                layout=layout,
-                boot_id=self._site.boot_id,
-                changed_at=self._site.clock.now(),
-            )
-        )
+        self._site.store.write_generation(record, moved_on=True)
 
     def _show(self, fenced_since: datetime | None) -> None:
         """Publish that this plan runs, before anything of it happens."""

@@ -69,10 +69,6 @@ class Gatherer:
         """Return the names of all sources, in configuration order."""
         return tuple(self._sources)
 
-    def veto_names(self) -> tuple[str, ...]:
-        """Return the names of all vetoes, in configuration order."""
-        return tuple(self._veto_sources)
-
     def unasked(self) -> tuple[SourceName, ...]:
         """Return the sources that were never asked."""
         with self._lock:
@@ -160,11 +156,6 @@ class Gatherer:
         """Return the last answer of every veto."""
         with self._lock:
             return tuple(self._vetoes.values())
-
-    def last_answer(self, name: SourceName) -> Fetched | None:
-        """Return the last answer as it came, None if the source was not asked yet."""
-        with self._lock:
-            return self._memories[name].last
 
     def _follow_clock(self) -> None:
         """Move what is remembered with a clock that was stepped: ages stay what they were.

@@ -10,13 +10,15 @@ from typing import TypeVar
 from migscaler.control.activity import ActivityBook
 from migscaler.control.books import Books
 from migscaler.control.clock_watch import ClockWatch, moved
+from migscaler.control.collectors import Collectors
 from migscaler.control.counters import Tally
+from migscaler.control.decision_log import DecisionLog
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
-from migscaler.control.fingerprint import fingerprint
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
 from migscaler.control.request import refuse_beside_open_plan
+from migscaler.control.second_look import closed_since, reason_of
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
     Conditions,
@@ -29,11 +31,11 @@ from migscaler.model.decision import (
 from migscaler.model.demand import Fetched
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid, PlanId, SourceName
-from migscaler.model.plan import Hold, Outcome, OutcomeKind, Plan
+from migscaler.model.plan import Gate, GpuPlan, Hold, Outcome, OutcomeKind, Plan
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
 from migscaler.model.stats import CallStats, SchedulerStats, WebStats
-from migscaler.model.status import CollectorStatus, ConfigStatus, Status
+from migscaler.model.status import ConfigStatus, Status
 from migscaler.planner.cache import one_node_cache
 from migscaler.policy.decide import decide
 from migscaler.policy.regret import RegretBook
@@ -86,12 +88,12 @@ class Loop:
         self._decision: Decision | None = None
         self._decided_from: DecisionInput | None = None
         self._rule_histories: tuple[RuleHistory, ...] = ()
-        self._recorded: str | None = None
+        self._decisions = DecisionLog()
         self._regret = RegretBook()
         self._tally = Tally()
         self._books = Books()
         self._outcomes: tuple[Outcome, ...] = ()
-        self._collectors: dict[str, CollectorStatus] = {}
+        self._collectors = Collectors(parts.clock)
         self._watch = ClockWatch(parts.clock)
         self._journal_problem: str | None = None
         self._calls = CallStats()
@@ -122,12 +124,12 @@ class Loop:
                 holds = self._books.holds(parts.store, parts.clock.now())
                 snapshot = parts.observer.observe(parts.policy, holds)
             except (HardwareError, StoreError) as error:
-                self._collected("nvml", began, problem=str(error))
+                self._collectors.note("nvml", began, problem=str(error))
                 self._calls = parts.call_stats()
                 self._mismatch = is_mismatch(error)
                 self.publish()
                 return None
-            self._collected("nvml", began, problem=None)
+            self._collectors.note("nvml", began, problem=None)
             self._calls = parts.call_stats()
             self._mismatch = has_mismatch(snapshot)
             self._snapshot = snapshot
@@ -140,20 +142,20 @@ class Loop:
         """Ask one demand source."""
         began = self._parts.clock.monotonic()
         fetched = self._parts.gatherer.gather(name)
-        self._collected(f"source:{name}", began, problem=fetched.problem)
+        self._collectors.note(f"source:{name}", began, problem=fetched.problem)
         return fetched
 
     def gather_activity(self) -> None:
         """Ask DCGM for the activity of instances."""
         began = self._parts.clock.monotonic()
-        self._collected("dcgm", began, problem=self._parts.activity.fetch())
+        self._collectors.note("dcgm", began, problem=self._parts.activity.fetch())
 
     def gather_veto(self, name: str) -> None:
         """Ask one veto condition."""
         began = self._parts.clock.monotonic()
         status = self._parts.gatherer.gather_veto(name)
         problem = status.explanation if status.active is None else None
-        self._collected(f"veto:{name}", began, problem=problem)
+        self._collectors.note(f"veto:{name}", began, problem=problem)
 
     def tick(self) -> Decision | None:
         """Decide and, where every gate is open, act.
@@ -169,7 +171,7 @@ class Loop:
                 (w.next_change for w in inp.windows if w.next_change is not None), default=None
             )
             decision = self._decide(inp)
-            decision_id = self._record(inp, decision)
+            decision_id = self._decisions.record(self._parts.store, inp, decision)
             self.publish()
             if isinstance(decision.outcome, Plan) and self._parts.enforcer is not None:
                 self.carry_out(decision.outcome, decision_id)
@@ -180,7 +182,11 @@ class Loop:
         return self._window_edge
 
     def carry_out(self, plan: Plan, decision_id: int | None) -> tuple[Outcome, ...]:
-        """Execute a node plan, GPU plan by GPU plan; none is begun after one that failed."""
+        """Execute a node plan, GPU plan by GPU plan.
+
+        None is begun after one that failed, nor once a gate has closed; without a `decision_id` a
+        person asked for it.
+        """
         enforcer = self._parts.enforcer
         if enforcer is None or self._snapshot is None:
             return ()
@@ -190,17 +196,26 @@ class Loop:
         for gpu_plan in plan.gpu_plans:
             self._plans_begun += 1
             plan_id = PlanId(f"{now:%Y%m%dT%H%M%S}-{decision_id or 0}-{self._plans_begun}")
-            outcome = enforcer.carry_out(
-                plan_id, gpu_plan, self._fresh, self._parts.policy, self.publish
-            )
+            gate = self._closed_since(gpu_plan, asked=decision_id is None) if outcomes else None
+            if gate is None:
+                outcome = enforcer.carry_out(
+                    plan_id, gpu_plan, self._fresh, self._parts.policy, self.publish
+                )
+            else:
+                outcome = enforcer.not_begun(plan_id, gpu_plan, reason_of(gate), gate.explanation)
             outcomes.append(outcome)
             self._tally.outcome(outcome)
             with self._facts:
                 self._outcomes = (outcome, *self._outcomes)[:_OUTCOMES_KEPT]
             self.sample()
-            if enforcer.stopping() or outcome.kind is OutcomeKind.FAILED:
+            if enforcer.stopping() or outcome.kind is OutcomeKind.FAILED or gate is not None:
                 break  # what failed here is not tried on the next GPU; a new decision weighs it
         return tuple(outcomes)
+
+    def _closed_since(self, plan: GpuPlan, *, asked: bool) -> Gate | None:
+        """Return a gate that closed while the GPUs before were changed."""
+        inp = self.assemble()
+        return None if inp is None else closed_since(inp, plan, asked=asked)
 
     def request(self, plan: Plan) -> tuple[Outcome, ...]:
         """Carry out a plan that a person asked for, between two ticks.
@@ -255,7 +270,6 @@ class Loop:
         parts, now = self._parts, self._parts.clock.now()
         enforcer = parts.enforcer
         with self._facts:
-            collectors = tuple(self._collectors[name] for name in sorted(self._collectors))
             outcomes = self._outcomes
         books = self._books.read(parts.store, now)
         return Status(
@@ -284,10 +298,11 @@ class Loop:
             driver_mismatch=self._mismatch,
             scheduler=parts.job_stats(),
             web=parts.web_stats(),
-            collectors=collectors,
+            collectors=self._collectors.statuses(),
             config=parts.config,
             state_writable=self._journal_problem is None and self._books.problem is None,
             snapshot_stale=self._is_stale(),
+            stale_from=self._stale_from(),
         )
 
     def publish_if_stale(self) -> bool:
@@ -325,26 +340,6 @@ class Loop:
         self._decision, self._decided_from = decision, inp
         return decision
 
-    def _record(self, inp: DecisionInput, decision: Decision) -> int | None:
-        """Record input and decision if it says something new; None if nothing was written."""
-        if fingerprint(decision) == self._recorded:
-            return None
-        number: int | None = None
-        self._recorded = fingerprint(decision)  # also if not written: a full disk is told once
-        try:
-            number = self._parts.store.record_decision(inp, decision)
-        except StoreError as error:
-            _log.warning("decision_not_recorded error=%s", error)
-        held = decision.outcome if isinstance(decision.outcome, Hold) else None
-        _log.info(
-            "decided decision=%s outcome=%s reason=%s sentence=%s",
-            "none" if number is None else number,
-            "plan" if held is None else "hold",
-            "none" if held is None else held.reason.value,
-            decision.sentence,
-        )
-        return number
-
     def _conditions(self) -> Conditions:
         """Return the node's gates that are neither in the snapshot nor in the policy."""
         parts = self._parts
@@ -378,22 +373,12 @@ class Loop:
 
     def _is_stale(self) -> bool:
         """Say whether the last sample is too old to be shown."""
-        if self._snapshot is None:
-            return False
-        age = self._parts.clock.monotonic() - self._snapshot.taken_monotonic
-        return age > _STALE_PERIODS * self._parts.policy.sampling.total_seconds()
+        end = self._stale_from()
+        return end is not None and self._parts.clock.monotonic() > end
 
-    def _collected(self, name: str, began: float, *, problem: str | None) -> None:
-        """Note how one collector fared."""
-        with self._facts:
-            clock, before = self._parts.clock, self._collectors.get(name)
-            last = before.last_success_at if before else None
-            if (problem is None) != (before is None or before.success):
-                _log.warning("collector_turned collector=%s problem=%s", name, problem or "none")
-            self._collectors[name] = CollectorStatus(
-                name=name,
-                success=problem is None,
-                duration_seconds=max(0.0, clock.monotonic() - began),
-                last_success_at=clock.now() if problem is None else last,
-                problem=problem,
-            )
+    def _stale_from(self) -> float | None:
+        """Return the monotonic second after which the last sample is too old to be shown."""
+        if self._snapshot is None:
+            return None
+        periods = _STALE_PERIODS * self._parts.policy.sampling.total_seconds()
+        return self._snapshot.taken_monotonic + periods

@@ -34,9 +34,14 @@ _Mark = tuple[GiId, InstanceSpec, tuple[str, ...]]
 
 @dataclass(slots=True)
 class _GpuMemory:
-    """What the observer remembers of one GPU between two samples."""
+    """What the observer remembers of one GPU between two samples.
+
+    The state file keeps the generation, for whoever asks for a lease: `unwritten` if it lacks this
+    one.
+    """
 
     generation: int
+    unwritten: bool = False
     marks: frozenset[_Mark] | None = None
     born: dict[_Mark, int] = field(default_factory=dict)
     changed_at: datetime | None = None
@@ -57,8 +62,8 @@ class _GpuMemory:
 class Observer:
     """Reads the node once per sample and judges every instance.
 
-    One thread at a time may call `observe` (the loop's lock sees to it); `expect_change` may be
-    called by the acting thread.
+    One thread at a time may call `observe` (the loop's lock sees to it); `begin_change` and
+    `end_change` are called by the acting thread.
     """
 
     def __init__(
@@ -219,8 +224,12 @@ class Observer:
         memory.marks = marks
         if is_over:
             memory.touched, memory.own_change = frozenset(), False
-        if moved or first:
-            self._record(gpu, reading, memory)
+        if moved or first or memory.unwritten or (ours and is_over):
+            number = self._record(gpu, reading, memory)
+            # The executor numbered the change it ended, be it one that a sample had seen before: by
+            # any other number no lease would be granted here until the next change.
+            if is_over and number is not None:
+                memory.generation = number
         adopted = adopted if first else foreign
         memory.foreign_changes += adopted
         return adopted
@@ -249,9 +258,11 @@ class Observer:
             return _GpuMemory(generation=1)
         return _GpuMemory(generation=known.generation, changed_at=known.changed_at)
 
-    def _record(self, gpu: GpuReading, reading: NodeReading, memory: _GpuMemory) -> None:
-        """Write the generation; without a writable store it is only remembered."""
-        known = self._recorded.get(gpu.uuid)
+    def _record(self, gpu: GpuReading, reading: NodeReading, memory: _GpuMemory) -> int | None:
+        """Write the generation and return the number kept.
+
+        None without a writable store: it is only remembered, and written with the next sample.
+        """
         record = GenerationRecord(
             gpu_uuid=gpu.uuid,
             generation=memory.generation,
@@ -259,13 +270,16 @@ class Observer:
             boot_id=self._boot_id,
             changed_at=memory.changed_at or reading.taken_at,
             model_name=gpu.name,
-            mig_mode_wanted=known.mig_mode_wanted if known else None,
-            born=tuple(sorted((mark[0], born) for mark, born in memory.born.items())),
         )
         try:
-            self._store.write_generation(record)
+            number = self._store.write_generation(record)
         except StoreError as error:
-            _log.warning("generation_not_written gpu=%s error=%s", gpu.uuid, error)
+            if not memory.unwritten:
+                _log.warning("generation_not_written gpu=%s error=%s", gpu.uuid, error)
+            memory.unwritten = True
+            return None
+        memory.unwritten = False
+        return number
 
     def _births(self, reading: NodeReading) -> Mapping[tuple[GpuUuid, GiId], int]:
         """Return the generation at which each live instance appeared."""

@@ -2,6 +2,7 @@
 
 import gzip
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -31,14 +32,22 @@ class Rendered:
     encoding: str | None
 
 
+def _no_time() -> float:
+    """Let no snapshot grow old."""
+    return float("-inf")
+
+
 class Renderer:
     """Holds the last published status and its renderings.
 
     Thread-safe. Publishing costs a reference swap; the first scrape of a status renders it (and
-    others wait for that one), all further ones are given the same bytes.
+    others wait for that one), all further ones are given the same bytes, until its snapshot is too
+    old to be shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = _no_time) -> None:
+        """Take the clock by which a snapshot grows old; without one it does not."""
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._collector = Collector()
         self._writer = Writer()
@@ -47,6 +56,7 @@ class Renderer:
         PlatformCollector(registry=self._process)
         self._status: Status | None = None
         self._rendered_status: Status | None = None
+        self._rendered_stale = False
         self._samples: Samples | None = None
         self._ready: dict[tuple[bool, bool], bytes] = {}
 
@@ -72,11 +82,14 @@ class Renderer:
         )
 
     def _begin(self, status: Status | None) -> None:
-        """Forget the renderings of an older status; caller holds the lock."""
-        if status is self._rendered_status and self._samples is not None:
+        """Forget the renderings of what is not to be shown any more; caller holds the lock."""
+        shown = None if status is None else status.at(self._monotonic())
+        is_stale = shown is not None and shown.snapshot_stale
+        is_same = status is self._rendered_status and is_stale is self._rendered_stale
+        if is_same and self._samples is not None:
             return
-        self._samples = Samples() if status is None else self._collector.samples(status)
-        self._rendered_status = status
+        self._samples = Samples() if shown is None else self._collector.samples(shown)
+        self._rendered_status, self._rendered_stale = status, is_stale
         self._ready.clear()
 
     def _body(self, is_open: bool, *, compressed: bool) -> bytes:

@@ -168,6 +168,7 @@ class OutcomeReason(enum.Enum):
     HELD_BY_CLIENT = "held_by_client"
     FENCE_TIMEOUT = "fence_timeout"
     PAUSED = "paused"
+    GATE_CLOSED = "gate_closed"
     STOPPING = "stopping"
     INSUFFICIENT_RESOURCES = "insufficient_resources"
     NO_PERMISSION = "no_permission"

@@ -1,6 +1,6 @@
 """Everything there is to show at one moment; swapped as one reference, never changed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from migscaler.model.decision import Decision, DecisionInput, GpuHistory, HoldRecord, PauseRecord
@@ -96,6 +96,8 @@ class Status:
     for who wants it explained. `driver_mismatch`: NVML's library is of another version than the
     driver, None if that is not known. `fenced` are GPUs whose fence could not be lifted.
     `usable_lost` lists (profile, count) that a change left below what was there before.
+    `snapshot_stale`: the snapshot is too old to be shown, as it will be after `stale_from`, in
+    monotonic seconds (None without one).
     """
 
     version: str
@@ -127,3 +129,12 @@ class Status:
     config: ConfigStatus = ConfigStatus()
     state_writable: bool = True
     snapshot_stale: bool = False
+    stale_from: float | None = None
+
+    def at(self, monotonic: float) -> "Status":
+        """Return it as it is to be shown at a later moment, when nobody published since.
+
+        Whoever publishes may be the one that hangs; who shows looks at the clock himself.
+        """
+        is_old = self.stale_from is not None and monotonic > self.stale_from
+        return replace(self, snapshot_stale=True) if is_old and not self.snapshot_stale else self

@@ -73,7 +73,6 @@ class _Sample:
     holds: tuple[HoldRecord, ...]
     policy: Policy
     processes_visible: bool
-    ours: frozenset[tuple[GpuUuid, GiId]]
 
     @property
     def longest_gap(self) -> float:
@@ -96,13 +95,11 @@ def judge(
     holds: tuple[HoldRecord, ...],
     policy: Policy,
     processes_visible: bool,
-    ours: frozenset[tuple[GpuUuid, GiId]] = frozenset(),
 ) -> tuple[IdleMemory, Mapping[GpuUuid, tuple[InstanceState, ...]]]:
     """Return the memory after this reading, and every instance with its verdict.
 
-    `born` is the generation of each instance (0 where absent); `ours` are instances that an open
-    plan of ours is making. GPUs whose instances could not be enumerated are absent from the result,
-    and start anew.
+    `born` is the generation of each instance (0 where absent). GPUs whose instances could not be
+    enumerated are absent from the result, and start anew.
     """
     sample = _Sample(
         reading=reading,
@@ -110,7 +107,6 @@ def judge(
         holds=tuple(h for h in holds if h.expires_at is None or h.expires_at > reading.taken_at),
         policy=policy,
         processes_visible=processes_visible,
-        ours=ours,
     )
     with_activity = memory.with_activity | {g.uuid for g in reading.gpus if _shows_activity(g)}
     known = replace(memory, with_activity=with_activity)
@@ -171,16 +167,15 @@ def _judge_instance(
             activity_pending=before.is_proven and now - before.first_seen <= time_to_appear,
         ),
     )
-    is_ours = (gpu.uuid, reading.instance.gi_id) in sample.ours
-    findings = _with_usability(findings, reading, is_ours)
+    findings = _with_usability(findings, reading)
     after = _next_entry(before, findings, sample)
     pins, notes = _all_pins(after, findings, gpu, reading.instance.spec, sample)
     return after, _state(reading, identity[3], pins, notes, findings, claim, after, sample)
 
 
-def _with_usability(findings: Findings, reading: InstanceReading, is_ours: bool) -> Findings:
+def _with_usability(findings: Findings, reading: InstanceReading) -> Findings:
     """Add that an instance which is not made as we make them is unknown."""
-    if reading.instance.usable or is_ours:
+    if reading.instance.usable:
         return findings
     count = len(reading.instance.compute_instances)
     note = f"it has {count} compute instance(s), not exactly one of full width"

@@ -70,15 +70,6 @@ def decode_input(text: str) -> DecisionInput:
     return _decode(_input_reader(), text)
 
 
-def decode_decision(text: str) -> Decision:
-    """Read a recorded decision.
-
-    Raises:
-        ParseError: as `decode_input`.
-    """
-    return _decode(_decision_reader(), text)
-
-
 def input_schema() -> dict[str, object]:
     """Return the JSON schema (2020-12) of a decision's input; unknown fields are refused."""
     schema: dict[str, object] = _input_reader().json_schema()
@@ -96,14 +87,6 @@ def _input_reader() -> "TypeAdapter[DecisionInput]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(DecisionInput)
-
-
-@functools.cache
-def _decision_reader() -> "TypeAdapter[Decision]":
-    """Build the reader of decisions once."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Decision)
 
 
 def _decode(reader: "TypeAdapter[T]", text: str) -> T:

@@ -30,8 +30,8 @@ class Concern:
         Raises:
             StoreError: it is not written.
         """
-        with self._db.write() as connection:
-            yield connection, self._timeline.keep(connection)
+        with self._timeline.write() as opened:
+            yield opened
 
     def _change(self, sql: str, values: Sequence[Value] = ()) -> int:
         """Run one statement durably and return how many rows it changed.

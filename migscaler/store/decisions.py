@@ -1,7 +1,6 @@
 """Recorded decisions, each with its complete input, so that it can be asked again anywhere."""
 
 import zlib
-from datetime import datetime
 
 from migscaler.errors import NotFound
 from migscaler.model.decision import Decision, DecisionInput
@@ -88,15 +87,6 @@ class Decisions(Concern):
             " FROM decisions WINDOW newest AS (ORDER BY seq DESC)) WHERE place > ? OR size > ?)",
             (keep, keep_bytes),
         )
-
-    def decided_since(self, moment: datetime) -> int:
-        """Return how many decisions were recorded since then.
-
-        Raises:
-            StoreError: the file can't be read.
-        """
-        rows = self._db.rows("SELECT count(*) FROM decisions WHERE at >= ?", (time_text(moment),))
-        return int(rows[0][0])
 
     def _row(self, seq: int) -> Row:
         """Return one row or say that it is gone."""

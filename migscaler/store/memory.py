@@ -1,6 +1,5 @@
 """What is remembered of each GPU: generation, the layout last wanted, past changes."""
 
-import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,26 +25,42 @@ from migscaler.store.text import (
 class GpuMemory(Concern):
     """One row per GPU UUID and subject; every write is durable when it returns."""
 
-    def write_generation(self, record: GenerationRecord) -> None:
-        """Keep a GPU's generation and layout.
+    def write_generation(self, record: GenerationRecord, *, moved_on: bool = False) -> int:
+        """Keep a GPU's generation and layout; return the number that is kept.
+
+        It never goes back, and `moved_on` makes it one more than any known: the sampler and the
+        thread that acts count the same changes, and a lease is only granted to who knows the number
+        kept. A model's name or a wish that the record leaves out stays.
 
         Raises:
             StoreError: it is not written.
         """
-        self._change(
-            "INSERT OR REPLACE INTO generations (gpu_uuid, generation, layout, boot_id, changed_at,"
-            " model_name, mig_mode_wanted, born) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record.gpu_uuid,
-                record.generation,
-                None if record.layout is None else layout_text(record.layout),
-                record.boot_id,
-                time_text(record.changed_at),
-                record.model_name,
-                None if record.mig_mode_wanted is None else int(record.mig_mode_wanted),
-                json.dumps(record.born),
-            ),
-        )
+        mode = record.mig_mode_wanted
+        with self._write() as (connection, _now):
+            known = connection.execute(
+                "SELECT generation FROM generations WHERE gpu_uuid = ?", (record.gpu_uuid,)
+            ).fetchone()
+            number = max(record.generation, 0 if known is None else int(known["generation"]))
+            number += moved_on
+            connection.execute(
+                "INSERT INTO generations (gpu_uuid, generation, layout, boot_id, changed_at,"
+                " model_name, mig_mode_wanted) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (gpu_uuid) DO UPDATE SET generation = excluded.generation,"
+                " layout = excluded.layout, boot_id = excluded.boot_id,"
+                " changed_at = excluded.changed_at,"
+                " model_name = coalesce(excluded.model_name, model_name),"
+                " mig_mode_wanted = coalesce(excluded.mig_mode_wanted, mig_mode_wanted)",
+                (
+                    record.gpu_uuid,
+                    number,
+                    None if record.layout is None else layout_text(record.layout),
+                    record.boot_id,
+                    time_text(record.changed_at),
+                    record.model_name,
+                    None if mode is None else int(mode),
+                ),
+            )
+        return number
 
     def generation(self, gpu_uuid: GpuUuid) -> GenerationRecord | None:
         """Return what was last known of a GPU, None if it was never seen.
@@ -94,17 +109,6 @@ class GpuMemory(Concern):
         """
         return tuple(map(_wanted, self._db.rows("SELECT * FROM wanted ORDER BY gpu_uuid")))
 
-    def write_gpu_history(self, history: GpuHistory) -> None:
-        """Keep a GPU's past. `wanted` None forgets the wanted layout: what is there is adopted.
-
-        A wanted layout is written by `write_wanted`, with the boot it was made in.
-
-        Raises:
-            StoreError: it is not written.
-        """
-        with self._write() as (connection, _now):
-            _put_history(connection, history)
-
     def update_gpu_history(
         self, gpu_uuid: GpuUuid, change: Callable[[GpuHistory], GpuHistory]
     ) -> GpuHistory:
@@ -112,7 +116,9 @@ class GpuMemory(Concern):
 
         A plan that ends, a foreign change and `breaker reset` come from different threads: reading
         and writing apart, the later one would undo the other's part. `change` gets an empty past
-        for a GPU without one, and must not be slow: it holds everybody else off.
+        for a GPU without one, and must not be slow: it holds everybody else off. One that leaves
+        `wanted` None forgets the wanted layout: what is there is adopted. A layout is written by
+        `write_wanted`, with the boot it was made in.
 
         Raises:
             StoreError: it is not written.
@@ -190,7 +196,6 @@ def _generation(row: Row) -> GenerationRecord:
         changed_at=some_time(row["changed_at"]),
         model_name=row["model_name"],
         mig_mode_wanted=None if mode is None else bool(mode),
-        born=tuple((gi_id, generation) for gi_id, generation in json.loads(row["born"] or "[]")),
     )
 
 

@@ -130,8 +130,7 @@ class PastPlan:
 class GenerationRecord:
     """What was last known of a GPU: our count of its layout changes, and the layout of that count.
 
-    `born` holds (GI id, generation at which the instance appeared). `mig_mode_wanted` is an
-    operator's wish, None when nobody expressed one.
+    `mig_mode_wanted` is an operator's wish, None when nobody expressed one.
     """
 
     gpu_uuid: GpuUuid
@@ -141,7 +140,6 @@ class GenerationRecord:
     changed_at: datetime
     model_name: str | None = None
     mig_mode_wanted: bool | None = None
-    born: tuple[tuple[GiId, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE TABLE generations (
         gpu_uuid TEXT PRIMARY KEY, generation INTEGER NOT NULL, layout TEXT, boot_id TEXT NOT NULL,
-        changed_at TEXT NOT NULL, model_name TEXT, mig_mode_wanted INTEGER,
-        born TEXT NOT NULL DEFAULT ''
+        changed_at TEXT NOT NULL, model_name TEXT, mig_mode_wanted INTEGER
     );
     CREATE TABLE wanted (
         gpu_uuid TEXT PRIMARY KEY, layout TEXT NOT NULL, boot_id TEXT NOT NULL, at TEXT NOT NULL

@@ -6,12 +6,18 @@ year. The file knows what the wall clock showed at one moment of which boot; sec
 evenly for all processes of a boot, so each of them sees by how much the clock was stepped since,
 and the first one that writes moves every deadline by as much (decision 0018).
 
-Across boots the wall clock counts, as nothing else passes there; but it never runs backwards: a
-clock behind the last one written (a board without battery) counts as standing still.
+Across boots nobody can tell how long the node was off: a clock that is ahead at the boot (a
+hardware clock kept in local time) is set right only minutes later. What keeps changes back counts
+the seconds of the new boot alone, so it lasts longer by the time off, and ends early by no clock
+(decision 0021). Demand goes by the wall clock: it may end early, and an old number makes nothing.
+The wall clock never runs backwards: one behind the last one written (a board without battery)
+counts as standing still.
 """
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -43,6 +49,14 @@ _JSON: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("pushed", "reading", ("true_at", "expires_at")),
     ("standing WHERE name = 'pause'", "value", ("since", "until")),
 )
+# The ends of what keeps changes back.
+_ENDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("holds", ("expires_at",)),
+    ("gpu_histories", ("rest_until", "breaker_open_until", "held_by_client_until")),
+)
+_JSON_ENDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("standing WHERE name = 'pause'", "value", ("until",)),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,37 +83,54 @@ class Timeline:
         self._boot_id = boot_id
         self._last: Anchor | None = None
 
-    def keep(self, connection: sqlite3.Connection) -> datetime:
-        """Return the time, after moving the deadlines if the clock was stepped.
+    @contextmanager
+    def write(self) -> Iterator[tuple[sqlite3.Connection, datetime]]:
+        """Run one durable write transaction; gives it the time, to which all deadlines are kept.
 
-        To be called in a write transaction, before anything in it is compared with the time.
+        Raises:
+            StoreError: it is not written.
+        """
+        with self._db.write() as connection:
+            now = self._keep(connection)
+            yield connection, now.wall
+        # Not before it is durable: on a full disk COMMIT fails, the deadlines are where they were.
+        self._last = now
+
+    def _keep(self, connection: sqlite3.Connection) -> Anchor:
+        """Return what the clock shows, after moving the deadlines if it was stepped.
+
+        Before anything in the transaction is compared with the time.
         """
         now = self._look()
         known = self._told(connection)
-        step = self._step(known, now)
+        step, unsure = self._step(known, now), self._unsure(known, now)
         if abs(step) > TOLERATED:
             _move(connection, step, now.wall - step)
+        if unsure > TOLERATED:
+            _prolong(connection, unsure)
         age = None if known is None else now.boot_seconds - known.boot_seconds
-        if abs(step) > TOLERATED or self._last is None or age is None or age > _TOLD_EVERY_SECONDS:
+        is_even = abs(step) <= TOLERATED and unsure <= TOLERATED
+        if not is_even or self._last is None or age is None or age > _TOLD_EVERY_SECONDS:
             value = {"boot_id": now.boot_id, "wall": time_text(now.wall), "at": now.boot_seconds}
             connection.execute(_PUT, ("clock", json.dumps(value)))
-        self._last = now
-        return now.wall
+        return now
 
     def now(self) -> datetime:
         """Return the time to compare deadlines with that are read.
 
         That is the wall clock, the deadlines being moved first where that is due; where they can't
-        be (a full disk, a read-only connection), what the wall clock would show without the step.
+        be (a full disk, a read-only connection), what the wall clock would show without the step
+        and without the time off.
         """
         now = self._look()
         if self._last is not None and abs(self._last.step_until(now)) <= TOLERATED:
             return now.wall
         try:
-            with self._db.write() as connection:
-                return self.keep(connection)
+            with self.write() as (_connection, moment):
+                return moment
         except StoreError:
-            return now.wall - self._step(self._known(), now)
+            known = self._known()
+            return now.wall - self._step(known, now) - self._unsure(known, now)
 
     def of_reading(self, moment: datetime) -> datetime:
         """Return a moment near now as deadlines that are read have to be compared with it."""
@@ -125,6 +156,17 @@ class Timeline:
         if known.boot_id == now.boot_id:
             return known.step_until(now)
         return min(now.wall - known.wall, none)
+
+    def _unsure(self, known: Anchor | None, now: Anchor) -> timedelta:
+        """Return how much of the time since the last boot nothing but the wall clock tells of.
+
+        More than its own seconds may have passed since this boot began, but by the wall clock alone
+        a hold of hours would end minutes after a boot with a clock that is ahead.
+        """
+        none = timedelta()
+        if known is None or self._boot_id is None or known.boot_id == now.boot_id:
+            return none
+        return max(now.wall - known.wall - timedelta(seconds=now.boot_seconds), none)
 
     def _known(self) -> Anchor | None:
         """Return what the file says of the clock, as far as it can be read."""
@@ -157,28 +199,53 @@ def _anchor(text: str) -> Anchor | None:
 def _move(connection: sqlite3.Connection, step: timedelta, before: datetime) -> None:
     """Move every deadline by a step; `before` is what the clock would show without it."""
     for table, columns in _COLUMNS:
-        recent = ""
-        values: tuple[str | None, ...] = ()
+        since = None
         if table == "plans":
             # A clock set back by a week must not find a week's plans ahead of it: they would count
             # as the last day's until it gets there.
             since = min(before - _RECENT, before + step)
-            recent, values = " WHERE begun_at >= ?", (time_text(since),)
-        named = ", ".join(columns)
-        query = f"SELECT rowid AS number, {named} FROM {table}{recent}"  # noqa: S608 (constants)
-        for row in connection.execute(query, values).fetchall():
-            changed = ", ".join(f"{column} = ?" for column in columns)
-            connection.execute(
-                f"UPDATE {table} SET {changed} WHERE rowid = ?",  # noqa: S608 (constants)
-                (*(moved(row[column], step) for column in columns), row["number"]),
-            )
+        _move_rows(connection, table, columns, step, since)
     for table, column, keys in _JSON:
-        query = f"SELECT rowid AS number, {column} FROM {table}"  # noqa: S608 (constants)
-        for row in connection.execute(query).fetchall():
-            connection.execute(
-                f"UPDATE {table.split()[0]} SET {column} = ? WHERE rowid = ?",  # noqa: S608
-                (_moved_json((row[column], keys, step)), row["number"]),
-            )
+        _move_json(connection, table, column, keys, step)
+
+
+def _prolong(connection: sqlite3.Connection, by: timedelta) -> None:
+    """Let everything that keeps changes back end later."""
+    for table, columns in _ENDS:
+        _move_rows(connection, table, columns, by)
+    for table, column, keys in _JSON_ENDS:
+        _move_json(connection, table, column, keys, by)
+
+
+def _move_rows(
+    connection: sqlite3.Connection,
+    table: str,
+    columns: tuple[str, ...],
+    step: timedelta,
+    since: datetime | None = None,
+) -> None:
+    """Move times of a table, of plans only those begun `since` then."""
+    named, changed = ", ".join(columns), ", ".join(f"{column} = ?" for column in columns)
+    recent = "" if since is None else " WHERE begun_at >= ?"
+    values = () if since is None else (time_text(since),)
+    query = f"SELECT rowid AS number, {named} FROM {table}{recent}"  # noqa: S608 (constants)
+    for row in connection.execute(query, values).fetchall():
+        connection.execute(
+            f"UPDATE {table} SET {changed} WHERE rowid = ?",  # noqa: S608 (constants)
+            (*(moved(row[column], step) for column in columns), row["number"]),
+        )
+
+
+def _move_json(
+    connection: sqlite3.Connection, table: str, column: str, keys: tuple[str, ...], step: timedelta
+) -> None:
+    """Move times in the records of a table's column."""
+    query = f"SELECT rowid AS number, {column} FROM {table}"  # noqa: S608 (constants)
+    for row in connection.execute(query).fetchall():
+        connection.execute(
+            f"UPDATE {table.split()[0]} SET {column} = ? WHERE rowid = ?",  # noqa: S608
+            (_moved_json((row[column], keys, step)), row["number"]),
+        )
 
 
 @decodes

@@ -39,6 +39,7 @@ OUTCOME_WORDS = {
     OutcomeReason.HELD_BY_CLIENT: "held by a client",
     OutcomeReason.FENCE_TIMEOUT: "fence timed out",
     OutcomeReason.PAUSED: "paused",
+    OutcomeReason.GATE_CLOSED: "a gate closed meanwhile",
     OutcomeReason.STOPPING: "the daemon stopped",
     OutcomeReason.INSUFFICIENT_RESOURCES: "no room",
     OutcomeReason.NO_PERMISSION: "no permission",

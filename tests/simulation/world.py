@@ -337,7 +337,8 @@ class World:
         self.calm = True
         self.start()
         for gpu in self.node.state.gpus:
-            self.store.write_gpu_history(GpuHistory(gpu_uuid=GpuUuid(gpu.uuid)))
+            uuid = GpuUuid(gpu.uuid)
+            self.store.update_gpu_history(uuid, lambda before: GpuHistory(gpu_uuid=before.gpu_uuid))
         start = self.clock.now()
         deadline = self.clock.monotonic() + self.scenario.quiet * 60
         calls = 0

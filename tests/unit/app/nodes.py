@@ -1,6 +1,6 @@
 """A whole node in one process: the real runtime over a simulated GPU node, and virtual time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.hardware.worker import NvmlWorker
 from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import Layout
 from migscaler.model.ports import GpuWriter
 from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import Status
@@ -64,6 +65,7 @@ class NodeAtWork:
         self.store = Store.open(None, self.clock)
         self.told: list[str] = []
         self.shown: list[Status] = []
+        self.after_change: Callable[[], object] = str  # called once the last call was made
         self._begin()
 
     def _begin(self, rival: str | None = None) -> None:
@@ -77,6 +79,7 @@ class NodeAtWork:
                 store=self.store,
                 boot_id=self.node.boot_id,
                 roots=self.host.roots,
+                tell_node=(self._tell,),
             )
         )
         outside = Outside(
@@ -91,6 +94,11 @@ class NodeAtWork:
         in_force = load_in_force(self.config, {}, self.store, self.clock)
         in_force = with_rival(in_force, rival)
         self.runtime = Runtime(self.assembly, in_force, outside)
+
+    def _tell(self, _uuid: GpuUuid, _layout: Layout) -> str | None:
+        """Tell the node of a changed GPU."""
+        self.after_change()
+        return None
 
     def _hardware(self) -> tuple[NvmlReader | NvmlWorker, GpuWriter]:
         """Open the GPUs, as the process begins."""

@@ -10,6 +10,8 @@ from migscaler.errors import ParseError
 
 Read = Callable[[Arguments], object]
 
+SECONDS = "a number of seconds above 0 and below 1e9 (31 years)"
+
 
 def given(**values: object) -> Arguments:
     return Arguments("hold", values)
@@ -36,27 +38,27 @@ def given(**values: object) -> Arguments:
         (
             lambda a: a.duration("ttl"),
             {},
-            "hold: ttl must be a positive number of seconds, got nothing",
+            f"hold: ttl must be {SECONDS}, got nothing",
         ),
         (
             lambda a: a.duration("ttl"),
             {"ttl": 0},
-            "hold: ttl must be a positive number of seconds, got 0",
+            f"hold: ttl must be {SECONDS}, got 0",
         ),
         (
             lambda a: a.duration("ttl"),
             {"ttl": float("nan")},
-            "hold: ttl must be a positive number of seconds, got nan",
+            f"hold: ttl must be {SECONDS}, got nan",
         ),
         (
             lambda a: a.duration("ttl"),
             {"ttl": 1e12},
-            "hold: ttl must be a positive number of seconds, got 1000000000000.0",
+            f"hold: ttl must be {SECONDS}, got 1000000000000.0",
         ),
         (
             lambda a: a.optional_duration("ttl"),
             {"ttl": "2h"},
-            "hold: ttl must be a positive number of seconds, got '2h'",
+            f"hold: ttl must be {SECONDS}, got '2h'",
         ),
         (lambda a: a.gpu(), {}, "hold: gpu must be a GPU's index or UUID, got nothing"),
         (lambda a: a.gpu(), {"gpu": True}, "hold: gpu must be a GPU's index or UUID, got True"),

@@ -178,14 +178,10 @@ def test_breaker_reset_says_whether_it_was_open(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "7g@0") as here:
         here.watch()
         open_until = here.clock.now() + timedelta(hours=1)
-        here.store.write_gpu_history(
-            GpuHistory(
-                gpu_uuid=here.uuid(),
-                failures_in_row=2,
-                breaker_trips=1,
-                breaker_open_until=open_until,
-            )
+        past = GpuHistory(
+            gpu_uuid=here.uuid(), failures_in_row=2, breaker_trips=1, breaker_open_until=open_until
         )
+        here.store.update_gpu_history(here.uuid(), lambda _before: past)
 
         first = here.ask("breaker_reset", gpu=0)
         second = here.ask("breaker_reset", gpu=0)

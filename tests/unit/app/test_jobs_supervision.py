@@ -123,6 +123,18 @@ def test_scheduler_that_works_is_left_alone(made: tuple[Jobs, TwoClocks]) -> Non
     assert jobs.restarts == 0
 
 
+def test_jobs_are_not_started_once_they_were_stopped(made: tuple[Jobs, TwoClocks]) -> None:
+    """A reload that ended after SIGTERM began ticks anew, while the daemon closed its state."""
+    jobs, _clock = made
+    runs = Counted()
+    jobs.stop()
+
+    jobs.start((job("tick", runs),))
+
+    assert jobs._scheduler is None
+    assert not runs.runs.acquire(blocking=False)
+
+
 def test_stopped_jobs_are_not_started_again_by_the_supervisor(
     made: tuple[Jobs, TwoClocks],
 ) -> None:

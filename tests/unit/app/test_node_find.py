@@ -20,6 +20,8 @@ def test_gpu_is_found_by_index_uuid_or_the_beginning_of_it(tmp_path: Path) -> No
         first, second = here.uuid(0), here.uuid(1)
 
         assert found(here, "1") == 1
+        assert found(here, "01") == 1
+        assert found(here, "0") == 0
         assert found(here, first) == 0
         assert found(here, second[:12]) == 1
         assert here.ask("breaker_reset", gpu=1)["gpu"] == 1
@@ -31,6 +33,8 @@ def test_gpu_is_found_by_index_uuid_or_the_beginning_of_it(tmp_path: Path) -> No
         ("7", "no GPU '7'"),
         ("GPU-", "more than one GPU begins with 'GPU-'"),
         ("gpu0", "no GPU 'gpu0'"),
+        ("²", "no GPU '²'"),
+        ("9" * 5_000, f"no GPU '{'9' * 5_000}'"),
     ],
 )
 def test_gpu_that_is_not_there_or_not_single_lists_what_there_is(

@@ -41,7 +41,7 @@ def without_tables(path: Path) -> None:
 def with_nonsense(path: Path) -> None:
     """The observer reads generations as it is made: the whole daemon ended."""
     with contextlib.closing(sqlite3.connect(path)) as file:
-        file.execute("INSERT INTO generations VALUES ('GPU-0', 1, '@', 'b', 'now', '', 0, '')")
+        file.execute("INSERT INTO generations VALUES ('GPU-0', 1, '@', 'b', 'now', '', 0)")
         file.commit()
 
 

@@ -54,7 +54,7 @@ def test_every_source_and_veto_is_built(tmp_path: Path) -> None:
         gatherer = here.runtime.loop.parts.gatherer
 
         assert gatherer.names() == ("told", "also", "queue", "same", "scheduler")
-        assert len(gatherer.veto_names()) == 1
+        assert len(gatherer.vetoes()) == 1
 
 
 def test_leases_are_demand_also_where_the_file_does_not_say_so(tmp_path: Path) -> None:

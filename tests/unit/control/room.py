@@ -1,6 +1,6 @@
 """A simulated node with the real parts of one daemon process over it, and virtual time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,8 +14,9 @@ from migscaler.control.observe import Observer
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.decision import WindowState
-from migscaler.model.gpu import GpuState, NodeSnapshot
+from migscaler.model.gpu import ForeignOwners, GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, SourceName
+from migscaler.model.layout import Layout
 from migscaler.model.policy import Policy
 from migscaler.model.status import Status
 from migscaler.sim.node import build_node
@@ -50,6 +51,8 @@ class Room:
                 self.node.foreign_create(index, one, actor="setup")
         self.store = Store.open(None, self.clock)
         self.shown: list[Status] = []
+        self.owners = ForeignOwners()
+        self.after_change: Callable[[], object] = str  # called once the last call was made
         self._begin()
 
     def _begin(self) -> None:
@@ -64,6 +67,7 @@ class Room:
             store=self.store,
             host=QuietHost(),
             boot_id=self.node.boot_id,
+            find_owners=lambda: self.owners,
         )
 
     def restart(self) -> None:
@@ -126,10 +130,16 @@ class Room:
             scheduler=self.scheduler,
             clock=self.clock,
             boot_id=self.node.boot_id,
+            after_change=(self._tell,),
         )
         return Enforcer(
             executor=executor, observer=self.observer, store=self.store, clock=self.clock
         )
+
+    def _tell(self, _uuid: GpuUuid, _layout: Layout) -> str | None:
+        """Tell the node of a changed GPU."""
+        self.after_change()
+        return None
 
     def loop(
         self,

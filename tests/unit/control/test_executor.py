@@ -269,6 +269,24 @@ def test_fence_that_does_not_hold_in_time_drops_the_plan() -> None:
         assert made.calls() == []
 
 
+def test_plan_whose_fence_does_not_hold_ends_as_soon_as_it_is_to_stop() -> None:
+    """SIGTERM waited for `fence_max`, and the plan after it was to be dropped all the same."""
+    with desk(SHAPE) as made:
+        made.scheduler.fence_problem = "node still drains"
+        began = made.clock.monotonic()
+
+        def why_stop() -> OutcomeReason | None:
+            return OutcomeReason.STOPPING if made.clock.monotonic() - began >= 3.0 else None
+
+        outcome = made.executor().execute(
+            PlanId("p1"), made.plan(), made.state(), Policy(), should_stop=why_stop
+        )
+        assert outcome.reason is OutcomeReason.STOPPING
+        assert outcome.duration <= timedelta(seconds=4)
+        assert made.scheduler.log[-1] == "unfence"
+        assert made.calls() == []
+
+
 def test_executor_waits_one_period_of_the_scheduler() -> None:
     with desk(SHAPE) as made:
         made.scheduler.period = 7.0

@@ -172,6 +172,11 @@ def test_stale_snapshot_is_published_once_it_is_three_periods_old() -> None:
 
         assert (fresh, stale) == (False, True)
         assert [one.snapshot_stale for one in here.shown] == [False, True]
+        # Whoever shows the first one needs nobody to tell that it is too old by now.
+        first = here.shown[0]
+        began = here.clock.monotonic() - 15.5
+        ages = [first.at(began + age).snapshot_stale for age in (0.0, 15.0, 15.5)]
+        assert ages == [False, False, True]
 
 
 def test_stale_snapshot_decides_nothing() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from migscaler.control.recovery import restore
-from migscaler.model.decision import GpuHistory
 from migscaler.model.ids import PlanId
 from migscaler.model.plan import Outcome, OutcomeKind, OutcomeReason
 from migscaler.model.policy import Policy
@@ -111,7 +110,7 @@ def test_gpu_that_has_any_instance_is_left_alone() -> None:
 def test_layout_that_was_given_up_is_not_restored(tmp_path: Path) -> None:
     with desk(AMPERE, tmp_path / "s.db") as made:
         rebooted(made)
-        made.store.write_gpu_history(GpuHistory(gpu_uuid=made.uuid, wanted=None))
+        made.store.forget_wanted(made.uuid)
         assert restored(made) == ()
 
 

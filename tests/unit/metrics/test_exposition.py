@@ -172,3 +172,25 @@ def test_format_follows_the_accept_header(accept: str, expected: bool) -> None:
 )
 def test_compression_follows_the_accept_encoding_header(header: str, expected: bool) -> None:
     assert accepts_gzip(header) is expected
+
+
+def test_snapshot_that_grows_old_is_hidden_though_nobody_publishes() -> None:
+    """The thread that was to publish it as stale waited in a reload, behind a sample that hung."""
+    now = 100.0
+    renderer = Renderer(lambda: now)
+    status = replace(full_status(), stale_from=115.0)
+    renderer.publish(status)
+    fresh = renderer.render().body
+
+    now = 115.5
+    hidden = renderer.render().body
+    again = renderer.render().body
+    renderer.publish(replace(status, stale_from=130.0))
+    new = renderer.render().body
+
+    assert b"migscaler_snapshot_stale 0.0" in fresh
+    assert b"migscaler_instance_info{" in fresh
+    assert b"migscaler_snapshot_stale 1.0" in hidden
+    assert b"migscaler_instance_info{" not in hidden
+    assert again is hidden
+    assert b"migscaler_instance_info{" in new

@@ -13,7 +13,7 @@ from migscaler.model.gpu import (
     InstanceState,
     PinReason,
 )
-from migscaler.model.ids import CiId, GiId, GpuUuid
+from migscaler.model.ids import CiId
 from migscaler.model.policy import IdlePolicy, Mode, Policy
 from migscaler.model.process import Container
 from migscaler.policy.idleness import IdleMemory, judge
@@ -60,7 +60,6 @@ class Watch:
         holds: tuple[HoldRecord, ...] = (),
         wait: float = STEP,
         born: int = 1,
-        ours: frozenset[tuple[GpuUuid, GiId]] = frozenset(),
     ) -> InstanceState | None:
         """Judge one sample, `wait` seconds after the last; return the first instance of GPU 0."""
         self.seconds += wait
@@ -78,7 +77,6 @@ class Watch:
             holds=holds,
             policy=self.rules,
             processes_visible=self.processes_visible,
-            ours=ours,
         )
         mine = states.get(uuid(0), ())
         return mine[0] if mine else None
@@ -355,11 +353,8 @@ def test_activity_from_elsewhere_is_due_once_it_was_seen() -> None:
     assert pin(watch.quiet(one(), 4 * STEP)) is PinReason.UNKNOWN
 
 
-def test_instance_without_compute_instance_is_unknown_unless_ours() -> None:
-    watch = watched()
-    assert pin(watch.see(one(usable=False))) is PinReason.UNKNOWN
-    ours = frozenset({(uuid(0), GiId(1))})
-    assert pin(watch.see(one(usable=False), ours=ours)) is PinReason.SETTLING
+def test_instance_without_compute_instance_is_unknown() -> None:
+    assert pin(watched().see(one(usable=False))) is PinReason.UNKNOWN
 
 
 def test_instance_with_a_narrow_compute_instance_is_unknown() -> None:

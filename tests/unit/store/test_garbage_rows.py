@@ -37,7 +37,6 @@ GARBAGE = [
     ("holds", "expires_at", "9999", "holds"),
     ("holds", "created_at", "0", "holds"),
     ("lease_waits", "since", "", "lease_waits"),
-    ("generations", "born", "[[1]]", "generations"),
     ("generations", "layout", "1g", "generations"),
     ("wanted", "layout", "@@", "wanted"),
     ("wanted", "at", "2026-13-01", "gpu_histories"),
@@ -75,7 +74,8 @@ def store() -> Store:
         )
     )
     made.write_wanted(uuid(), layout(A100, "3g@0"), "boot")
-    made.write_gpu_history(GpuHistory(gpu_uuid=uuid(), wanted=layout(A100, "3g@0")))
+    past = GpuHistory(gpu_uuid=uuid(), wanted=layout(A100, "3g@0"))
+    made.update_gpu_history(uuid(), lambda _before: past)
     made.push("desk", reading({"1g": 1}))
     made.write_pause(PauseRecord(who="ada", why="x", since=NOW))
     made.write_good_config("mode: observe\n", "0" * 64)

@@ -1,9 +1,9 @@
 """GPU memory, pause, pushed demand and the last good configuration, as written and read back."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from migscaler.model.decision import GpuHistory, PauseRecord
-from migscaler.model.ids import GiId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import Direction
 from migscaler.store.records import GenerationRecord
@@ -22,7 +22,6 @@ def test_generation_reads_back_as_written() -> None:
         changed_at=NOW,
         model_name="NVIDIA A100-SXM4-40GB",
         mig_mode_wanted=True,
-        born=((GiId(3), 2), (GiId(5), 4)),
     )
     unknown = GenerationRecord(
         gpu_uuid=uuid(1), generation=1, layout=None, boot_id="boot", changed_at=NOW
@@ -32,6 +31,28 @@ def test_generation_reads_back_as_written() -> None:
     assert store.generations() == (record, unknown)
     assert store.generation(uuid()) == record
     assert store.generation(uuid(2)) is None
+
+
+def test_generation_never_goes_back_and_a_change_gets_one_more_than_any_known() -> None:
+    store = Store.open(None, FixedClock())
+    record = GenerationRecord(
+        gpu_uuid=uuid(),
+        generation=4,
+        layout=layout(A100, "2g@0"),
+        boot_id="boot",
+        changed_at=NOW,
+        model_name="NVIDIA A100-SXM4-40GB",
+        mig_mode_wanted=True,
+    )
+    store.write_generation(record)
+    older = replace(record, generation=3, model_name=None, mig_mode_wanted=None)
+
+    kept = store.write_generation(older)
+    next_one = store.write_generation(older, moved_on=True)
+    ahead = store.write_generation(replace(older, generation=9), moved_on=True)
+
+    assert (kept, next_one, ahead) == (4, 5, 10)
+    assert store.generation(uuid()) == replace(record, generation=10)
 
 
 def test_empty_layout_is_not_an_unknown_one() -> None:
@@ -61,7 +82,7 @@ def test_history_reads_back_with_the_wanted_layout() -> None:
         held_by_client_until=NOW + timedelta(minutes=1),
         wanted=layout(A100, "7g@0"),
     )
-    store.write_gpu_history(history)
+    store.update_gpu_history(uuid(), lambda _before: history)
     store.write_wanted(uuid(), layout(A100, "7g@0"), "boot")
     store.write_wanted(uuid(1), layout(A100, "1g@0"), "boot")
     assert store.gpu_histories() == (

@@ -1,5 +1,6 @@
 """What was promised for a time lasts that time, however the wall clock is stepped meanwhile."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from migscaler.store.store import Store
 from tests.builders import A100, NOW, layout, reading, spec, uuid
 from tests.simulation.clockwork import VirtualClock
 
-HOUR, YEAR = 3600.0, 365 * 86400.0
+HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
 STEPS = pytest.mark.parametrize("step", [HOUR, -HOUR, YEAR, -YEAR])
 BOOT = "boot-1"
 GPU = uuid()
@@ -156,7 +157,7 @@ def test_rest_breaker_and_back_off_keep_what_is_left_of_them(
         breaker_open_until=NOW + timedelta(hours=4),
         held_by_client_until=NOW + timedelta(minutes=10),
     )
-    store.write_gpu_history(past)
+    store.update_gpu_history(GPU, lambda _before: past)
     clock.step_wall(step)
 
     (found,) = store.gpu_histories()
@@ -264,26 +265,165 @@ def test_reading_alone_tells_the_same_holds(
     reader.close()
 
 
-def rebooted(path: Path, clock: VirtualClock, *, wall: float) -> Store:
-    """Open the file in another boot, whose seconds start anew and whose wall clock is off."""
-    after = VirtualClock(clock.now() + timedelta(seconds=wall))
-    after.advance(-40_000)
-    after.step_wall(40_000)
-    clock.__dict__.update(after.__dict__)
+def reboot(clock: VirtualClock, *, wall: float, up: float = 20) -> None:
+    """Begin another boot, now `up` seconds old, whose wall clock shows so much more."""
+    by = up - clock.monotonic()
+    clock.advance(by)
+    clock.step_wall(wall - by)
+
+
+def rebooted(path: Path, clock: VirtualClock, *, wall: float, up: float = 20) -> Store:
+    """Open the file in another boot, as `reboot` begins it."""
+    reboot(clock, wall=wall, up=up)
     return Store.open(path, clock, boot_id="boot-2")
 
 
-def test_across_a_reboot_the_wall_clock_counts(
-    store: Store, clock: VirtualClock, tmp_path: Path
+@pytest.mark.parametrize(("up", "passed"), [(20, 20), (600, 600), (900, 600)])
+def test_across_a_reboot_the_seconds_of_the_new_boot_count(
+    store: Store, clock: VirtualClock, tmp_path: Path, up: float, passed: float
 ) -> None:
+    """The wall clock advanced by 600 s; how many of them the node was off nobody can tell."""
     hold_for(store, clock, HOUR)
     store.close()
 
-    there = rebooted(tmp_path / "state.sqlite", clock, wall=600)
+    there = rebooted(tmp_path / "state.sqlite", clock, wall=600, up=up)
 
+    clock.advance(HOUR - passed - 1)
     assert len(there.holds(clock.now())) == 1
-    clock.advance(HOUR - 600)
+    clock.advance(1)
     assert there.holds(clock.now()) == ()
+    there.close()
+
+
+AHEAD = pytest.mark.parametrize("ahead", [9 * HOUR, YEAR])
+OFF = 120.0
+
+
+@AHEAD
+def test_clock_ahead_at_boot_and_then_set_right_ends_no_hold(
+    store: Store, clock: VirtualClock, tmp_path: Path, ahead: float
+) -> None:
+    """A hardware clock kept in local time; NTP sets the node's back minutes after the boot."""
+    plan = begin_plan(store, NOW)
+    hold_for(store, clock, 8 * HOUR)
+    store.close()
+
+    there = rebooted(tmp_path / "state.sqlite", clock, wall=OFF + ahead)
+    there.prune(clock.now())
+    at_boot = there.holds(clock.now())
+    at_step = there.begin_step(plan, GPU, DESTROY)
+    clock.advance(60)
+    clock.step_wall(-ahead)
+    there.prune(clock.now())
+    (set_right,) = there.holds(clock.now())
+
+    assert len(at_boot) == 1
+    assert at_step.step_id is None
+    # What the node was off is the only time that is not counted.
+    assert set_right.expires_at == NOW + timedelta(seconds=8 * HOUR + OFF - 20)
+    there.close()
+
+
+@AHEAD
+def test_clock_ahead_at_boot_and_then_set_right_ends_no_pause_nor_rest(
+    store: Store, clock: VirtualClock, tmp_path: Path, ahead: float
+) -> None:
+    ends = NOW + timedelta(hours=8)
+    store.write_pause(PauseRecord(who="ada", why="upgrade", since=NOW, until=ends))
+    past = GpuHistory(
+        gpu_uuid=GPU,
+        last_change_at=NOW,
+        rest_until=ends,
+        breaker_open_until=ends,
+        held_by_client_until=ends,
+    )
+    store.update_gpu_history(GPU, lambda _before: past)
+    store.close()
+
+    there = rebooted(tmp_path / "state.sqlite", clock, wall=OFF + ahead)
+    at_boot = there.pause()
+    clock.advance(60)
+    clock.step_wall(-ahead)
+    pause, (found,) = there.pause(), there.gpu_histories()
+
+    late = ends + timedelta(seconds=OFF - 20)
+    assert at_boot is not None
+    assert pause is not None
+    assert pause.until == late
+    assert (found.rest_until, found.breaker_open_until, found.held_by_client_until) == (late,) * 3
+    there.close()
+
+
+def test_hold_of_a_boot_whose_clock_was_ahead_lasts_what_was_promised(
+    store: Store, clock: VirtualClock, tmp_path: Path
+) -> None:
+    store.close()
+    there = rebooted(tmp_path / "state.sqlite", clock, wall=9 * HOUR)
+    hold_for(there, clock, HOUR)
+    clock.step_wall(-9 * HOUR)
+
+    clock.advance(HOUR - 1)
+    assert len(there.holds(clock.now())) == 1
+    clock.advance(1)
+    assert there.holds(clock.now()) == ()
+    there.close()
+
+
+def test_time_off_prolongs_once_however_many_processes_look(
+    store: Store, clock: VirtualClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.sqlite"
+    hold_for(store, clock, HOUR)
+    store.close()
+    first = rebooted(path, clock, wall=DAY)
+    other = Store.open(path, clock, boot_id="boot-2")
+    clock.advance(100)
+    first.close()
+    again = Store.open(path, clock, boot_id="boot-2")
+
+    ends = {hold.expires_at for one in (other, again) for hold in one.holds(clock.now())}
+
+    assert ends == {NOW + timedelta(seconds=HOUR + DAY - 20)}
+    other.close()
+    again.close()
+
+
+def test_reading_alone_after_a_reboot_tells_the_same_holds(
+    store: Store, clock: VirtualClock, tmp_path: Path
+) -> None:
+    hold_for(store, clock, HOUR)
+    ends = NOW + timedelta(hours=1)
+    store.write_pause(PauseRecord(who="ada", why="upgrade", since=NOW, until=ends))
+    store.close()
+    reboot(clock, wall=DAY)
+    reader = Store.open(tmp_path / "state.sqlite", clock, boot_id="boot-2", read_only=True)
+
+    at_boot = len(reader.holds(clock.now())), reader.pause() is None
+    clock.advance(HOUR - 20)
+
+    assert at_boot == (1, False)
+    assert (len(reader.holds(clock.now())), reader.pause() is None) == (0, True)
+    reader.close()
+
+
+def test_demand_is_not_prolonged_by_the_time_off(
+    store: Store, clock: VirtualClock, tmp_path: Path
+) -> None:
+    """Old numbers must not make instances; and history keeps its times."""
+    ends = NOW + timedelta(hours=2)
+    store.push("desk", replace(reading({"1g": 3}), true_at=NOW, expires_at=ends))
+    store.add_lease_wait("1g", "bob", expires_at=ends)
+    begin_plan(store, NOW)
+    store.close()
+
+    there = rebooted(tmp_path / "state.sqlite", clock, wall=DAY)
+
+    pushed = there.pushed("desk")
+    assert pushed is not None
+    assert (pushed.true_at, pushed.expires_at) == (NOW, ends)
+    assert there.lease_waits(clock.now()) == ()
+    assert there.past_plans(1)[0].begun_at == NOW
+    there.close()
 
 
 def test_clock_behind_the_last_boot_s_stood_still_until_it_is_set_right(
@@ -304,6 +444,44 @@ def test_clock_behind_the_last_boot_s_stood_still_until_it_is_set_right(
     assert len(there.holds(clock.now())) == 1
     clock.advance(1)
     assert there.holds(clock.now()) == ()
+
+
+class FullDisk:
+    """A connection whose disk is full: in WAL that shows at COMMIT, not before."""
+
+    def __init__(self, inner: sqlite3.Connection) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._inner.execute(sql, values)
+
+
+@STEPS
+def test_full_disk_and_a_stepped_clock_end_no_hold_and_no_pause(
+    store: Store, clock: VirtualClock, step: float
+) -> None:
+    """The step was taken for done though the transaction that moved the deadlines failed."""
+    hold_for(store, clock, 8 * HOUR)
+    ends = NOW + timedelta(hours=8)
+    store.write_pause(PauseRecord(who="ada", why="upgrade", since=NOW, until=ends))
+    database, connection = store._db, store._db._connection
+    database._connection = FullDisk(connection)  # type: ignore[assignment] # as far as it is used
+    clock.step_wall(step)
+    problem = store.check_writable()
+    found = [(len(store.holds(clock.now())), store.pause() is None) for _ in range(3)]
+    clock.advance(8 * HOUR)
+    late = len(store.holds(clock.now())), store.pause() is None
+    database._connection = connection
+
+    assert problem is not None
+    assert found == [(1, False)] * 3
+    assert late == (0, True)
+    assert store.holds(clock.now()) == ()
 
 
 def test_clock_that_is_slewed_moves_nothing(store: Store, clock: VirtualClock) -> None:
