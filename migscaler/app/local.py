@@ -52,6 +52,14 @@ def usual_sockets(config: Path | None, state_dir: Path | None) -> tuple[Path, ..
     return (usual, SERVICE_SOCKET) if own_place else (SERVICE_SOCKET, usual)
 
 
+def local_directory(options: LocalOptions) -> Path:
+    """Return the state directory of a node that is opened so."""
+    if options.state_dir is not None:
+        return options.state_dir
+    settings = load_in_force(options.config, os.environ, None, RealClock()).loaded.settings
+    return state_directory(settings, os.environ, os.getuid())
+
+
 @contextmanager
 def open_local(options: LocalOptions) -> Iterator[Runtime]:
     """Give the node for one block: it is sampled, nothing is settled or changed unasked.
@@ -62,8 +70,7 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
         NodeLocked: a daemon or another command holds the node.
     """
     clock = RealClock()
-    first = load_in_force(options.config, os.environ, None, clock)
-    directory = options.state_dir or state_directory(first.loaded.settings, os.environ, os.getuid())
+    directory = local_directory(options)
     state = open_state(directory, clock)
     in_force = load_in_force(options.config, os.environ, state.store, clock)
     in_force = with_state_problem(in_force, state.problem)

@@ -48,6 +48,12 @@ def moment(answer: Mapping[str, object], key: str) -> str:
     return found if found == "-" else found[:19].replace("T", " ") + "Z"
 
 
+def kept_where(answer: Mapping[str, object]) -> str:
+    """Return what to add where no daemon took the command: for whom it is in force."""
+    place = text(answer, "kept_in", "")
+    return f" (no daemon answers; in force for the state in {place})" if place else ""
+
+
 def short_uuid(uuid: str) -> str:
     """Return the beginning of a GPU's UUID, which is enough to tell a node's GPUs apart."""
     return uuid[:12]

@@ -1,7 +1,7 @@
 """The two ways to a node: the daemon's socket, and this process on the hardware."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,11 @@ _SYSTEM_STATE = Path("/var/lib/migscaler")
 _NEED_HARDWARE = frozenset(
     {"status", "snapshot", "plan", "explain", "apply", "orphans", "remove_orphan", "mig_mode"}
     | {"hold"}
+)
+# Commands whose whole effect is what the state keeps, for the daemon that starts on it.
+_KEPT = frozenset(
+    {"hold", "release", "pause", "resume", "breaker_reset"}
+    | {"demand_push", "demand_override", "demand_clear"}
 )
 
 
@@ -59,7 +64,7 @@ def in_process(options: Options) -> Iterator[Node]:
     Raises:
         NodeLocked: a daemon or another command holds the node.
     """
-    from migscaler.app.local import LocalOptions, open_local
+    from migscaler.app.local import LocalOptions, local_directory, open_local
     from migscaler.cli.simulated import hardware_of
 
     local = LocalOptions(
@@ -68,7 +73,7 @@ def in_process(options: Options) -> Iterator[Node]:
         hardware=hardware_of(os.environ),
     )
     with open_local(local) as runtime:
-        yield OnHardware(runtime)
+        yield OnHardware(runtime, lambda: local_directory(local))
 
 
 class AsAccount:
@@ -93,20 +98,29 @@ class AsAccount:
 class OnHardware(AsAccount):
     """The same without a daemon."""
 
-    def __init__(self, runtime: "Runtime") -> None:
-        """Take the node as opened for this command."""
+    def __init__(self, runtime: "Runtime", directory: Callable[[], Path]) -> None:
+        """Take the node as opened for this command, and the way to its state directory."""
         super().__init__(runtime.commands)
         self._runtime = runtime
+        self._directory = directory
 
     def execute(self, name: str, arguments: Answer) -> Answer:
         """Carry out one command.
 
+        What is only kept names where: another daemon may have another state.
+
         Raises:
-            CommandRefused: also where the GPUs can't be read; the message says why.
+            CommandRefused: also where the GPUs can't be read, or what is to be in force afterwards
+                can't be kept; the message says why.
         """
         status = self._runtime.loop.status()
         if name in _NEED_HARDWARE and status.snapshot is None:
             whys = [one.problem for one in status.collectors if one.name == "nvml" and one.problem]
             why = whys[0] if whys else "no answer"
             raise CommandRefused(f"the GPUs can't be read: {why} (see `migscaler doctor`)")
-        return super().execute(name, arguments)
+        if name not in _KEPT:
+            return super().execute(name, arguments)
+        in_memory = status.config.state_problem
+        if in_memory is not None:
+            raise CommandRefused(f"nothing can be kept, so nothing is in force: {in_memory}")
+        return {**super().execute(name, arguments), "kept_in": str(self._directory())}
