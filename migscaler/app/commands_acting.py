@@ -8,7 +8,7 @@ from migscaler.app.nvidia_smi import command_lines
 from migscaler.app.plan_view import decision_view, outcome_view, plan_view
 from migscaler.control.aftermath import closed_breaker
 from migscaler.control.orphans import is_orphan, plan_removal
-from migscaler.control.request import plan_layout
+from migscaler.control.request import plan_layout, refuse_switched_off
 from migscaler.errors import CommandRefused
 from migscaler.model.decision import DecisionInput
 from migscaler.model.gpu import GpuState, NodeSnapshot
@@ -55,7 +55,8 @@ class ActingCommands:
         """Give one GPU a layout; what is in use there stays."""
         gpu = self._node.find_gpu(gpu_name)
         self._must_be_ours(gpu)
-        gpu_plan = plan_layout(gpu, layout)
+        refuse_switched_off(gpu)
+        gpu_plan = plan_layout(gpu, layout, self._node.store.holds(self._node.clock.now()))
         if gpu_plan is None:
             return {
                 "sentence": f"GPU {gpu.reading.index} has that layout already",

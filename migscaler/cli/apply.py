@@ -48,7 +48,8 @@ def apply(
         leave(DIFFERS if rows(answer, "gpu_plans") or rows(answer, "wanted") else 0)
     _print_outcomes(answer, output)
     found = rows(answer, "outcomes")
-    if any(row.get("outcome") == "failed" for row in found):
+    # A plan that is settled ends as abandoned; a change that was asked for must be done.
+    if any(row.get("outcome") == "failed" if settle else not _is_done(row) for row in found):
         leave(FAILED)
     if dry_run and found:
         leave(DIFFERS)
@@ -62,6 +63,10 @@ def _request(gpu: int | str | None, layout: str | None, dry_run: bool) -> Answer
     if layout is not None:
         asked["layout"] = layout
     return asked
+
+
+def _is_done(row: Answer) -> bool:
+    return row.get("outcome") == "done"
 
 
 def _print_outcomes(answer: Answer, output: str) -> None:

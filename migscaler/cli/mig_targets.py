@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from migscaler.cli.mig_parted import Entry, MigPartedFile, SavedGpu, SavedInstance
-from migscaler.control.request import place
+from migscaler.control.request import place, why_pinned
 from migscaler.errors import CommandRefused, ParseError
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.layout import GpuModel, Layout
@@ -91,11 +91,11 @@ def _from_entry(file: MigPartedFile, entry: Entry, gpu: GpuState) -> Target:
 def _placed(model: GpuModel, sizes: str, gpu: GpuState) -> Layout:
     """Choose placements with the fewest changes, beside what is in use as far as that goes."""
     before = gpu.layout or Layout()
-    pinned = tuple(one.spec for one in gpu.instances or () if one.pin is not None)
+    pinned = {one.spec: why_pinned(one) for one in gpu.instances or () if one.pin is not None}
     try:
         return place(model, sizes, before, pinned)
     except CommandRefused:
-        return place(model, sizes, before, ())
+        return place(model, sizes, before, {})
 
 
 def _of_checkpoint(

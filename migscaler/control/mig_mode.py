@@ -108,7 +108,7 @@ class ModeSwitch:
             raise CommandRefused(f"what is on GPU {index} can't be seen: {why}")
         pinned = [state for state in gpu.instances or () if state.pin is not None]
         if pinned:
-            raise CommandRefused(f"GPU {index} is in use: {_pinned_text(pinned[0])}")
+            raise CommandRefused(f"GPU {index} is not free: {_pinned_text(pinned[0])}")
 
     def _intended(self, gpu: GpuState, layout: str | None) -> Layout | None:
         """Return what a GPU gets once MIG is on; None where its profiles are not told before."""

@@ -260,6 +260,21 @@ def test_apply_fails_if_a_gpu_failed(terminal: Terminal) -> None:
     assert terminal.run("apply").exit_code == 1
 
 
+@pytest.mark.parametrize("reason", ["held", "changed_underneath"])
+def test_apply_fails_if_a_gpu_was_left_as_it_was(terminal: Terminal, reason: str) -> None:
+    """A held GPU stayed as it was, with exit code 0."""
+    outcome = {"gpu_uuid": "GPU-1", "outcome": "abandoned", "reason": reason}
+    terminal.replies(apply={"outcomes": [{"gpu_uuid": "GPU-0", "outcome": "done"}, outcome]})
+
+    assert terminal.run("apply").exit_code == 1
+
+
+def test_apply_settle_is_fine_where_a_plan_was_put_back(terminal: Terminal) -> None:
+    terminal.replies(settle={"outcomes": [{"gpu_uuid": "GPU-1", "outcome": "abandoned"}]})
+
+    assert terminal.run("apply", "--settle").exit_code == 0
+
+
 def test_apply_layout_needs_a_gpu(terminal: Terminal) -> None:
     assert terminal.run("apply", "--layout", "3g 3g").exit_code == 2
 

@@ -168,7 +168,7 @@ def test_gpu_with_an_instance_in_use_is_refused_with_its_reason() -> None:
             made.change(enabled=False)
 
         assert str(refusal.value) == (
-            f"GPU 0 is in use: 3g.40gb@4 must stay (used by a process (pid {pid}); 80% active)"
+            f"GPU 0 is not free: 3g.40gb@4 must stay (used by a process (pid {pid}); 80% active)"
         )
         assert made.here.layout() == "3g.40gb@0 3g.40gb@4"
         assert made.here.our_calls() == []
