@@ -15,6 +15,7 @@ from migscaler.model.plan import Outcome
 from migscaler.model.ports import Clock
 from migscaler.store.store import Store
 from migscaler.web.ports import Actor
+from migscaler.web.words import unread_words
 
 Handler = Callable[[Arguments, Actor], dict[str, object]]
 """Carries out one command."""
@@ -47,10 +48,10 @@ class Node:
         Raises:
             CommandRefused: nothing was read yet.
         """
-        snapshot = self.loop.status().snapshot
-        if snapshot is None:
-            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
-        return snapshot
+        status = self.loop.status()
+        if status.snapshot is None:
+            raise CommandRefused(f"{unread_words(status)}; see `migscaler doctor`")
+        return status.snapshot
 
     def input_of_decision(self) -> DecisionInput:
         """Return what a decision would depend on now; who was never asked is asked first.
@@ -67,8 +68,7 @@ class Node:
         for veto in gatherer.unasked_vetoes():
             self.loop.gather_veto(veto)
         inp = self.loop.assemble()
-        if inp is None:
-            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        assert inp is not None  # noqa: S101  # there is a picture, as was just seen
         return inp
 
     def find_gpu(self, named: str) -> GpuState:

@@ -54,6 +54,11 @@ def kept_where(answer: Mapping[str, object]) -> str:
     return f" (no daemon answers; in force for the state in {place})" if place else ""
 
 
+def picture_problem(answer: Mapping[str, object]) -> str | None:
+    """Return why the picture that an answer rests on is old, None where it is not."""
+    return text(answer, "snapshot_problem", "") or None
+
+
 def short_uuid(uuid: str) -> str:
     """Return the beginning of a GPU's UUID, which is enough to tell a node's GPUs apart."""
     return uuid[:12]

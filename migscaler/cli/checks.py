@@ -59,10 +59,16 @@ def driver_missing(why: str) -> Check:
     )
 
 
-def node_checks(snapshot: NodeSnapshot) -> Iterator[Check]:
-    """Yield what the picture of the node says about the whole node."""
+def node_checks(snapshot: NodeSnapshot, old: str | None = None) -> Iterator[Check]:
+    """Yield what the picture of the node says about the whole node; `old`: why it is not new."""
     version = snapshot.driver_version or "of unknown version"
-    if snapshot.gpus:
+    if old is not None:
+        yield problem(
+            "driver",
+            f"{old}; what follows is as it was then",
+            "released: migscaler resume; else it hangs: see `dmesg | grep -i -e xid -e nvrm`",
+        )
+    elif snapshot.gpus:
         yield fine("driver", f"{version}, {len(snapshot.gpus)} GPUs")
     else:
         yield problem(

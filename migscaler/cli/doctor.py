@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migscaler.cli import checks
-from migscaler.cli.answers import part, rows, text
+from migscaler.cli.answers import part, picture_problem, rows, text
 from migscaler.cli.checks import Check, Verdict, fine, problem, warning
 from migscaler.cli.nvml_worker import WORKER_SOCKET
 from migscaler.cli.orphans import fix
@@ -72,16 +72,17 @@ def examine(session: Session, proc: Path, dev: Path) -> Iterator[Check]:
     in_force: Path | None = None
     try:
         with session.node() as node:
-            snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+            answer = node.execute("snapshot", {})
+            snapshot = snapshot_of(answer.get("snapshot"))
             in_force = _file_of(node)
-            yield from checks.node_checks(snapshot)
+            yield from checks.node_checks(snapshot, picture_problem(answer))
             yield from checks.together(
                 check for gpu in snapshot.gpus for check in checks.gpu_checks(gpu)
             )
             yield checks.capability_nodes(dev, snapshot)
             yield from _sources(node)
     except (HardwareError, CommandRefused) as error:
-        yield checks.driver_missing(str(error).removesuffix(" (see `migscaler doctor`)"))
+        yield checks.driver_missing(str(error).removesuffix("; see `migscaler doctor`"))
     except MigscalerError as error:
         yield problem("node", str(error), "see the log of the daemon")
     yield checks.permission(os.geteuid(), proc, dev, WORKER_SOCKET)

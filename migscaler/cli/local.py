@@ -11,6 +11,7 @@ from migscaler.cli.answers import Answer
 from migscaler.cli.session import Node, Options
 from migscaler.errors import CommandRefused
 from migscaler.web.ports import Actor, Commands
+from migscaler.web.words import unread_words
 
 if TYPE_CHECKING:
     from migscaler.app.runtime import Runtime
@@ -115,9 +116,7 @@ class OnHardware(AsAccount):
         """
         status = self._runtime.loop.status()
         if name in _NEED_HARDWARE and status.snapshot is None:
-            whys = [one.problem for one in status.collectors if one.name == "nvml" and one.problem]
-            why = whys[0] if whys else "no answer"
-            raise CommandRefused(f"the GPUs can't be read: {why} (see `migscaler doctor`)")
+            raise CommandRefused(f"{unread_words(status)}; see `migscaler doctor`")
         if name not in _KEPT:
             return super().execute(name, arguments)
         in_memory = status.config.state_problem

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from migscaler.cli.answers import Answer, rows, text
-from migscaler.cli.output import DIFFERS, FAILED, leave, note, output_option, show, show_json, table
+from migscaler.cli.output import (
+    DIFFERS,
+    FAILED,
+    leave,
+    note,
+    output_option,
+    show,
+    show_json,
+    table,
+    tell_old,
+)
 from migscaler.cli.session import Node, Session, pass_session
 from migscaler.errors import CommandRefused
 
@@ -40,7 +50,9 @@ def import_(
         raise click.UsageError("--yes goes with --apply only")
     read = read_mig_parted(file.name, file.read())
     with session.node() as node:
-        snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+        answer = node.execute("snapshot", {})
+        tell_old(answer)
+        snapshot = snapshot_of(answer.get("snapshot"))
         if yes:
             _must_be_ours(snapshot)
         found, unused = targets(read, name, snapshot)

@@ -6,7 +6,16 @@ import click
 
 from migscaler.cli.answers import Answer, lines, moment, rows, text
 from migscaler.cli.demand import rule_table
-from migscaler.cli.output import DIFFERS, leave, note, output_option, show, show_json, table
+from migscaler.cli.output import (
+    DIFFERS,
+    leave,
+    note,
+    output_option,
+    show,
+    show_json,
+    table,
+    tell_old,
+)
 from migscaler.cli.records import read_input, schema_of_input
 from migscaler.cli.session import Session, pass_session
 
@@ -44,6 +53,7 @@ def plan(
         answer = decide_from(source.read())
     else:
         answer = session.ask("plan")
+        tell_old(answer)
     print_plan(answer, output, nvidia_smi=nvidia_smi)
     if rows(answer, "wanted"):
         leave(DIFFERS)
@@ -57,6 +67,7 @@ def explain(session: Session, source: TextIO | None, output: str) -> None:
     """Say for each rule and GPU what is wanted, what was decided, and what stands in the way."""
     if source is None:
         answer = session.ask("explain")
+        tell_old(answer)
     else:
         answer = {"lines": list(_explained(source.read()))}
     if output == "json":

@@ -7,7 +7,7 @@ import click
 
 from migscaler.cli.answers import Answer, lines, moment, part, rows, text, whole
 from migscaler.cli.demand import rule_table
-from migscaler.cli.output import output_option, show, show_json, table
+from migscaler.cli.output import output_option, show, show_json, table, tell_old
 from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import Bar, slice_width, strip
 from migscaler.model.process import SHORT_ID
@@ -54,14 +54,18 @@ def status(
     explain` names it. Without a running daemon the hardware is read here and now.
     """
     if snapshot:
-        show_json(session.ask("snapshot"))
+        answer = session.ask("snapshot")
+        tell_old(answer)
+        show_json(answer)
         return
     answer = session.ask("status")
     if output == "json":
         show_json(answer)
         return
     gpus = rows(answer, "gpus")
-    show(*headline(answer), "", gpu_table(gpus))
+    show(*headline(answer))
+    if gpus:
+        show("", gpu_table(gpus))
     if any(map(_orphans, gpus)):
         show("", "orphan: nothing can run on it for want of a compute instance; what may go:")
         show("  migscaler doctor --fix")
@@ -89,8 +93,8 @@ def headline(answer: Answer) -> list[str]:
     if config.get("forced_observe"):
         said.append(f"only observing: {text(config, 'forced_observe')}")
     said += [f"configuration: {problem}" for problem in lines(config, "problems")]
-    if answer.get("snapshot_stale"):
-        said.append(f"the GPUs were last read at {text(answer, 'snapshot_at')}")
+    if answer.get("snapshot_problem"):
+        said.append(f"{text(answer, 'snapshot_problem')}; see `migscaler doctor`")
     if answer.get("state_writable") is False:
         said.append("the journal can't be written: nothing is changed")
     return said

@@ -64,4 +64,6 @@ def test_command_before_the_first_reading_is_refused_with_what_to_do(
         with pytest.raises(CommandRefused) as refusal:
             here.ask(name, **arguments)
 
-        assert str(refusal.value) == ("the GPUs have not been read yet; see `migscaler doctor`")
+        assert str(refusal.value) == (
+            "the GPUs can't be read: the driver has not answered yet; see `migscaler doctor`"
+        )

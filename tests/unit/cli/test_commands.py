@@ -6,6 +6,8 @@ import pytest
 
 from migscaler.cli.main import cli
 from migscaler.errors import CommandRefused, ConfigError, Finding, NotFound, ParseError
+from migscaler.store.codec import encode
+from tests.builders import A100, gpu_state, snapshot
 from tests.unit.cli.conftest import Json, Terminal
 
 
@@ -354,3 +356,43 @@ def test_every_command_of_the_help_exists(terminal: Terminal) -> None:
 
 def test_unknown_command_is_wrong_usage(terminal: Terminal) -> None:
     assert terminal.run("frobnicate").exit_code == 2
+
+
+UNREAD = "the GPUs can't be read: nvmlInit answered LIBRARY_NOT_FOUND (12)"
+RELEASED = "the GPUs were last read 20 s ago: the driver is released until `migscaler resume`"
+
+
+def test_status_without_any_reading_says_why(terminal: Terminal) -> None:
+    """It drew an empty table below `nothing was decided yet`."""
+    terminal.replies(status={"gpus": [], "snapshot_problem": UNREAD})
+
+    assert terminal.run("status").stdout.splitlines() == [
+        "nothing was decided yet",
+        f"{UNREAD}; see `migscaler doctor`",
+    ]
+
+
+def test_layouts_without_any_reading_fail_with_why(terminal: Terminal) -> None:
+    terminal.replies(status={"gpus": [], "snapshot_problem": UNREAD})
+
+    result = terminal.run("layouts")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"migscaler: {UNREAD}; see `migscaler doctor`\n"
+
+
+@pytest.mark.parametrize("command", ["layouts", "plan", "explain", "export"])
+def test_commands_that_show_an_old_picture_say_so(terminal: Terminal, command: str) -> None:
+    """With the driver released they showed the old picture without a word."""
+    old = {"snapshot_problem": RELEASED}
+    terminal.replies(
+        status={"gpus": [{"index": 0}], **old},
+        plan={"sentence": "Hold: paused", **old},
+        explain={"lines": ["Hold: paused"], **old},
+        snapshot={"snapshot": encode(snapshot(gpu_state(A100, "7g@0"))), **old},
+    )
+
+    result = terminal.run(command)
+
+    assert result.stderr == f"migscaler: an old picture: {RELEASED}\n"
+    assert result.stdout

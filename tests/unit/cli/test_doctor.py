@@ -206,7 +206,7 @@ def empty_roots(tmp_path: Path) -> tuple[str, ...]:
 
 def test_doctor_without_driver_says_how_to_get_one(terminal: Terminal, tmp_path: Path) -> None:
     terminal.replies(
-        snapshot=CommandRefused("the GPUs can't be read: no driver (see `migscaler doctor`)")
+        snapshot=CommandRefused("the GPUs can't be read: no driver; see `migscaler doctor`")
     )
 
     result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
@@ -329,3 +329,22 @@ def test_nothing_to_fix_is_fine(terminal: Terminal) -> None:
 
 def test_yes_without_fix_is_wrong_usage(terminal: Terminal) -> None:
     assert terminal.run("doctor", "--yes").exit_code == 2
+
+
+def test_doctor_does_not_call_a_released_driver_fine(terminal: Terminal, tmp_path: Path) -> None:
+    why = "the GPUs were last read 20 s ago: the driver is released until `migscaler resume`"
+    terminal.replies(
+        snapshot={
+            "snapshot": encode(snapshot(gpu_state(A100, "7g@0"))),
+            "snapshot_problem": why,
+        },
+        status={},
+        demand={"sources": []},
+    )
+
+    result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
+
+    first = json.loads(result.stdout)["checks"][0]
+    assert result.exit_code == 1
+    assert (first["subject"], first["verdict"]) == ("driver", "problem")
+    assert first["found"] == f"{why}; what follows is as it was then"
