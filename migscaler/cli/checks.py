@@ -199,7 +199,7 @@ def permission(
     """
     if euid == 0:
         return fine("permission", "root")
-    if worker.is_socket():
+    if _is_socket(worker):
         return fine("permission", f"those of the NVML worker at {worker}")
     listing = proc_root / "driver/nvidia/capabilities/mig/config"
     remedy = (
@@ -218,6 +218,14 @@ def permission(
             f"not root, and {node}: {error.strerror}",
             f"{remedy}: chown root:GROUP {node} && chmod 0440 {node}",
         )
+
+
+def _is_socket(path: Path) -> bool:
+    """Say whether a socket is there, as far as this account may look."""
+    try:
+        return path.is_socket()
+    except OSError:
+        return False
 
 
 def capability_nodes(dev_root: Path, snapshot: NodeSnapshot) -> Check:

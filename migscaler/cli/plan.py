@@ -8,6 +8,7 @@ from migscaler.cli.answers import Answer, lines, moment, rows, text
 from migscaler.cli.demand import rule_table
 from migscaler.cli.output import (
     DIFFERS,
+    Failed,
     leave,
     note,
     output_option,
@@ -88,6 +89,8 @@ def decide_from(written: str) -> Answer:
 def print_plan(answer: Answer, output: str, *, nvidia_smi: bool) -> None:
     """Print a decision: the sentence, what each GPU becomes, rules, and the closed gates."""
     if nvidia_smi:
+        if "nvidia_smi" not in answer:
+            raise Failed("only root and the daemon's account are told the nvidia-smi commands")
         commands = lines(answer, "nvidia_smi")
         if output == "json":
             show_json(commands)

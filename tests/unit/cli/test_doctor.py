@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from migscaler.cli.checks import (
     permission,
     together,
 )
+from migscaler.cli.doctor import examine
+from migscaler.cli.session import Options, Session
 from migscaler.errors import CommandRefused
 from migscaler.model.gpu import GpuOwner
 from migscaler.store.codec import encode
 from tests.builders import A100, gpu_state, snapshot
-from tests.unit.cli.conftest import Terminal
+from tests.unit.cli.conftest import FakeNode, Terminal
 
 
 def verdicts(checks: list[Check]) -> dict[str, Verdict]:
@@ -348,3 +351,37 @@ def test_doctor_does_not_call_a_released_driver_fine(terminal: Terminal, tmp_pat
     assert result.exit_code == 1
     assert (first["subject"], first["verdict"]) == ("driver", "problem")
     assert first["found"] == f"{why}; what follows is as it was then"
+
+
+def test_doctor_of_a_stranger_does_not_blame_the_driver(tmp_path: Path) -> None:
+    """It was told to install the driver of a node in good health, and to chown its state."""
+    refusal = CommandRefused("only root and the daemon's account may do this, not uid 1000")
+    asked = FakeNode({"snapshot": refusal})
+    session = Session(Options(), lambda _options, _daemon_only: nullcontext(asked))
+    for name in ("proc", "dev"):
+        (tmp_path / name).mkdir()
+
+    found = list(examine(session, tmp_path / "proc", tmp_path / "dev", 1000))
+
+    first = found[0]
+    assert (first.subject, first.verdict, first.found) == (
+        "daemon", Verdict.PROBLEM, str(refusal),
+    )  # fmt: skip
+    assert first.remedy == "run the doctor as root or the daemon's account"
+    assert {check.subject for check in found} == {"daemon", "handles", "configuration"}
+
+
+def test_doctor_that_is_turned_away_for_now_says_so(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.replies(snapshot=CommandRefused("too many commands at once; try again"))
+
+    result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
+
+    first = json.loads(result.stdout)["checks"][0]
+    assert (first["subject"], first["found"]) == ("daemon", "too many commands at once; try again")
+
+
+def test_worker_that_this_account_may_not_see_is_none(tmp_path: Path) -> None:
+    """The doctor crashed on the worker's directory, which other accounts may not enter."""
+    too_long = tmp_path / ("x" * 5000)
+
+    assert permission(1000, tmp_path, tmp_path, too_long).verdict is Verdict.PROBLEM
