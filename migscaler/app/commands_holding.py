@@ -19,6 +19,7 @@ from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import MigUuid, RuleName, SourceName
 from migscaler.model.profile import check_size_text
 from migscaler.web.ports import Actor
+from migscaler.web.views import index_of
 
 # A waiter asks every second or two; one that has not asked for this long has gone.
 _WAIT_HEARTBEAT = timedelta(seconds=30)
@@ -81,9 +82,11 @@ class HoldingCommands:
 
     def _holds(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Return all holds and leases."""
+        snapshot = self._node.loop.status().snapshot
         return {
             "holds": [
-                hold_view(record) for record in self._node.store.holds(self._node.clock.now())
+                {**hold_view(record), "gpu": index_of(snapshot, record.gpu_uuid)}
+                for record in self._node.store.holds(self._node.clock.now())
             ]
         }
 

@@ -13,6 +13,7 @@ from migscaler.policy.explain import explain
 from migscaler.store.codec import encode
 from migscaler.web.explanation import explanation_view
 from migscaler.web.ports import Actor
+from migscaler.web.views import index_of
 from migscaler.web.words import unread_words
 
 _MOST_ROWS = 10_000
@@ -73,6 +74,7 @@ class ReadingCommands:
         limit = 50 if arguments.optional_number("limit") is None else arguments.number("limit")
         if not 1 <= limit <= _MOST_ROWS:
             raise ParseError(f"history: limit must be 1 to {_MOST_ROWS}, got {limit}")
+        snapshot = self._node.loop.status().snapshot
         return {
             "decisions": [
                 {
@@ -87,6 +89,7 @@ class ReadingCommands:
             "gpu_plans": [
                 {
                     "plan_id": row.plan_id,
+                    "gpu": index_of(snapshot, row.gpu_uuid),
                     "gpu_uuid": row.gpu_uuid,
                     "before": str(row.before),
                     "after": str(row.after),

@@ -64,6 +64,11 @@ def short_uuid(uuid: str) -> str:
     return uuid[:12]
 
 
+def gpu_name(answer: Mapping[str, object]) -> str:
+    """Return a GPU by its index, as people name it; by its UUID where it is not there now."""
+    return text(answer, "gpu", short_uuid(text(answer, "gpu_uuid")))
+
+
 def sizes(layout: str) -> str:
     """Return a layout's profiles without their places: `3g.20gb + 4 x 1g.5gb`."""
     counts: dict[str, int] = {}

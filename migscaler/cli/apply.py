@@ -2,7 +2,7 @@
 
 import click
 
-from migscaler.cli.answers import Answer, rows, text
+from migscaler.cli.answers import Answer, gpu_name, rows, text
 from migscaler.cli.output import DIFFERS, FAILED, leave, note, output_option, show, show_json, table
 from migscaler.cli.params import GPU
 from migscaler.cli.plan import print_plan
@@ -78,10 +78,10 @@ def _print_outcomes(answer: Answer, output: str) -> None:
     if not found:
         note(text(answer, "message", text(answer, "sentence", "nothing to do")))
         return
-    fields = ("gpu_uuid", "outcome", "reason", "layout", "explanation")
+    fields = ("outcome", "reason", "layout", "explanation")
     show(
         table(
             ("GPU", "ended", "reason", "layout now", "in words"),
-            ([text(row, field) for field in fields] for row in found),
+            ([gpu_name(row), *(text(row, field) for field in fields)] for row in found),
         )
     )

@@ -1,5 +1,6 @@
 """The two ways to a node: the daemon's socket, and this process on the hardware."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,8 +74,23 @@ def in_process(options: Options) -> Iterator[Node]:
         state_dir=options.state_dir,
         hardware=hardware_of(os.environ),
     )
-    with open_local(local) as runtime:
+    with _without_warnings(), open_local(local) as runtime:
         yield OnHardware(runtime, lambda: local_directory(local))
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep the daemon's log lines from standard error: the command says itself what is the case.
+
+    Errors, which nobody expects, stay.
+    """
+    logger = logging.getLogger("migscaler")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class AsAccount:

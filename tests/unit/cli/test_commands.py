@@ -396,3 +396,34 @@ def test_commands_that_show_an_old_picture_say_so(terminal: Terminal, command: s
 
     assert result.stderr == f"migscaler: an old picture: {RELEASED}\n"
     assert result.stdout
+
+
+CHANGE: Json = {
+    "plan_id": "20261123T162231-0-1",
+    "gpu": 1,
+    "gpu_uuid": "GPU-eab37217-0000",
+    "before": "1g.5gb@0",
+    "after": "1g.5gb@0 1g.5gb@1",
+    "begun_at": "2026-11-23T16:22:31+00:00",
+    "outcome": "done",
+}
+
+
+def test_history_shows_changes_also_where_nothing_was_decided(terminal: Terminal) -> None:
+    """What was applied without a daemon was in the JSON only."""
+    terminal.replies(history={"decisions": [], "gpu_plans": [CHANGE]})
+
+    result = terminal.run("history")
+
+    assert result.stderr == "nothing was decided yet\n"
+    assert [line.split("  ") for line in result.stdout.splitlines()][1][:2] == [
+        "2026-11-23 16:22:31Z",
+        "1",
+    ]
+    assert "20261123T162231-0-1" in result.stdout
+
+
+def test_gpu_that_is_gone_is_named_by_its_uuid(terminal: Terminal) -> None:
+    terminal.replies(history={"gpu_plans": [{**CHANGE, "gpu": None}]})
+
+    assert "  GPU-eab37217  " in terminal.run("history").stdout

@@ -1,7 +1,7 @@
 """Who answers where no daemon does, and what is said of what is kept without one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -85,3 +85,17 @@ def test_what_is_kept_without_a_daemon_names_the_state_directory(tmp_path: Path)
 
         assert answer["kept_in"] == str(tmp_path / "state")
         assert "kept_in" not in node.execute("holds", {})
+
+
+def test_command_without_a_daemon_logs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A raw `collector_turned collector=nvml ...` stood above the error that said the same."""
+    config = tmp_path / "migscaler.yaml"
+    config.write_text("mode: observe\n")
+    unread = Options(config=config, state_dir=tmp_path / "state")
+
+    with open_node(unread, daemon_only=False) as node, suppress(CommandRefused):
+        node.execute("status", {})
+
+    assert caplog.messages == []
