@@ -60,7 +60,12 @@ def import_(
     _print(found, unused, ended, output, snippet=not applies)
     if any(text(one, "outcome", "done") != "done" for one in ended):
         leave(FAILED)
-    if not yes and any(one.changes for one in found):
+    left = [one for one in found if one.differs and not (yes and one.changes)]
+    if left and output == "human" and applies:
+        named = ", ".join(str(one.gpu.reading.index) for one in left if not one.changes)
+        if named:
+            note(f"not as in the file, and not to be made so from here (see its note): GPU {named}")
+    if left:
         leave(DIFFERS)
 
 
@@ -127,7 +132,7 @@ def _print(
         show(f"GPU {text(row, 'gpu')}: {text(row, 'outcome', 'would be changed')}: {said}")
     if snippet and lines:
         show("", "# The same for migscaler: what a GPU without instances gets.", *lines)
-    elif not snippet and not ended:
+    elif not snippet and not any(one.differs for one in found):
         note("nothing to change")
 
 
@@ -143,6 +148,7 @@ def _row(target: "Target") -> Answer:
         "before": None if before is None else str(before),
         "after": None if target.layout is None else str(target.layout),
         "changes": target.changes,
+        "differs": target.differs,
         "note": target.note,
     }
 
