@@ -107,7 +107,7 @@ def _of_node(session: Session, output: str) -> None:
         raise Failed(f"{problem}; see `migscaler doctor`")
     tell_old(answer)
     if output == "json":
-        wanted = ("index", "uuid", "name", "mig_enabled", "layout", "cells")
+        wanted = ("index", "uuid", "name", "mig_enabled", "mig_pending", "layout", "cells")
         show_json({"gpus": [{key: gpu.get(key) for key in wanted} for gpu in gpus]})
     else:
         show(gpu_table(gpus))

@@ -222,10 +222,19 @@ def _bars(gpu: Answer) -> list[Bar]:
 
 
 def _layout(gpu: Answer) -> str:
-    """Return the instances of a GPU; those that lack a compute instance are told apart."""
+    """Return the instances of a GPU, orphans told apart, and a switch of MIG that is to come."""
     orphans = _orphans(gpu)
     specs = text(gpu, "layout").split()
-    return " ".join(f"{spec} (orphan)" if spec in orphans else spec for spec in specs)
+    said = [f"{spec} (orphan)" if spec in orphans else spec for spec in specs]
+    return " ".join([*said, *([f"({_pending(gpu)})"] if _pending(gpu) else [])])
+
+
+def _pending(gpu: Answer) -> str:
+    """Say which MIG mode the GPU gets at its next reset, nothing where it keeps its own."""
+    pending, enabled = gpu.get("mig_pending"), gpu.get("mig_enabled")
+    if pending is None or enabled is None or pending is enabled:
+        return ""
+    return f"MIG goes {'on' if pending else 'off'} at the next reset"
 
 
 def _orphans(gpu: Answer) -> set[str]:

@@ -427,3 +427,22 @@ def test_gpu_that_is_gone_is_named_by_its_uuid(terminal: Terminal) -> None:
     terminal.replies(history={"gpu_plans": [{**CHANGE, "gpu": None}]})
 
     assert "  GPU-eab37217  " in terminal.run("history").stdout
+
+
+@pytest.mark.parametrize(
+    ("enabled", "pending", "layout", "said"),
+    [
+        (True, False, "7g.40gb@0", "7g.40gb@0 (MIG goes off at the next reset)"),
+        (False, True, None, "- (MIG goes on at the next reset)"),
+        (True, True, "7g.40gb@0", "7g.40gb@0"),
+        (None, None, None, "-"),
+    ],
+)
+def test_switch_of_mig_that_waits_for_a_reset_is_shown(
+    terminal: Terminal, enabled: bool | None, pending: bool | None, layout: str | None, said: str
+) -> None:
+    gpu = {"index": 0, "mig_enabled": enabled, "mig_pending": pending, "layout": layout}
+    terminal.replies(status={"gpus": [gpu]})
+
+    assert terminal.run("status").stdout.splitlines()[-1].endswith(f"  {said}")
+    assert terminal.run("layouts").stdout.splitlines()[-1].endswith(f"  {said}")

@@ -301,13 +301,22 @@ def test_fix_without_yes_only_shows(terminal: Terminal) -> None:
 
 def test_fix_with_yes_removes_what_nothing_keeps(terminal: Terminal) -> None:
     done = {"outcome": "done", "explanation": "now 3g.20gb@0"}
-    terminal.replies(orphans={"orphans": [ORPHAN, KEPT]}, remove_orphan={"outcomes": [done]})
+    terminal.replies(orphans={"orphans": [ORPHAN]}, remove_orphan={"outcomes": [done]})
 
     result = terminal.run("doctor", "--fix", "--yes")
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "GPU 0 3g.20gb@4: now 3g.20gb@0"
     assert terminal.node.asked[1:] == [("remove_orphan", {"gpu": "GPU-1", "instance": "3g.20gb@4"})]
+
+
+def test_fix_that_leaves_one_fails(terminal: Terminal) -> None:
+    """What was kept counted as removed."""
+    done = {"outcome": "done", "explanation": "now 3g.20gb@0"}
+    terminal.replies(orphans={"orphans": [ORPHAN, KEPT]}, remove_orphan={"outcomes": [done]})
+
+    assert terminal.run("doctor", "--fix", "--yes").exit_code == 1
+    assert [name for name, _ in terminal.node.asked] == ["orphans", "remove_orphan"]
 
 
 def test_fix_that_is_refused_fails_and_says_why(terminal: Terminal) -> None:
