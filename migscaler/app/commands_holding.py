@@ -11,6 +11,7 @@ from migscaler.control.leases import (
     same_queue,
     sizes_present,
     take_lease,
+    waiting_words,
 )
 from migscaler.errors import CommandRefused, NotFound
 from migscaler.model.decision import HoldRecord, PauseRecord
@@ -232,7 +233,7 @@ class HoldingCommands:
         return {
             "granted": False,
             "wait_id": number,
-            "message": f"waiting for a {request.size}",
+            "message": self._words(request.size),
         }
 
     def _lease_poll(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
@@ -254,9 +255,12 @@ class HoldingCommands:
         )
         granted = self._grant(request, number)
         if granted is None:
-            return {"granted": False, "wait_id": number, "message": f"waiting for a {wait.size}"}
+            return {"granted": False, "wait_id": number, "message": self._words(wait.size)}
         store.remove_lease_wait(number)
         return granted
+
+    def _words(self, size: str) -> str:
+        return waiting_words(self._node.loop.parts.policy, self._node.snapshot(), size)
 
     def _after(self, duration: timedelta | None) -> datetime | None:
         """Return the moment that lies this long ahead."""

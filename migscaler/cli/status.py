@@ -12,6 +12,7 @@ from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import Bar, slice_width, strip
 from migscaler.model.process import SHORT_ID
 from migscaler.policy.words import span_text
+from migscaler.web.words import ago
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -82,7 +83,7 @@ def status(
 
 def headline(answer: Answer) -> list[str]:
     """Return what comes first: the decision, and whatever keeps the node from acting."""
-    said = [text(part(answer, "decision"), "sentence", "nothing was decided yet")]
+    said = [text(part(answer, "decision"), "sentence", "nothing was decided yet") + _age(answer)]
     pause = part(answer, "pause")
     if pause:
         until = moment(pause, "until") if pause.get("until") else "resumed"
@@ -189,6 +190,12 @@ def _container(who: Answer) -> str:
     if container_id == "-":
         return container_id
     return f"{text(who, 'container_runtime', '')} {container_id[:SHORT_ID]}".lstrip()
+
+
+def _age(answer: Answer) -> str:
+    """Return how old the decision is: the strips below are of now, and may say otherwise."""
+    at, now = _time(part(answer, "decision"), "at"), _time(answer, "now")
+    return "" if at is None or now is None else f" ({ago(at, now)})"
 
 
 def _time(answer: Answer, key: str) -> datetime | None:

@@ -446,3 +446,15 @@ def test_switch_of_mig_that_waits_for_a_reset_is_shown(
 
     assert terminal.run("status").stdout.splitlines()[-1].endswith(f"  {said}")
     assert terminal.run("layouts").stdout.splitlines()[-1].endswith(f"  {said}")
+
+
+def test_status_says_how_old_the_decision_is(terminal: Terminal) -> None:
+    """For up to a tick it lacked two instances that the strips below showed."""
+    terminal.replies(
+        status={
+            "now": "2026-03-02T12:00:12Z",
+            "decision": {"at": "2026-03-02T12:00:00Z", "sentence": "Hold: small lacks 2 x 2g"},
+        }
+    )
+
+    assert terminal.run("status").stdout == "Hold: small lacks 2 x 2g (12 s ago)\n"
