@@ -57,12 +57,7 @@ class HoldingCommands:
         """Keep a GPU, or one instance of it, as it is."""
         gpu = self._node.find_gpu(arguments.gpu())
         spec_text = arguments.optional_text("spec")
-        spec = None
-        if spec_text is not None:
-            model = gpu.reading.model
-            if model is None:
-                raise CommandRefused(f"GPU {gpu.reading.index} has no MIG profiles to name")
-            spec = model.spec(spec_text)
+        spec = None if spec_text is None else self._node.spec_on(gpu, spec_text)
         record = self._node.store.add_hold(
             gpu_uuid=gpu.uuid,
             spec=spec,

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from migscaler.app.arguments import Arguments
 from migscaler.control.loop import Loop
 from migscaler.control.mig_mode import ModeSwitch
-from migscaler.errors import CommandRefused, NotFound
+from migscaler.errors import CommandRefused, NotFound, ParseError
 from migscaler.model.decision import DecisionInput
 from migscaler.model.demand import Counts
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, SourceName
 from migscaler.model.plan import Outcome
 from migscaler.model.ports import Clock
+from migscaler.model.profile import InstanceSpec
 from migscaler.store.store import Store
 from migscaler.web.ports import Actor
 from migscaler.web.words import unread_words
@@ -87,6 +88,22 @@ class Node:
             which = "more than one GPU begins with" if found else "no GPU"
             raise NotFound(f"{which} {named!r}; there are {known}")
         return found[0]
+
+    def spec_on(self, gpu: GpuState, named: str) -> InstanceSpec:
+        """Return the instance of a GPU that a text names, whether or not it is there now.
+
+        Raises:
+            CommandRefused: the GPU has no MIG profiles.
+            ParseError: its model has no such instance; the message lists what is there.
+        """
+        model = gpu.reading.model
+        if model is None:
+            raise CommandRefused(f"GPU {gpu.reading.index} has no MIG profiles to name")
+        try:
+            return model.spec(named)
+        except ParseError as error:
+            there = "" if gpu.layout is None else f"; GPU {gpu.reading.index} has {gpu.layout}"
+            raise ParseError(f"{error}{there}") from error
 
     def acting_on(self) -> frozenset[GpuUuid]:
         """Return the GPU under change, if any."""

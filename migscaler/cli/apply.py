@@ -36,6 +36,8 @@ def apply(
     """
     if (layout is None) != (gpu is None):
         raise click.UsageError("--gpu and --layout go together")
+    if layout is not None and not layout.split():
+        raise click.UsageError('--layout names at least one instance, e.g. "3g 3g" or 7g')
     only_show = dry_run or nvidia_smi
     if settle:
         if gpu is not None or nvidia_smi:

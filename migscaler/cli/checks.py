@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migscaler.model.gpu import GpuOwner, GpuState, NodeSnapshot
-from migscaler.web.words import evidence_words, unseen_words
+from migscaler.web.words import count_of, evidence_words, unseen_words
 
 # The second is the usage of NVIDIA/gpu-admin-tools, nvidia_gpu_tools.py.
 _WAYS_OUT = {
@@ -69,7 +69,7 @@ def node_checks(snapshot: NodeSnapshot, old: str | None = None) -> Iterator[Chec
             "released: migscaler resume; else it hangs: see `dmesg | grep -i -e xid -e nvrm`",
         )
     elif snapshot.gpus:
-        yield fine("driver", f"{version}, {len(snapshot.gpus)} GPUs")
+        yield fine("driver", f"{version}, {count_of(len(snapshot.gpus), 'GPU', 'GPUs')}")
     else:
         yield problem(
             "driver", f"{version}, but no GPU", "check `nvidia-smi -L` and NVIDIA_VISIBLE_DEVICES"

@@ -107,7 +107,7 @@ def show_demand(session: Session, output: str) -> None:
     else:
         show(
             table(
-                ("source", "state", "counts", "wants", "true at"),
+                ("source", "state", "counts", "wants", "true at", "until"),
                 (_source_row(row) for row in sources),
             )
         )
@@ -133,4 +133,5 @@ def _source_row(row: Answer) -> tuple[str, ...]:
     """Return one source as a row of the table."""
     state = "known" if row.get("known") else f"unknown: {text(row, 'problem', 'no answer yet')}"
     wants = wants_line(row) if row.get("true_at") else "-"
-    return text(row, "source"), state, text(row, "counts"), wants, moment(row, "true_at")
+    times = moment(row, "true_at"), moment(row, "expires_at")
+    return text(row, "source"), state, text(row, "counts"), wants, *times

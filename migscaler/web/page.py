@@ -201,7 +201,7 @@ def _gate(status: Status, gate: Gate, *, trusted: bool) -> Markup:
 
 def _regret(status: Status) -> Markup:
     """Return what earns or costs trust, in words."""
-    note = tag("p", "Near 0 is what allows to enforce.", class_="quiet")
+    note = tag("p", "Enforce only while this stays near 0.", class_="quiet")
     return _panel("Regret since the start", "regret", join(regret_list(status.regret), note))
 
 

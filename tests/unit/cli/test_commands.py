@@ -1,6 +1,7 @@
 """Each command asks the node for the right thing and prints its answer; options have twins."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -458,3 +459,34 @@ def test_status_says_how_old_the_decision_is(terminal: Terminal) -> None:
     )
 
     assert terminal.run("status").stdout == "Hold: small lacks 2 x 2g (12 s ago)\n"
+
+
+def test_demand_shows_until_when_a_number_holds(terminal: Terminal) -> None:
+    row = {"source": "override:small", "known": True, "expires_at": "2026-03-02T12:30:00+00:00"}
+    terminal.replies(demand={"sources": [row]})
+
+    header, line = terminal.run("demand", "show").stdout.splitlines()
+    assert header.endswith("until")
+    assert line.endswith("2026-03-02 12:30:00Z")
+
+
+@pytest.mark.parametrize("layout", ["", "  "])
+def test_apply_of_no_instance_is_wrong_usage(terminal: Terminal, layout: str) -> None:
+    result = terminal.run("apply", "--gpu", "0", "--layout", layout)
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith(
+        '--layout names at least one instance, e.g. "3g 3g" or 7g'
+    )
+
+
+def test_simulated_node_takes_driver_versions_only(terminal: Terminal, tmp_path: Path) -> None:
+    """It was an unexpected ValueError."""
+    words = ("sim", "build", "--directory", str(tmp_path / "node"), "H100")
+
+    refused = terminal.run(*words, "--driver", "foo")
+    built = terminal.run(*words)
+
+    assert (refused.exit_code, built.exit_code) == (2, 0)
+    assert "'foo' is not a driver version, e.g. 550.54.14" in refused.stderr
+    assert built.stdout.startswith("1 GPU, driver 550.54.14")
