@@ -23,7 +23,10 @@ from migscaler.cli.session import Session, pass_session
 @click.command()
 @click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
 @click.option("--gpu", "gpus", type=GPUS, required=True, help="GPUs by index or UUID, e.g. 0,1.")
-@click.option("--layout", help="Layout to give each GPU once MIG is on, e.g. 7g. [default: 7g]")
+@click.option(
+    "--layout",
+    help="Layout to give each GPU once MIG is on. [default: what it has, else one whole instance]",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and who must be stopped.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option

@@ -236,3 +236,16 @@ def test_driver_that_refuses_for_lack_of_rights_is_passed_on() -> None:
             made.change(enabled=True)
 
         assert made.wishes == []
+
+
+def test_switch_off_that_is_taken_back_keeps_the_layout() -> None:
+    """The idle instances were replaced by one whole one, which nobody had asked for."""
+    with switchboard("1g@0 1g@1 2g@2 3g@4") as made:
+        assert made.change(enabled=False).pending_on == "reset"
+        before = str(made._again(made.here.uuid()).layout)
+
+        result = made.change(enabled=True)
+
+        assert (result.active, result.message) == (True, "MIG is on")
+        assert str(made._again(made.here.uuid()).layout) == before
+        assert made.mode() == (1, 1)
