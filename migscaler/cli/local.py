@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from migscaler.web.ports import Actor, Commands
 from migscaler.web.words import unread_words
 
 if TYPE_CHECKING:
+    from migscaler.app.local import LocalOptions
     from migscaler.app.runtime import Runtime
 
 _SYSTEM_STATE = Path("/var/lib/migscaler")
@@ -27,6 +28,10 @@ _NEED_HARDWARE = frozenset(
 _KEPT = frozenset(
     {"hold", "release", "pause", "resume", "breaker_reset"}
     | {"demand_push", "demand_override", "demand_clear"}
+)
+_ONLY_LOOK = frozenset(
+    {"status", "snapshot", "plan", "explain", "history", "decision", "source_test"}
+    | {"demand", "holds", "leases", "orphans"}
 )
 
 
@@ -61,12 +66,8 @@ def _sockets(options: Options) -> Iterator[Path]:
 
 @contextmanager
 def in_process(options: Options) -> Iterator[Node]:
-    """Give the node to commands of this process, which reads the hardware once.
-
-    Raises:
-        NodeLocked: a daemon or another command holds the node.
-    """
-    from migscaler.app.local import LocalOptions, local_directory, open_local
+    """Give the node to commands of this process, which reads the hardware once."""
+    from migscaler.app.local import LocalOptions
     from migscaler.cli.simulated import hardware_of
 
     local = LocalOptions(
@@ -74,8 +75,8 @@ def in_process(options: Options) -> Iterator[Node]:
         state_dir=options.state_dir,
         hardware=hardware_of(os.environ),
     )
-    with _without_warnings(), open_local(local) as runtime:
-        yield OnHardware(runtime, lambda: local_directory(local))
+    with _without_warnings(), ExitStack() as opened:
+        yield WithoutDaemon(local, opened)
 
 
 @contextmanager
@@ -139,3 +140,30 @@ class OnHardware(AsAccount):
         if in_memory is not None:
             raise CommandRefused(f"nothing can be kept, so nothing is in force: {in_memory}")
         return {**super().execute(name, arguments), "kept_in": str(self._directory())}
+
+
+class WithoutDaemon:
+    """Opens the node at the first command; what only looks leaves no state where none was."""
+
+    def __init__(self, local: "LocalOptions", opened: ExitStack) -> None:
+        """Take where the node lies, and what closes it in the end."""
+        self._local = local
+        self._opened = opened
+        self._node: OnHardware | None = None
+        self._keeps = False
+
+    def execute(self, name: str, arguments: Answer) -> Answer:
+        """Carry out one command.
+
+        Raises:
+            NodeLocked: a daemon or another command holds the node.
+            CommandRefused: as `OnHardware.execute`.
+        """
+        from migscaler.app.local import has_state, local_directory, open_local
+
+        if self._node is None or not (self._keeps or name in _ONLY_LOOK):
+            self._opened.close()
+            self._keeps = name not in _ONLY_LOOK or has_state(self._local)
+            runtime = self._opened.enter_context(open_local(self._local, keeps=self._keeps))
+            self._node = OnHardware(runtime, lambda: local_directory(self._local))
+        return self._node.execute(name, arguments)

@@ -1,13 +1,13 @@
 """Who answers where no daemon does, and what is said of what is kept without one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from migscaler.app.local import LocalOptions, open_local
-from migscaler.cli.local import OnHardware
+from migscaler.app.local import LocalOptions
+from migscaler.cli.local import WithoutDaemon
 from migscaler.cli.session import Options, open_node
 from migscaler.errors import CommandRefused
 from migscaler.hardware.nvml_calls import install_library
@@ -19,7 +19,7 @@ from tests.unit.schedulers.host_files import HostFiles
 
 
 @contextmanager
-def node_of(directory: Path, *, state_dir: Path) -> Iterator[OnHardware]:
+def node_of(directory: Path, *, state_dir: Path) -> Iterator[WithoutDaemon]:
     """Open a simulated node as a command without a daemon does."""
     node = build_node("A100-SXM4-40GB", "580.65.06")
     (directory / "migscaler.yaml").write_text("mode: observe\n")
@@ -33,8 +33,8 @@ def node_of(directory: Path, *, state_dir: Path) -> Iterator[OnHardware]:
         roots=HostFiles(directory / "host").roots,
     )
     try:
-        with open_local(options) as runtime:
-            yield OnHardware(runtime, lambda: state_dir)
+        with ExitStack() as opened:
+            yield WithoutDaemon(options, opened)
     finally:
         install_library(None)
 
@@ -99,3 +99,26 @@ def test_command_without_a_daemon_logs_nothing(
         node.execute("status", {})
 
     assert caplog.messages == []
+
+
+def test_command_that_only_looks_leaves_no_state(tmp_path: Path) -> None:
+    """Doctor and status made the state directory of a daemon that was never started."""
+    state_dir = tmp_path / "state"
+    with node_of(tmp_path, state_dir=state_dir) as node:
+        node.execute("status", {})
+        node.execute("holds", {})
+
+        assert not state_dir.exists()
+        node.execute("pause", {"why": "kernel"})
+        assert node.execute("status", {})["pause"] is not None
+
+    assert (state_dir / "state.sqlite").exists()
+
+
+def test_command_that_only_looks_reads_the_state_that_is_there(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    with node_of(tmp_path, state_dir=state_dir) as node:
+        node.execute("pause", {"why": "kernel"})
+    (tmp_path / "again").mkdir()
+    with node_of(tmp_path / "again", state_dir=state_dir) as node:
+        assert node.execute("status", {})["pause"] is not None
