@@ -12,6 +12,14 @@ from migscaler.web.unix_path import short_path
 # A plan of several GPUs may run while the caller waits; the server gives up at 120 s itself.
 _ANSWER_SECONDS = 130.0
 _CONNECT_SECONDS = 3.0
+_FORBIDDEN = 403
+# Commands that only look, and the views of the API that say the same without naming anybody.
+_SHOWN_TO_ALL = {
+    "status": ("status",),
+    "explain": ("explain",),
+    "demand": ("demand",),
+    "plan": ("status", "plan"),
+}
 
 
 class RemoteCommands:
@@ -35,26 +43,26 @@ class RemoteCommands:
     ) -> dict[str, object]:
         """Have the daemon carry out one command; who asks, it sees from the socket.
 
+        An account that may not command is given what the API shows to everybody, if it does.
+
         Raises:
             DaemonSilent: nobody answers there.
             NotFound, ParseError, CommandRefused: as the daemon answered.
         """
+        answer = self._asked("POST", f"/api/v1/commands/{name}", arguments)
+        if answer.status_code == _FORBIDDEN and name in _SHOWN_TO_ALL:
+            views = [self._asked("GET", f"/api/v1/{view}") for view in _SHOWN_TO_ALL[name]]
+            return _as_command(name, [_body_of(view) for view in views])
+        return _body_of(answer)
+
+    def _asked(
+        self, method: str, path: str, arguments: dict[str, object] | None = None
+    ) -> httpx.Response:
+        """Send one request and return its answer, whatever that says."""
         try:
-            answer = self._client.post(f"/api/v1/commands/{name}", json=arguments)
+            return self._client.request(method, path, json=arguments)
         except httpx.HTTPError as error:
             raise DaemonSilent(f"no daemon answers at {self._path}: {error}") from error
-        body = _decoded(answer)
-        if answer.is_success:
-            return body
-        problem = body.get("error")
-        message = problem.get("message") if isinstance(problem, dict) else None
-        message = str(message or f"the daemon answered {answer.status_code}")
-        match answer.status_code:
-            case 400:
-                raise ParseError(message)
-            case 404:
-                raise NotFound(message)
-        raise CommandRefused(message)
 
     def check(self) -> None:
         """Ask for a sign of life.
@@ -106,6 +114,46 @@ def _is_listening(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _body_of(answer: httpx.Response) -> dict[str, object]:
+    """Return the values of an answer.
+
+    Raises:
+        NotFound, ParseError, CommandRefused: the answer is an error.
+    """
+    body = _decoded(answer)
+    if answer.is_success:
+        return body
+    problem = body.get("error")
+    message = problem.get("message") if isinstance(problem, dict) else None
+    message = str(message or f"the daemon answered {answer.status_code}")
+    match answer.status_code:
+        case 400:
+            raise ParseError(message)
+        case 404:
+            raise NotFound(message)
+    raise CommandRefused(message)
+
+
+def _as_command(name: str, views: list[dict[str, object]]) -> dict[str, object]:
+    """Return what the API shows to everybody as the command of that name answers it."""
+    if name != "plan":
+        return views[0]
+    status, plan = views
+    decision, wanted = status.get("decision"), plan.get("gpu_plans")
+    return {
+        "sentence": decision.get("sentence") if isinstance(decision, dict) else None,
+        "wanted": [_with_steps(one) for one in wanted] if isinstance(wanted, list) else [],
+        **{key: status.get(key) for key in ("rules", "gates", "snapshot_problem")},
+    }
+
+
+def _with_steps(gpu_plan: dict[str, object]) -> dict[str, object]:
+    """Return a GPU plan whose steps, `destroy 1g.5gb@0`, are values."""
+    steps = gpu_plan.get("steps")
+    words = [str(step).partition(" ") for step in steps] if isinstance(steps, list) else []
+    return {**gpu_plan, "steps": [{"action": action, "spec": spec} for action, _, spec in words]}
 
 
 def _decoded(answer: httpx.Response) -> dict[str, object]:

@@ -8,11 +8,11 @@ from migscaler.app.nvidia_smi import command_lines
 from migscaler.app.plan_view import decision_view, outcome_view, plan_view
 from migscaler.control.aftermath import closed_breaker
 from migscaler.control.orphans import is_orphan, plan_removal
-from migscaler.control.request import plan_layout
+from migscaler.control.request import plan_layout, refuse_switched_off
 from migscaler.errors import CommandRefused
 from migscaler.model.decision import DecisionInput
 from migscaler.model.gpu import GpuState, NodeSnapshot
-from migscaler.model.plan import Hold, Plan
+from migscaler.model.plan import Hold, Outcome, Plan
 from migscaler.model.policy import Mode
 from migscaler.model.profile import InstanceSpec
 from migscaler.policy.decide import decide
@@ -55,7 +55,8 @@ class ActingCommands:
         """Give one GPU a layout; what is in use there stays."""
         gpu = self._node.find_gpu(gpu_name)
         self._must_be_ours(gpu)
-        gpu_plan = plan_layout(gpu, layout)
+        refuse_switched_off(gpu)
+        gpu_plan = plan_layout(gpu, layout, self._node.store.holds(self._node.clock.now()))
         if gpu_plan is None:
             return {
                 "sentence": f"GPU {gpu.reading.index} has that layout already",
@@ -132,7 +133,12 @@ class ActingCommands:
         pause = self._node.store.pause()
         if pause is not None:
             raise CommandRefused(f"paused by {pause.who}: {pause.why}; `migscaler resume` first")
-        return [outcome_view(outcome) for outcome in self._node.loop.request(plan)]
+        return self._ended(self._node.loop.request(plan))
+
+    def _ended(self, outcomes: tuple[Outcome, ...]) -> list[dict[str, object]]:
+        """Return how plans ended, each with its GPU's index as it is now."""
+        snapshot = self._node.loop.status().snapshot
+        return [outcome_view(outcome, snapshot) for outcome in outcomes]
 
     def _settle(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """End plans that were found open."""
@@ -140,7 +146,7 @@ class ActingCommands:
         if not dry_run:
             self._must_have_writer()
         outcomes = self._node.settle(not dry_run)
-        return {"outcomes": [outcome_view(outcome) for outcome in outcomes], "dry_run": dry_run}
+        return {"outcomes": self._ended(outcomes), "dry_run": dry_run}
 
     def _mig_mode(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Switch MIG mode, one GPU at a time."""

@@ -11,6 +11,7 @@ from migscaler.control.leases import (
     same_queue,
     sizes_present,
     take_lease,
+    waiting_words,
 )
 from migscaler.errors import CommandRefused, NotFound
 from migscaler.model.decision import HoldRecord, PauseRecord
@@ -19,6 +20,7 @@ from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import MigUuid, RuleName, SourceName
 from migscaler.model.profile import check_size_text
 from migscaler.web.ports import Actor
+from migscaler.web.views import index_of
 
 # A waiter asks every second or two; one that has not asked for this long has gone.
 _WAIT_HEARTBEAT = timedelta(seconds=30)
@@ -55,12 +57,7 @@ class HoldingCommands:
         """Keep a GPU, or one instance of it, as it is."""
         gpu = self._node.find_gpu(arguments.gpu())
         spec_text = arguments.optional_text("spec")
-        spec = None
-        if spec_text is not None:
-            model = gpu.reading.model
-            if model is None:
-                raise CommandRefused(f"GPU {gpu.reading.index} has no MIG profiles to name")
-            spec = model.spec(spec_text)
+        spec = None if spec_text is None else self._node.spec_on(gpu, spec_text)
         record = self._node.store.add_hold(
             gpu_uuid=gpu.uuid,
             spec=spec,
@@ -81,9 +78,11 @@ class HoldingCommands:
 
     def _holds(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Return all holds and leases."""
+        snapshot = self._node.loop.status().snapshot
         return {
             "holds": [
-                hold_view(record) for record in self._node.store.holds(self._node.clock.now())
+                {**hold_view(record), "gpu": index_of(snapshot, record.gpu_uuid)}
+                for record in self._node.store.holds(self._node.clock.now())
             ]
         }
 
@@ -229,7 +228,7 @@ class HoldingCommands:
         return {
             "granted": False,
             "wait_id": number,
-            "message": f"waiting for a {request.size}",
+            "message": self._words(request.size),
         }
 
     def _lease_poll(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
@@ -251,9 +250,12 @@ class HoldingCommands:
         )
         granted = self._grant(request, number)
         if granted is None:
-            return {"granted": False, "wait_id": number, "message": f"waiting for a {wait.size}"}
+            return {"granted": False, "wait_id": number, "message": self._words(wait.size)}
         store.remove_lease_wait(number)
         return granted
+
+    def _words(self, size: str) -> str:
+        return waiting_words(self._node.loop.parts.policy, self._node.snapshot(), size)
 
     def _after(self, duration: timedelta | None) -> datetime | None:
         """Return the moment that lies this long ahead."""

@@ -13,6 +13,8 @@ from migscaler.policy.explain import explain
 from migscaler.store.codec import encode
 from migscaler.web.explanation import explanation_view
 from migscaler.web.ports import Actor
+from migscaler.web.views import index_of
+from migscaler.web.words import unread_words
 
 _MOST_ROWS = 10_000
 
@@ -51,23 +53,28 @@ class ReadingCommands:
 
     def _snapshot(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """The node's picture as a file for `config check --against`."""
-        return {"snapshot": encode(self._node.snapshot())}
+        return {"snapshot": encode(self._node.snapshot()), **self._age()}
 
     def _plan(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """What would be done now, and what would be wanted with every gate open."""
         inp, decision = self.decided()
-        return decision_view(decision, inp.snapshot)
+        return {**decision_view(decision, inp.snapshot), **self._age()}
 
     def _explain(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """The present decision in words."""
         inp, decision = self.decided()
-        return explanation_view(explain(inp, decision))
+        return {**explanation_view(explain(inp, decision)), **self._age()}
+
+    def _age(self) -> dict[str, object]:
+        """Say why the picture is old, if it is."""
+        return {"snapshot_problem": unread_words(self._node.loop.status())}
 
     def _history(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Recorded decisions and GPU plans, newest first."""
         limit = 50 if arguments.optional_number("limit") is None else arguments.number("limit")
         if not 1 <= limit <= _MOST_ROWS:
             raise ParseError(f"history: limit must be 1 to {_MOST_ROWS}, got {limit}")
+        snapshot = self._node.loop.status().snapshot
         return {
             "decisions": [
                 {
@@ -82,6 +89,7 @@ class ReadingCommands:
             "gpu_plans": [
                 {
                     "plan_id": row.plan_id,
+                    "gpu": index_of(snapshot, row.gpu_uuid),
                     "gpu_uuid": row.gpu_uuid,
                     "before": str(row.before),
                     "after": str(row.after),

@@ -21,7 +21,9 @@ def run_hooks(settings: HookSettings, uuid: GpuUuid, layout: Layout) -> str | No
                 command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                # A pipe that nobody reads is waited for until the last process that holds it ends.
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 timeout=settings.timeout.total_seconds(),
                 check=False,
             )
@@ -30,6 +32,8 @@ def run_hooks(settings: HookSettings, uuid: GpuUuid, layout: Layout) -> str | No
             problem = f"no end within {settings.timeout.total_seconds():g} s"
         except OSError as error:
             problem = error.strerror or str(error)
+        except ValueError as error:  # a word that no program can be given
+            problem = str(error)
         if problem is not None:
             problems.append(f"{command[0]}: {problem}")
     return "; ".join(problems) or None

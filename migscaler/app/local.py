@@ -11,7 +11,14 @@ from migscaler.app.config.settings import SERVICE_SOCKET, socket_path, state_dir
 from migscaler.app.device_nodes import make_nodes_after
 from migscaler.app.hardware_lock import HardwareLock, SettledReader, named_hardware
 from migscaler.app.runtime import Outside, Runtime
-from migscaler.app.start import load_in_force, open_state, with_rival, with_state_problem
+from migscaler.app.start import (
+    STATE_FILE,
+    load_in_force,
+    open_state,
+    state_in_memory,
+    with_rival,
+    with_state_problem,
+)
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.hardware.host import ProcHost
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
@@ -38,6 +45,11 @@ class LocalOptions:
     hardware: str | None = None
 
 
+def has_state(options: LocalOptions) -> bool:
+    """Say whether an earlier command or daemon has left state that may be read."""
+    return os.path.exists(local_directory(options) / STATE_FILE)
+
+
 def usual_sockets(config: Path | None, state_dir: Path | None) -> tuple[Path, ...]:
     """Return where a daemon of this configuration may listen for commands, likeliest first.
 
@@ -52,9 +64,19 @@ def usual_sockets(config: Path | None, state_dir: Path | None) -> tuple[Path, ..
     return (usual, SERVICE_SOCKET) if own_place else (SERVICE_SOCKET, usual)
 
 
+def local_directory(options: LocalOptions) -> Path:
+    """Return the state directory of a node that is opened so."""
+    if options.state_dir is not None:
+        return options.state_dir
+    settings = load_in_force(options.config, os.environ, None, RealClock()).loaded.settings
+    return state_directory(settings, os.environ, os.getuid())
+
+
 @contextmanager
-def open_local(options: LocalOptions) -> Iterator[Runtime]:
+def open_local(options: LocalOptions, *, keeps: bool = True) -> Iterator[Runtime]:
     """Give the node for one block: it is sampled, nothing is settled or changed unasked.
+
+    Unless it `keeps` something, nothing is written, and no state directory made.
 
     Everything is pinned `unknown`: idleness takes watching, which is the daemon's work.
 
@@ -62,9 +84,8 @@ def open_local(options: LocalOptions) -> Iterator[Runtime]:
         NodeLocked: a daemon or another command holds the node.
     """
     clock = RealClock()
-    first = load_in_force(options.config, os.environ, None, clock)
-    directory = options.state_dir or state_directory(first.loaded.settings, os.environ, os.getuid())
-    state = open_state(directory, clock)
+    directory = local_directory(options)
+    state = open_state(directory, clock) if keeps else state_in_memory(clock)
     in_force = load_in_force(options.config, os.environ, state.store, clock)
     in_force = with_state_problem(in_force, state.problem)
     lock = HardwareLock(

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from migscaler.app.arguments import Arguments
 from migscaler.control.loop import Loop
 from migscaler.control.mig_mode import ModeSwitch
-from migscaler.errors import CommandRefused, NotFound
+from migscaler.errors import CommandRefused, NotFound, ParseError
 from migscaler.model.decision import DecisionInput
 from migscaler.model.demand import Counts
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, SourceName
 from migscaler.model.plan import Outcome
 from migscaler.model.ports import Clock
+from migscaler.model.profile import InstanceSpec
 from migscaler.store.store import Store
 from migscaler.web.ports import Actor
+from migscaler.web.words import unread_words
 
 Handler = Callable[[Arguments, Actor], dict[str, object]]
 """Carries out one command."""
@@ -47,10 +49,10 @@ class Node:
         Raises:
             CommandRefused: nothing was read yet.
         """
-        snapshot = self.loop.status().snapshot
-        if snapshot is None:
-            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
-        return snapshot
+        status = self.loop.status()
+        if status.snapshot is None:
+            raise CommandRefused(f"{unread_words(status)}; see `migscaler doctor`")
+        return status.snapshot
 
     def input_of_decision(self) -> DecisionInput:
         """Return what a decision would depend on now; who was never asked is asked first.
@@ -67,8 +69,7 @@ class Node:
         for veto in gatherer.unasked_vetoes():
             self.loop.gather_veto(veto)
         inp = self.loop.assemble()
-        if inp is None:
-            raise CommandRefused("the GPUs have not been read yet; see `migscaler doctor`")
+        assert inp is not None  # noqa: S101  # there is a picture, as was just seen
         return inp
 
     def find_gpu(self, named: str) -> GpuState:
@@ -89,6 +90,22 @@ class Node:
             which = "more than one GPU begins with" if found else "no GPU"
             raise NotFound(f"{which} {named!r}; there are {known}")
         return found[0]
+
+    def spec_on(self, gpu: GpuState, named: str) -> InstanceSpec:
+        """Return the instance of a GPU that a text names, whether or not it is there now.
+
+        Raises:
+            CommandRefused: the GPU has no MIG profiles.
+            ParseError: its model has no such instance; the message lists what is there.
+        """
+        model = gpu.reading.model
+        if model is None:
+            raise CommandRefused(f"GPU {gpu.reading.index} has no MIG profiles to name")
+        try:
+            return model.spec(named)
+        except ParseError as error:
+            there = "" if gpu.layout is None else f"; GPU {gpu.reading.index} has {gpu.layout}"
+            raise ParseError(f"{error}{there}") from error
 
     def acting_on(self) -> frozenset[GpuUuid]:
         """Return the GPU under change, if any."""

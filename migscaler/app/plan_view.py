@@ -28,10 +28,11 @@ def plan_view(plan: Plan, snapshot: NodeSnapshot) -> list[dict[str, object]]:
     return [_gpu_plan_view(gpu_plan, snapshot) for gpu_plan in plan.gpu_plans]
 
 
-def outcome_view(outcome: Outcome) -> dict[str, object]:
+def outcome_view(outcome: Outcome, snapshot: NodeSnapshot | None) -> dict[str, object]:
     """Return how a GPU plan ended."""
     return {
         "plan_id": outcome.plan_id,
+        "gpu": index_of(snapshot, outcome.gpu_uuid),
         "gpu_uuid": outcome.gpu_uuid,
         "outcome": outcome.kind.value,
         "reason": outcome.reason.value,

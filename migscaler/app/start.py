@@ -18,6 +18,8 @@ from migscaler.model.ports import Clock
 from migscaler.model.status import ConfigStatus
 from migscaler.store.store import Store
 
+STATE_FILE = "state.sqlite"
+
 _log = logging.getLogger("migscaler.start")
 
 NOTHING_CONFIGURED = "mode: observe\n"
@@ -161,6 +163,11 @@ class State:
             self.lock.close()
 
 
+def state_in_memory(clock: Clock, problem: str | None = None) -> State:
+    """Return state that ends with the process."""
+    return State(store=Store.open(None, clock), lock=None, problem=problem)
+
+
 def open_state(directory: Path, clock: Clock) -> State:
     """Lock the node and open its state; where it can't be used, state is kept in memory.
 
@@ -172,9 +179,9 @@ def open_state(directory: Path, clock: Clock) -> State:
         lock = _locked(directory / "lock")
     except OSError as error:
         why = f"{directory} can't be used: {error.strerror}"
-        return State(store=Store.open(None, clock), lock=None, problem=why)
+        return state_in_memory(clock, why)
     try:
-        return State(store=_opened(directory / "state.sqlite", clock), lock=lock)
+        return State(store=_opened(directory / STATE_FILE, clock), lock=lock)
     except StoreError as error:
         return State(store=Store.open(None, clock), lock=lock, problem=str(error))
 

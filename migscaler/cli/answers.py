@@ -48,9 +48,25 @@ def moment(answer: Mapping[str, object], key: str) -> str:
     return found if found == "-" else found[:19].replace("T", " ") + "Z"
 
 
+def kept_where(answer: Mapping[str, object]) -> str:
+    """Return what to add where no daemon took the command: for whom it is in force."""
+    place = text(answer, "kept_in", "")
+    return f" (no daemon answers; in force for the state in {place})" if place else ""
+
+
+def picture_problem(answer: Mapping[str, object]) -> str | None:
+    """Return why the picture that an answer rests on is old, None where it is not."""
+    return text(answer, "snapshot_problem", "") or None
+
+
 def short_uuid(uuid: str) -> str:
     """Return the beginning of a GPU's UUID, which is enough to tell a node's GPUs apart."""
     return uuid[:12]
+
+
+def gpu_name(answer: Mapping[str, object]) -> str:
+    """Return a GPU by its index, as people name it; by its UUID where it is not there now."""
+    return text(answer, "gpu", short_uuid(text(answer, "gpu_uuid")))
 
 
 def sizes(layout: str) -> str:

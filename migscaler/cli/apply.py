@@ -2,7 +2,7 @@
 
 import click
 
-from migscaler.cli.answers import Answer, rows, text
+from migscaler.cli.answers import Answer, gpu_name, rows, text
 from migscaler.cli.output import DIFFERS, FAILED, leave, note, output_option, show, show_json, table
 from migscaler.cli.params import GPU
 from migscaler.cli.plan import print_plan
@@ -36,6 +36,8 @@ def apply(
     """
     if (layout is None) != (gpu is None):
         raise click.UsageError("--gpu and --layout go together")
+    if layout is not None and not layout.split():
+        raise click.UsageError('--layout names at least one instance, e.g. "3g 3g" or 7g')
     only_show = dry_run or nvidia_smi
     if settle:
         if gpu is not None or nvidia_smi:
@@ -48,7 +50,8 @@ def apply(
         leave(DIFFERS if rows(answer, "gpu_plans") or rows(answer, "wanted") else 0)
     _print_outcomes(answer, output)
     found = rows(answer, "outcomes")
-    if any(row.get("outcome") == "failed" for row in found):
+    # A plan that is settled ends as abandoned; a change that was asked for must be done.
+    if any(row.get("outcome") == "failed" if settle else not _is_done(row) for row in found):
         leave(FAILED)
     if dry_run and found:
         leave(DIFFERS)
@@ -64,6 +67,10 @@ def _request(gpu: int | str | None, layout: str | None, dry_run: bool) -> Answer
     return asked
 
 
+def _is_done(row: Answer) -> bool:
+    return row.get("outcome") == "done"
+
+
 def _print_outcomes(answer: Answer, output: str) -> None:
     """Print how each GPU plan ended."""
     if output == "json":
@@ -73,10 +80,10 @@ def _print_outcomes(answer: Answer, output: str) -> None:
     if not found:
         note(text(answer, "message", text(answer, "sentence", "nothing to do")))
         return
-    fields = ("gpu_uuid", "outcome", "reason", "layout", "explanation")
+    fields = ("outcome", "reason", "layout", "explanation")
     show(
         table(
             ("GPU", "ended", "reason", "layout now", "in words"),
-            ([text(row, field) for field in fields] for row in found),
+            ([gpu_name(row), *(text(row, field) for field in fields)] for row in found),
         )
     )

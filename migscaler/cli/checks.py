@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migscaler.model.gpu import GpuOwner, GpuState, NodeSnapshot
-from migscaler.web.words import evidence_words, unseen_words
+from migscaler.web.words import count_of, evidence_words, unseen_words
 
 # The second is the usage of NVIDIA/gpu-admin-tools, nvidia_gpu_tools.py.
 _WAYS_OUT = {
@@ -59,11 +59,17 @@ def driver_missing(why: str) -> Check:
     )
 
 
-def node_checks(snapshot: NodeSnapshot) -> Iterator[Check]:
-    """Yield what the picture of the node says about the whole node."""
+def node_checks(snapshot: NodeSnapshot, old: str | None = None) -> Iterator[Check]:
+    """Yield what the picture of the node says about the whole node; `old`: why it is not new."""
     version = snapshot.driver_version or "of unknown version"
-    if snapshot.gpus:
-        yield fine("driver", f"{version}, {len(snapshot.gpus)} GPUs")
+    if old is not None:
+        yield problem(
+            "driver",
+            f"{old}; what follows is as it was then",
+            "released: migscaler resume; else it hangs: see `dmesg | grep -i -e xid -e nvrm`",
+        )
+    elif snapshot.gpus:
+        yield fine("driver", f"{version}, {count_of(len(snapshot.gpus), 'GPU', 'GPUs')}")
     else:
         yield problem(
             "driver", f"{version}, but no GPU", "check `nvidia-smi -L` and NVIDIA_VISIBLE_DEVICES"
@@ -193,7 +199,7 @@ def permission(
     """
     if euid == 0:
         return fine("permission", "root")
-    if worker.is_socket():
+    if _is_socket(worker):
         return fine("permission", f"those of the NVML worker at {worker}")
     listing = proc_root / "driver/nvidia/capabilities/mig/config"
     remedy = (
@@ -212,6 +218,14 @@ def permission(
             f"not root, and {node}: {error.strerror}",
             f"{remedy}: chown root:GROUP {node} && chmod 0440 {node}",
         )
+
+
+def _is_socket(path: Path) -> bool:
+    """Say whether a socket is there, as far as this account may look."""
+    try:
+        return path.is_socket()
+    except OSError:
+        return False
 
 
 def capability_nodes(dev_root: Path, snapshot: NodeSnapshot) -> Check:

@@ -48,7 +48,8 @@ def check(session: Session, file: Path | None, against: Path | None, output: str
 
     The web configuration file that it names is checked too, if it is on this machine.
 
-    Exit codes: 0 fine, 1 it can't be used, 3 it can, but does not fit the node of --against.
+    Exit codes: 0 fine, 1 it can't be used, 2 it can't be read, 3 it can be used, but does not fit
+    the node of --against.
     """
     from migscaler.app.config.load import load_file
     from migscaler.cli.records import read_snapshot
@@ -58,7 +59,7 @@ def check(session: Session, file: Path | None, against: Path | None, output: str
         loaded = load_file(path)
     except ConfigError as error:
         _report(path, error.findings, (), output)
-        leave(FAILED)
+        leave(FAILED if os.access(path, os.R_OK) else USAGE)
     web = _web_reading(loaded)
     if web is not None and web.findings:
         _report(web.path, web.findings, web.warnings, output)

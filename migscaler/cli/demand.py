@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migscaler.cli.answers import Answer, moment, part, rows, text
+from migscaler.cli.answers import Answer, kept_where, moment, part, rows, text
 from migscaler.cli.output import note, output_option, show, show_json, table
 from migscaler.cli.params import DURATION, WANT
 from migscaler.cli.session import Session, pass_session
@@ -49,7 +49,8 @@ def push(
     if output == "json":
         show_json(answer)
     else:
-        show(f"{source}: " + ", ".join(f"{count} x {size}" for size, count in wants))
+        counted = ", ".join(f"{count} x {size}" for size, count in wants)
+        show(f"{source}: {counted}{kept_where(answer)}")
 
 
 @demand.command()
@@ -65,7 +66,8 @@ def override(session: Session, rule: str, count: int, ttl: timedelta, output: st
     if output == "json":
         show_json(answer)
     else:
-        show(f"rule {rule} wants {count}; end it with: migscaler demand clear --rule {rule}")
+        end = f"end it with: migscaler demand clear --rule {rule}"
+        show(f"rule {rule} wants {count}; {end}{kept_where(answer)}")
 
 
 @demand.command()
@@ -82,9 +84,10 @@ def clear(session: Session, source: str | None, rule: str | None, output: str) -
     if output == "json":
         show_json(answer)
     elif answer.get("cleared"):
-        show(
+        done = (
             f"forgot what was pushed to {source}" if rule is None else f"rule {rule} is free again"
         )
+        show(f"{done}{kept_where(answer)}")
     else:
         note(f"nothing was pushed to {source}" if rule is None else f"rule {rule} has no override")
 
@@ -104,7 +107,7 @@ def show_demand(session: Session, output: str) -> None:
     else:
         show(
             table(
-                ("source", "state", "counts", "wants", "true at"),
+                ("source", "state", "counts", "wants", "true at", "until"),
                 (_source_row(row) for row in sources),
             )
         )
@@ -130,4 +133,5 @@ def _source_row(row: Answer) -> tuple[str, ...]:
     """Return one source as a row of the table."""
     state = "known" if row.get("known") else f"unknown: {text(row, 'problem', 'no answer yet')}"
     wants = wants_line(row) if row.get("true_at") else "-"
-    return text(row, "source"), state, text(row, "counts"), wants, moment(row, "true_at")
+    times = moment(row, "true_at"), moment(row, "expires_at")
+    return text(row, "source"), state, text(row, "counts"), wants, *times

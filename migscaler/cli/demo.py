@@ -1,6 +1,7 @@
 """`migscaler demo`: the real daemon on a simulated node, under a day's load in minutes."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -33,6 +34,8 @@ _STEP_SECONDS = 0.5
 _READY_SECONDS = 20.0
 _END_SECONDS = 10.0
 _START_HOUR = 6.5
+# Have the kernel send a signal when the parent ends (linux/prctl.h).
+_PR_SET_PDEATHSIG = 1
 
 
 @click.command()
@@ -55,7 +58,10 @@ def demo(
     The daemon, its journal, page and metrics are the real ones; only the NVML library below is
     simulated. Jobs arrive, wait in a queue per size, run and leave. Needs no GPU, root or network.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # Ignored under nohup, which means to outlive the terminal.
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, _interrupt)
     try:
         with _place(directory) as root:
             _run(root, day, lasting, free_port() if port is None else _own_port(port), seed)
@@ -187,8 +193,10 @@ def _exporter(root: Path) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _child(log_file: Path, *arguments: object) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run migscaler with these arguments while inside."""
+    """Run migscaler with these arguments while inside; it ends with the demo, however that ends."""
     command = [sys.executable, "-m", "migscaler.cli.main", *map(str, arguments)]
+    # Also when the demo is killed: the port would stay taken by a daemon that nobody knows of.
+    kernel = ctypes.CDLL(None)
     with log_file.open("wb") as log:
         # In a session of its own: Ctrl-C comes to the demo, which then ends the child and waits.
         child = subprocess.Popen(
@@ -197,6 +205,7 @@ def _child(log_file: Path, *arguments: object) -> Iterator["subprocess.Popen[byt
             stderr=log,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=lambda: kernel.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
         )
     try:
         yield child
@@ -252,5 +261,5 @@ def _last_lines(root: Path) -> str:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End by SIGTERM as by Ctrl-C."""
+    """End by SIGTERM, or with the terminal, as by Ctrl-C."""
     raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from migscaler.cli import checks
-from migscaler.cli.answers import part, rows, text
+from migscaler.cli.answers import part, picture_problem, rows, text
 from migscaler.cli.checks import Check, Verdict, fine, problem, warning
 from migscaler.cli.nvml_worker import WORKER_SOCKET
 from migscaler.cli.orphans import fix
@@ -16,6 +16,7 @@ from migscaler.cli.output import FAILED, leave, output_option, show, show_json, 
 from migscaler.cli.records import snapshot_of
 from migscaler.cli.session import Node, Session, pass_session
 from migscaler.errors import CommandRefused, ConfigError, HardwareError, MigscalerError
+from migscaler.web.words import UNREAD
 
 if TYPE_CHECKING:
     from migscaler.app.config.settings import WebSettings
@@ -55,7 +56,7 @@ def doctor(
     if only_fix:
         fix(session, output, yes=yes)
         return
-    found = list(examine(session, proc, dev))
+    found = list(examine(session, proc, dev, os.geteuid()))
     if output == "json":
         show_json({"checks": [_as_json(check) for check in found]})
     else:
@@ -64,29 +65,48 @@ def doctor(
         leave(FAILED)
 
 
-def examine(session: Session, proc: Path, dev: Path) -> Iterator[Check]:
-    """Yield every check; nothing that fails keeps the others from being made."""
+def examine(session: Session, proc: Path, dev: Path, euid: int) -> Iterator[Check]:
+    """Yield every check; nothing that fails keeps the others from being made.
+
+    Where the daemon tells this account nothing, what the account itself may do says nothing of the
+    node, and is left out.
+    """
     from migscaler.app.clients import known_services
 
     snapshot: NodeSnapshot | None = None
     in_force: Path | None = None
+    is_stranger = False
     try:
         with session.node() as node:
-            snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+            answer = node.execute("snapshot", {})
+            snapshot = snapshot_of(answer.get("snapshot"))
             in_force = _file_of(node)
-            yield from checks.node_checks(snapshot)
+            yield from checks.node_checks(snapshot, picture_problem(answer))
             yield from checks.together(
                 check for gpu in snapshot.gpus for check in checks.gpu_checks(gpu)
             )
             yield checks.capability_nodes(dev, snapshot)
             yield from _sources(node)
     except (HardwareError, CommandRefused) as error:
-        yield checks.driver_missing(str(error).removesuffix(" (see `migscaler doctor`)"))
+        if isinstance(error, HardwareError) or str(error).startswith(UNREAD):
+            yield checks.driver_missing(str(error).removesuffix("; see `migscaler doctor`"))
+        else:
+            is_stranger = euid != 0
+            yield _refused(error, is_stranger=is_stranger)
     except MigscalerError as error:
         yield problem("node", str(error), "see the log of the daemon")
-    yield checks.permission(os.geteuid(), proc, dev, WORKER_SOCKET)
     yield checks.held_by(known_services(proc))
+    if is_stranger:
+        yield from _configuration(session, snapshot, in_force, own=False)
+        return
+    yield checks.permission(euid, proc, dev, WORKER_SOCKET)
     yield from _configuration(session, snapshot, in_force)
+
+
+def _refused(error: CommandRefused, *, is_stranger: bool) -> Check:
+    """Return the check for a node of which nobody tells anything."""
+    remedy = "run the doctor as root or the daemon's account" if is_stranger else "try again"
+    return problem("daemon", str(error), remedy)
 
 
 def _file_of(node: Node) -> Path | None:
@@ -112,9 +132,12 @@ def _sources(node: Node) -> Iterator[Check]:
 
 
 def _configuration(
-    session: Session, snapshot: "NodeSnapshot | None", in_force: Path | None
+    session: Session, snapshot: "NodeSnapshot | None", in_force: Path | None, *, own: bool = True
 ) -> Iterator[Check]:
-    """Check the configuration file, whether it fits the node, and the state directory."""
+    """Check the configuration file, whether it fits the node, and the state directory.
+
+    Unless it is this account's `own` node, what only the daemon may read or write is left out.
+    """
     from migscaler.app.config.load import find_file, load_file
     from migscaler.app.config.settings import state_directory
     from migscaler.cli.config import misfits_of
@@ -138,8 +161,9 @@ def _configuration(
             misfits = () if snapshot is None else misfits_of(loaded, snapshot)
             for finding in (*loaded.warnings, *misfits):
                 yield warning("configuration", finding.found, finding.remedy)
-            yield from _web_configuration(loaded.settings.web)
-    if directory is not None:
+            if own:
+                yield from _web_configuration(loaded.settings.web)
+    if own and directory is not None:
         yield _state(directory)
 
 
@@ -162,7 +186,7 @@ def _web_configuration(web: "WebSettings") -> Iterator[Check]:
 def _state(directory: Path) -> Check:
     """Check that the journal can be written."""
     place = directory
-    while not place.exists() and place != place.parent:
+    while not os.path.exists(place) and place != place.parent:
         place = place.parent
     if os.access(place, os.W_OK):
         return fine("state", f"{directory} is writable")

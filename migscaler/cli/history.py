@@ -4,7 +4,7 @@ import json
 
 import click
 
-from migscaler.cli.answers import Answer, moment, part, rows, short_uuid, sizes, text
+from migscaler.cli.answers import Answer, gpu_name, moment, part, rows, sizes, text
 from migscaler.cli.output import note, output_option, show, show_json, table
 from migscaler.cli.plan import decide_from, print_plan
 from migscaler.cli.session import Session, pass_session
@@ -33,21 +33,22 @@ def history(session: Session, decision_id: int | None, limit: int, output: str) 
     if output == "json":
         show_json(answer)
         return
-    found = rows(answer, "decisions")
-    if not found:
-        note("nothing was decided yet")
-        return
-    show(
-        table(
-            ("id", "at", "decided"),
-            ((text(row, "id"), moment(row, "at"), text(row, "sentence")) for row in found),
-            right=["id"],
+    found, plans = rows(answer, "decisions"), rows(answer, "gpu_plans")
+    if found:
+        show(
+            table(
+                ("id", "at", "decided"),
+                ((text(row, "id"), moment(row, "at"), text(row, "sentence")) for row in found),
+                right=["id"],
+            ),
+            *([""] if plans else []),
         )
-    )
-    plans = rows(answer, "gpu_plans")
+    else:
+        # What was asked for by hand, or restored, is in the journal all the same.
+        note("nothing was decided yet")
     if plans:
-        headers = ("begun", "GPU", "from", "to", "ended")
-        show("", table(headers, (_plan_row(row) for row in plans)))
+        headers = ("begun", "GPU", "from", "to", "plan", "ended")
+        show(table(headers, (_plan_row(row) for row in plans)))
 
 
 def _plan_row(row: Answer) -> tuple[str, ...]:
@@ -57,9 +58,10 @@ def _plan_row(row: Answer) -> tuple[str, ...]:
         ended = f"{ended}: {text(row, 'explanation', text(row, 'reason'))}"
     return (
         moment(row, "begun_at"),
-        short_uuid(text(row, "gpu_uuid")),
+        gpu_name(row),
         sizes(text(row, "before")),
         sizes(text(row, "after")),
+        text(row, "plan_id"),
         ended,
     )
 

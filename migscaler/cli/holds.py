@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from migscaler.cli.answers import Answer, moment, rows, short_uuid, text
+from migscaler.cli.answers import Answer, gpu_name, kept_where, moment, rows, text
 from migscaler.cli.output import note, output_option, show, show_json, table
 from migscaler.cli.params import DURATION, GPU
 from migscaler.cli.session import Session, pass_session
@@ -39,7 +39,7 @@ def hold(
         show_json(answer)
         return
     number = text(answer, "hold_id")
-    show(f"hold {number} is in force; end it with: migscaler release {number}")
+    show(f"hold {number} is in force; end it with: migscaler release {number}{kept_where(answer)}")
 
 
 @click.command()
@@ -52,7 +52,7 @@ def release(session: Session, hold_id: int, output: str) -> None:
     if output == "json":
         show_json(answer)
     else:
-        show(f"hold {hold_id} ended")
+        show(f"hold {hold_id} ended{kept_where(answer)}")
 
 
 @click.command()
@@ -75,7 +75,7 @@ def holds(session: Session, output: str) -> None:
                 (
                     text(row, "hold_id"),
                     text(row, "kind"),
-                    short_uuid(text(row, "gpu_uuid")),
+                    gpu_name(row),
                     text(row, "spec", "all"),
                     text(row, "owner"),
                     text(row, "reason"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from migscaler.cli.output import output_option, show, show_json, table
+from migscaler.cli.output import Failed, output_option, show, show_json, table, tell_old
 from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import bars_of, is_plain, slice_width, strip
 from migscaler.model.catalog import load_catalog
@@ -98,12 +98,16 @@ def _drawing(model: GpuModel, maximal: Sequence[Layout]) -> "RenderableType":
 
 def _of_node(session: Session, output: str) -> None:
     """Show the strips of the node's own GPUs."""
-    from migscaler.cli.answers import rows
+    from migscaler.cli.answers import picture_problem, rows
     from migscaler.cli.status import gpu_table
 
-    gpus = rows(session.ask("status"), "gpus")
+    answer = session.ask("status")
+    gpus, problem = rows(answer, "gpus"), picture_problem(answer)
+    if problem is not None and not gpus:
+        raise Failed(f"{problem}; see `migscaler doctor`")
+    tell_old(answer)
     if output == "json":
-        wanted = ("index", "uuid", "name", "mig_enabled", "layout", "cells")
+        wanted = ("index", "uuid", "name", "mig_enabled", "mig_pending", "layout", "cells")
         show_json({"gpus": [{key: gpu.get(key) for key in wanted} for gpu in gpus]})
     else:
         show(gpu_table(gpus))

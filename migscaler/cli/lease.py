@@ -11,6 +11,7 @@ from datetime import timedelta
 import click
 
 from migscaler.app.accounts import account_name
+from migscaler.app.clock import RealClock
 from migscaler.cli.answers import Answer, text
 from migscaler.cli.output import Failed, leave, note, output_option
 from migscaler.cli.params import DURATION
@@ -48,6 +49,7 @@ Child = subprocess.Popen[bytes]
     help="Lapses this long after the last sign of life.",
 )
 @click.option("--wait", is_flag=True, help="Wait for one; waiting is demand, so one may be made.")
+@click.option("--wait-for", "patience", type=DURATION, help="Wait for one, no longer than this.")
 @click.option("--owner", help="Name to show as the holder. [default: the user's]")
 @output_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -57,6 +59,7 @@ def lease(
     size: str,
     ttl: timedelta,
     wait: bool,  # click passes it by name
+    patience: timedelta | None,
     owner: str | None,
     output: str,
     command: tuple[str, ...],
@@ -73,10 +76,10 @@ def lease(
         "owner": owner or account_name(os.getuid()),
         "ttl_seconds": ttl.total_seconds(),
         "pid": os.getpid(),
-        "wait": wait,
+        "wait": wait or patience is not None,
     }
     with session.node(daemon_only=True) as node, _signals_blocked() as mask_before:
-        granted = _take(node, asked)
+        granted = _take(node, asked, patience)
         _announce(granted, output)
         try:
             child = _start(granted, command, mask_before)
@@ -86,8 +89,13 @@ def lease(
     leave(code)
 
 
-def _take(node: Node, asked: Answer) -> Answer:
-    """Return a granted lease; waits for it if that was asked. A signal ends the wait."""
+def _take(node: Node, asked: Answer, patience: timedelta | None) -> Answer:
+    """Return a granted lease; waits for it if that was asked, as long as `patience` lasts.
+
+    A signal ends the wait.
+    """
+    clock = RealClock()
+    end = None if patience is None else clock.monotonic() + patience.total_seconds()
     answer = node.execute("lease_take", asked)
     if answer.get("granted"):
         return answer
@@ -104,7 +112,10 @@ def _take(node: Node, asked: Answer) -> Answer:
             if message != told:
                 note(f"migscaler: {message}")
                 told = message
-            got = signal.sigtimedwait(_FORWARDED, _POLL_SECONDS)
+            left = _POLL_SECONDS if end is None else min(_POLL_SECONDS, end - clock.monotonic())
+            if left <= 0:
+                raise Failed(f"no {asked['size']} came free in time (--wait-for)")
+            got = signal.sigtimedwait(_FORWARDED, left)
             if got is not None:
                 raise Failed("stopped waiting", 128 + got.si_signo)
             answer = node.execute(

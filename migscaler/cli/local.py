@@ -1,8 +1,9 @@
 """The two ways to a node: the daemon's socket, and this process on the hardware."""
 
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from migscaler.cli.answers import Answer
 from migscaler.cli.session import Node, Options
 from migscaler.errors import CommandRefused
 from migscaler.web.ports import Actor, Commands
+from migscaler.web.words import unread_words
 
 if TYPE_CHECKING:
+    from migscaler.app.local import LocalOptions
     from migscaler.app.runtime import Runtime
 
 _SYSTEM_STATE = Path("/var/lib/migscaler")
@@ -20,6 +23,15 @@ _SYSTEM_STATE = Path("/var/lib/migscaler")
 _NEED_HARDWARE = frozenset(
     {"status", "snapshot", "plan", "explain", "apply", "orphans", "remove_orphan", "mig_mode"}
     | {"hold"}
+)
+# Commands whose whole effect is what the state keeps, for the daemon that starts on it.
+_KEPT = frozenset(
+    {"hold", "release", "pause", "resume", "breaker_reset"}
+    | {"demand_push", "demand_override", "demand_clear"}
+)
+_ONLY_LOOK = frozenset(
+    {"status", "snapshot", "plan", "explain", "history", "decision", "source_test"}
+    | {"demand", "holds", "leases", "orphans"}
 )
 
 
@@ -54,12 +66,8 @@ def _sockets(options: Options) -> Iterator[Path]:
 
 @contextmanager
 def in_process(options: Options) -> Iterator[Node]:
-    """Give the node to commands of this process, which reads the hardware once.
-
-    Raises:
-        NodeLocked: a daemon or another command holds the node.
-    """
-    from migscaler.app.local import LocalOptions, open_local
+    """Give the node to commands of this process, which reads the hardware once."""
+    from migscaler.app.local import LocalOptions
     from migscaler.cli.simulated import hardware_of
 
     local = LocalOptions(
@@ -67,8 +75,23 @@ def in_process(options: Options) -> Iterator[Node]:
         state_dir=options.state_dir,
         hardware=hardware_of(os.environ),
     )
-    with open_local(local) as runtime:
-        yield OnHardware(runtime)
+    with _without_warnings(), ExitStack() as opened:
+        yield WithoutDaemon(local, opened)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep the daemon's log lines from standard error: the command says itself what is the case.
+
+    Errors, which nobody expects, stay.
+    """
+    logger = logging.getLogger("migscaler")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class AsAccount:
@@ -93,20 +116,54 @@ class AsAccount:
 class OnHardware(AsAccount):
     """The same without a daemon."""
 
-    def __init__(self, runtime: "Runtime") -> None:
-        """Take the node as opened for this command."""
+    def __init__(self, runtime: "Runtime", directory: Callable[[], Path]) -> None:
+        """Take the node as opened for this command, and the way to its state directory."""
         super().__init__(runtime.commands)
         self._runtime = runtime
+        self._directory = directory
+
+    def execute(self, name: str, arguments: Answer) -> Answer:
+        """Carry out one command.
+
+        What is only kept names where: another daemon may have another state.
+
+        Raises:
+            CommandRefused: also where the GPUs can't be read, or what is to be in force afterwards
+                can't be kept; the message says why.
+        """
+        status = self._runtime.loop.status()
+        if name in _NEED_HARDWARE and status.snapshot is None:
+            raise CommandRefused(f"{unread_words(status)}; see `migscaler doctor`")
+        if name not in _KEPT:
+            return super().execute(name, arguments)
+        in_memory = status.config.state_problem
+        if in_memory is not None:
+            raise CommandRefused(f"nothing can be kept, so nothing is in force: {in_memory}")
+        return {**super().execute(name, arguments), "kept_in": str(self._directory())}
+
+
+class WithoutDaemon:
+    """Opens the node at the first command; what only looks leaves no state where none was."""
+
+    def __init__(self, local: "LocalOptions", opened: ExitStack) -> None:
+        """Take where the node lies, and what closes it in the end."""
+        self._local = local
+        self._opened = opened
+        self._node: OnHardware | None = None
+        self._keeps = False
 
     def execute(self, name: str, arguments: Answer) -> Answer:
         """Carry out one command.
 
         Raises:
-            CommandRefused: also where the GPUs can't be read; the message says why.
+            NodeLocked: a daemon or another command holds the node.
+            CommandRefused: as `OnHardware.execute`.
         """
-        status = self._runtime.loop.status()
-        if name in _NEED_HARDWARE and status.snapshot is None:
-            whys = [one.problem for one in status.collectors if one.name == "nvml" and one.problem]
-            why = whys[0] if whys else "no answer"
-            raise CommandRefused(f"the GPUs can't be read: {why} (see `migscaler doctor`)")
-        return super().execute(name, arguments)
+        from migscaler.app.local import has_state, local_directory, open_local
+
+        if self._node is None or not (self._keeps or name in _ONLY_LOOK):
+            self._opened.close()
+            self._keeps = name not in _ONLY_LOOK or has_state(self._local)
+            runtime = self._opened.enter_context(open_local(self._local, keeps=self._keeps))
+            self._node = OnHardware(runtime, lambda: local_directory(self._local))
+        return self._node.execute(name, arguments)

@@ -116,7 +116,8 @@ def in_one_message(error: MigscalerError) -> str:
 )
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    # Whether this account may use it, connecting says; nothing is read there.
+    type=click.Path(path_type=Path, readable=False),
     envvar="MIGSCALER_SOCKET",
     help="Unix socket of the daemon. [default: in the state directory]",
 )

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from migscaler.cli.output import FAILED, leave, note
+from migscaler.cli.output import FAILED, leave, note, tell_old
 from migscaler.cli.session import Session, pass_session
 
 
@@ -27,7 +27,9 @@ def export(session: Session, kind: str, name: str) -> None:
     from migscaler.cli.mig_parted_text import checkpoint_text, config_text
     from migscaler.cli.records import snapshot_of
 
-    snapshot = snapshot_of(session.ask("snapshot").get("snapshot"))
+    answer = session.ask("snapshot")
+    tell_old(answer)
+    snapshot = snapshot_of(answer.get("snapshot"))
     readings = [gpu.reading for gpu in snapshot.gpus]
     made = config_text(readings, name) if kind == "config" else checkpoint_text(readings)
     sys.stdout.write(made.text)

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from migscaler.cli.answers import Answer, rows, text
-from migscaler.cli.output import DIFFERS, FAILED, leave, note, output_option, show, show_json, table
+from migscaler.cli.output import (
+    DIFFERS,
+    FAILED,
+    leave,
+    note,
+    output_option,
+    show,
+    show_json,
+    table,
+    tell_old,
+)
 from migscaler.cli.session import Node, Session, pass_session
 from migscaler.errors import CommandRefused
 
@@ -40,7 +50,9 @@ def import_(
         raise click.UsageError("--yes goes with --apply only")
     read = read_mig_parted(file.name, file.read())
     with session.node() as node:
-        snapshot = snapshot_of(node.execute("snapshot", {}).get("snapshot"))
+        answer = node.execute("snapshot", {})
+        tell_old(answer)
+        snapshot = snapshot_of(answer.get("snapshot"))
         if yes:
             _must_be_ours(snapshot)
         found, unused = targets(read, name, snapshot)
@@ -48,7 +60,12 @@ def import_(
     _print(found, unused, ended, output, snippet=not applies)
     if any(text(one, "outcome", "done") != "done" for one in ended):
         leave(FAILED)
-    if not yes and any(one.changes for one in found):
+    left = [one for one in found if one.differs and not (yes and one.changes)]
+    if left and output == "human" and applies:
+        named = ", ".join(str(one.gpu.reading.index) for one in left if not one.changes)
+        if named:
+            note(f"not as in the file, and not to be made so from here (see its note): GPU {named}")
+    if left:
         leave(DIFFERS)
 
 
@@ -115,7 +132,7 @@ def _print(
         show(f"GPU {text(row, 'gpu')}: {text(row, 'outcome', 'would be changed')}: {said}")
     if snippet and lines:
         show("", "# The same for migscaler: what a GPU without instances gets.", *lines)
-    elif not snippet and not ended:
+    elif not snippet and not any(one.differs for one in found):
         note("nothing to change")
 
 
@@ -131,6 +148,7 @@ def _row(target: "Target") -> Answer:
         "before": None if before is None else str(before),
         "after": None if target.layout is None else str(target.layout),
         "changes": target.changes,
+        "differs": target.differs,
         "note": target.note,
     }
 

@@ -1,5 +1,7 @@
 """`migscaler mig-mode`: what `nvidia-smi -i 0,1 -mig 1` does, one GPU at a time and asked for."""
 
+from collections.abc import Sequence
+
 import click
 
 from migscaler.cli.answers import Answer, lines, rows, text
@@ -21,7 +23,10 @@ from migscaler.cli.session import Session, pass_session
 @click.command()
 @click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
 @click.option("--gpu", "gpus", type=GPUS, required=True, help="GPUs by index or UUID, e.g. 0,1.")
-@click.option("--layout", help="Layout to give each GPU once MIG is on, e.g. 7g. [default: 7g]")
+@click.option(
+    "--layout",
+    help="Layout to give each GPU once MIG is on. [default: what it has, else one whole instance]",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and who must be stopped.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
@@ -38,8 +43,8 @@ def mig_mode(
     """Switch MIG mode of GPUs on or off; refused while anything uses the GPU.
 
     Switching removes all instances of a GPU. On A100 and A30 the change stays pending until the
-    GPU is reset; from H100 on it is active at once. Exit code 1 if a GPU could not be switched or
-    waits for a reset.
+    GPU is reset, and the next GPU is asked; from H100 on it is active at once. After one that could
+    not be switched no other is tried. Exit code 1 if one could not be, or waits for a reset.
     """
     if layout is not None and switch == "off":
         raise click.UsageError("--layout goes with `on`")
@@ -56,16 +61,19 @@ def mig_mode(
             if not all(map(_is_fine, foreseen)):
                 _confirm(switch, gpus)
         results: list[Answer] = []
+        left = list(gpus)
         try:
-            for gpu in gpus:
+            while left:
+                gpu = left.pop(0)
                 answer = node.execute("mig_mode", {**asked, "gpus": [gpu], "dry_run": False})
                 results.extend(rows(answer, "results"))
-                if not all(map(_is_fine, results)):
+                if not all(_is_fine(row) or row.get("pending_on") for row in results):
                     break
         finally:
-            # Also when a later GPU is refused: what was switched must be known.
-            _print(results, output)
-    if len(results) < len(gpus) or not all(map(_is_fine, results)):
+            # Also when a later GPU is refused: what was switched must be known, and what was not
+            # even tried.
+            _print(results, output, not_tried=left)
+    if left or not all(map(_is_fine, results)):
         leave(FAILED)
 
 
@@ -86,10 +94,16 @@ def _is_fine(row: Answer) -> bool:
     return bool(row.get("active")) and not row.get("pending_on")
 
 
-def _print(results: list[Answer], output: str, *, error: bool = False) -> None:
+def _print(
+    results: list[Answer],
+    output: str,
+    *,
+    error: bool = False,
+    not_tried: Sequence[int | str] = (),
+) -> None:
     """Say for each GPU what happened or is pending on what, and which clients to stop."""
     if output == "json":
-        show_json({"results": results})
+        show_json({"results": results, "not_tried": list(not_tried)})
         return
     for row in results:
         said = [f"GPU {text(row, 'gpu')}: {text(row, 'message')}"]
@@ -99,3 +113,5 @@ def _print(results: list[Answer], output: str, *, error: bool = False) -> None:
                 click.echo(line, err=True)
             else:
                 show(line)
+    for gpu in not_tried:
+        show(f"GPU {gpu}: not tried, since one before it could not be switched")

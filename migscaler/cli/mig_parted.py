@@ -14,6 +14,8 @@ from migscaler.app.config.yaml_text import Document, Path, path_text, read_yaml
 from migscaler.errors import ConfigError, Finding
 
 VERSION = "v1"
+# Far above the 8 of any GPU in the catalog.
+_MOST_SLICES = 64
 _CHECK = "compare the file with mig-parted's examples"
 
 
@@ -22,11 +24,13 @@ class Entry:
     """One entry of a configuration: which GPUs, and what they are to have.
 
     `devices` are indices, None: all. `device_ids` are PCI device over vendor id (0x20B010DE),
-    empty: any. `counts` are (profile name, how many); `path` is where it stands in the file.
+    empty: any. `boards` are filters that name boards too, which can't be told apart here. `counts`
+    are (profile name, how many); `path` is where it stands in the file.
     """
 
     devices: tuple[int, ...] | None
     device_ids: frozenset[int]
+    boards: tuple[str, ...]
     enabled: bool
     counts: tuple[tuple[str, int], ...]
     path: Path
@@ -187,9 +191,12 @@ class _Config(_Reading):
         if not enabled and counts:
             where = (*path, "mig-devices")
             self.file.refuse(where, "instances with mig-enabled: false", "choose one of the two")
+        where = (*path, "device-filter")
+        filters = self._filters(entry.get("device-filter"), where)
         return Entry(
             devices=self._devices(entry["devices"], (*path, "devices")),
-            device_ids=self._filter(entry.get("device-filter"), (*path, "device-filter")),
+            device_ids=frozenset(self._device_id(one, where) for one in filters),
+            boards=tuple(one for one in filters if isinstance(one, str) and ":" in one),
             enabled=enabled,
             counts=counts,
             path=path,
@@ -208,21 +215,17 @@ class _Config(_Reading):
         numbered = enumerate(self.items(value, path))
         return tuple(self.whole(one, (*path, number)) for number, one in numbered)
 
-    def _filter(self, value: object, path: Path) -> frozenset[int]:
+    def _filters(self, value: object, path: Path) -> tuple[object, ...]:
         if value is None or value == "":
-            return frozenset()
-        texts = (value,) if isinstance(value, str) else self.items(value, path)
-        return frozenset(self._device_id(one, path) for one in texts)
+            return ()
+        return (value,) if isinstance(value, str) else self.items(value, path)
 
     def _device_id(self, value: object, path: Path) -> int:
         """Return a device id: device over vendor id; the part after a colon names the board."""
         if not isinstance(value, str):
             self.file.refuse(path, f"{value!r} is not a text", 'write it in quotes: "0x20B010DE"')
-        if ":" in value:
-            words = "boards (the part after the colon) can't be told apart here"
-            self.file.refuse(path, words, f'name the device only: "{value.split(":")[0]}"')
         try:
-            found = int(value, 0)
+            found = int(value.partition(":")[0], 0)
         except ValueError:
             found = -1
         if not 0 <= found < 1 << 32:
@@ -233,6 +236,10 @@ class _Config(_Reading):
     def _counts(self, value: object, path: Path) -> tuple[tuple[str, int], ...]:
         counts = {} if value is None else self.mapping(value, path)
         found = [(name, self.whole(count, (*path, name))) for name, count in counts.items()]
+        for name, count in found:
+            if count > _MOST_SLICES:
+                words = f"{count} are more than fit on any GPU"
+                self.file.refuse((*path, name), words, "write how many one GPU is to have")
         return tuple((name, count) for name, count in found if count)
 
 
@@ -248,9 +255,8 @@ class _Checkpoint(_Reading):
         self.version(whole.get("version"), (names.get("version", "Version"),))
         path: Path = (names["migstate"],)
         state, inner = self._fields(whole["migstate"], path)
-        place = (*path, inner.get("devices", "Devices"))
-        devices = self.items(state.get("devices"), place)
-        return tuple(self._gpu(one, (*place, number)) for number, one in enumerate(devices))
+        devices = self._list(state, inner, "devices", path)
+        return tuple(self._gpu(one, place) for one, place in devices)
 
     def _gpu(self, value: object, path: Path) -> SavedGpu:
         fields, names = self._fields(value, path)
@@ -277,8 +283,8 @@ class _Checkpoint(_Reading):
         computes = self._list(fields, names, "computeinstances", path)
         return SavedInstance(
             profile_enum=self._number(fields, names, "profileid", path),
-            start=self._number(placement, inner, "start", where),
-            size=self._number(placement, inner, "size", where),
+            start=self._slices(placement, inner, "start", where),
+            size=self._slices(placement, inner, "size", where),
             compute_profiles=tuple(self._compute(one, place) for one, place in computes),
             path=path,
         )
@@ -298,6 +304,16 @@ class _Checkpoint(_Reading):
         if key not in fields:
             self.file.refuse(path, f"{key} is missing", _CHECK)
         return self.whole(fields[key], (*path, names[key]))
+
+    def _slices(
+        self, fields: Mapping[str, object], names: Mapping[str, str], key: str, path: Path
+    ) -> int:
+        """Return a number of memory slices; checking a layout takes room for each."""
+        found = self._number(fields, names, key, path)
+        if found > _MOST_SLICES:
+            words = f"{found} is past the memory slices of every GPU"
+            self.file.refuse((*path, names[key]), words, "make a new checkpoint")
+        return found
 
     def _list(
         self, fields: Mapping[str, object], names: Mapping[str, str], key: str, path: Path

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from migscaler.cli.mig_parted import Entry, MigPartedFile, SavedGpu, SavedInstance
-from migscaler.control.request import place
+from migscaler.control.request import place, why_pinned
 from migscaler.errors import CommandRefused, ParseError
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.layout import GpuModel, Layout
@@ -16,12 +16,14 @@ class Target:
     """One GPU of the node under the file.
 
     `layout` is what it would have, None where the file names no instances for it or they can't be
-    given now; `note` says what to know. `changes`: `apply` would change it.
+    given now; `note` says what to know. `changes`: `apply` would change it. `differs`: it is not as
+    in the file, whether or not that can be changed from here.
     """
 
     gpu: GpuState
     layout: Layout | None = None
     changes: bool = False
+    differs: bool = False
     note: str = ""
 
 
@@ -42,6 +44,11 @@ def _of_config(
     file: MigPartedFile, entries: tuple[Entry, ...], snapshot: NodeSnapshot
 ) -> tuple[tuple[Target, ...], tuple[str, ...]]:
     found = []
+    for entry in entries:
+        for board in entry.boards:
+            words = "boards (the part after the colon) can't be told apart here"
+            remedy = f'name the device only: "{board.partition(":")[0]}"'
+            file.refuse((*entry.path, "device-filter"), words, remedy)
     for gpu in snapshot.gpus:
         mine = [entry for entry in entries if _matches(file, entry, gpu)]
         # mig-parted applies the entries one after another: the last one stays (cmd/apply).
@@ -91,11 +98,11 @@ def _from_entry(file: MigPartedFile, entry: Entry, gpu: GpuState) -> Target:
 def _placed(model: GpuModel, sizes: str, gpu: GpuState) -> Layout:
     """Choose placements with the fewest changes, beside what is in use as far as that goes."""
     before = gpu.layout or Layout()
-    pinned = tuple(one.spec for one in gpu.instances or () if one.pin is not None)
+    pinned = {one.spec: why_pinned(one) for one in gpu.instances or () if one.pin is not None}
     try:
         return place(model, sizes, before, pinned)
     except CommandRefused:
-        return place(model, sizes, before, ())
+        return place(model, sizes, before, {})
 
 
 def _of_checkpoint(
@@ -146,17 +153,20 @@ def _target(gpu: GpuState, layout: Layout) -> Target:
     reading = gpu.reading
     owner = reading.foreign_owner
     if owner is not None:
-        return Target(gpu=gpu, note=f"left alone: {owner.words}")
+        differs = layout != gpu.layout
+        return Target(gpu=gpu, differs=differs, note=f"left alone: {owner.words}")
     if not reading.mig_enabled:
         command = f"migscaler mig-mode on --gpu {reading.index} --layout '{layout}'"
-        return Target(gpu=gpu, layout=layout, note=f"MIG mode is off; first: {command}")
+        note = f"MIG mode is off; first: {command}"
+        return Target(gpu=gpu, layout=layout, differs=True, note=note)
     if gpu.layout is None or gpu.instances is None:
-        return Target(gpu=gpu, layout=layout, note="its instances can't be read now")
+        note = "its instances can't be read now"
+        return Target(gpu=gpu, layout=layout, differs=True, note=note)
     if layout == gpu.layout:
         return Target(gpu=gpu, layout=layout, note="has it already")
     going = [one for one in gpu.instances if one.pin is not None and one.spec not in layout]
     words = [f"{one.spec} is in the way ({one.explanation or 'in use'})" for one in going]
-    return Target(gpu=gpu, layout=layout, changes=True, note="; ".join(words))
+    return Target(gpu=gpu, layout=layout, changes=True, differs=True, note="; ".join(words))
 
 
 def _unnamed(gpu: GpuState) -> Target:
@@ -167,17 +177,20 @@ def _switched_off(gpu: GpuState) -> Target:
     if not gpu.reading.mig_enabled:
         return Target(gpu=gpu, note="MIG mode is off, as in the file")
     command = f"migscaler mig-mode off --gpu {gpu.reading.index}"
-    return Target(gpu=gpu, note=f"the file wants MIG mode off: {command}")
+    return Target(gpu=gpu, differs=True, note=f"the file wants MIG mode off: {command}")
 
 
 def _without_layout(gpu: GpuState, has_instances: bool) -> Target:
     """Return a GPU for which no layout can be made: no instances wanted, or no profiles known."""
-    index = gpu.reading.index
-    if not has_instances:
-        return Target(gpu=gpu, note="the file wants no instances; no GPU is left empty, it stays")
-    if gpu.reading.mig_enabled is None:
-        return Target(gpu=gpu, note="it is not MIG-capable")
-    if not gpu.reading.mig_enabled:
-        words = f"MIG mode is off; first: migscaler mig-mode on --gpu {index}, then import again"
-        return Target(gpu=gpu, note=words)
-    return Target(gpu=gpu, note="its profiles can't be read now")
+    reading = gpu.reading
+    if not has_instances and reading.mig_enabled:
+        note = "the file wants no instances; no GPU is left empty, it stays"
+        return Target(gpu=gpu, differs=gpu.layout is None or bool(len(gpu.layout)), note=note)
+    if reading.mig_enabled is None:
+        note = "it is not MIG-capable"
+    elif not reading.mig_enabled:
+        command = f"migscaler mig-mode on --gpu {reading.index}"
+        note = f"MIG mode is off; first: {command}, then import again"
+    else:
+        note = "its profiles can't be read now"
+    return Target(gpu=gpu, differs=True, note=note)

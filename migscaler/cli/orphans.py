@@ -13,7 +13,8 @@ from migscaler.errors import CommandRefused
 def fix(session: Session, output: str, *, yes: bool) -> None:
     """Show what would be removed; on a terminal ask for each, with `yes` remove them all.
 
-    Leaves with 3 where something was only shown, with 1 where one could not be removed.
+    Leaves with 3 where something was only shown, with 1 where one could not be removed: also where
+    something keeps it.
     """
     asks = not yes and output == "human" and sys.stdin.isatty()
     with session.node() as node:
@@ -31,7 +32,7 @@ def fix(session: Session, output: str, *, yes: bool) -> None:
     else:
         for row in ended:
             show(f"GPU {text(row, 'gpu')} {text(row, 'instance')}: {text(row, 'explanation')}")
-    if any(row.get("outcome") != "done" for row in ended):
+    if len(free) < len(found) or any(row.get("outcome") != "done" for row in ended):
         leave(FAILED)
 
 

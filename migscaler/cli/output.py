@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
+from migscaler.cli.answers import Answer, picture_problem
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -72,6 +74,13 @@ def show_json(value: object) -> None:
 def note(message: str) -> None:
     """Tell the person something that is not part of the result, on standard error."""
     click.echo(message, err=True)
+
+
+def tell_old(answer: Answer) -> None:
+    """Tell, beside a result, why the picture of the node that it rests on is old, if it is."""
+    problem = picture_problem(answer)
+    if problem is not None:
+        note(f"migscaler: an old picture: {problem}")
 
 
 def table(

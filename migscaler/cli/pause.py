@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from migscaler.cli.answers import Answer, moment
+from migscaler.cli.answers import Answer, kept_where, moment
 from migscaler.cli.output import output_option, show, show_json
 from migscaler.cli.params import DURATION, GPU
 from migscaler.cli.session import Session, pass_session
@@ -39,7 +39,8 @@ def pause(
     until = (
         f"until {moment(answer, 'until')}" if answer.get("until") else "until `migscaler resume`"
     )
-    show(f"paused {until}" + ("; the driver is released" if release_driver else ""))
+    released = "; the driver is released" if release_driver else ""
+    show(f"paused {until}{released}{kept_where(answer)}")
 
 
 @click.command()
@@ -51,7 +52,7 @@ def resume(session: Session, output: str) -> None:
     if output == "json":
         show_json(answer)
     else:
-        show("resumed")
+        show(f"resumed{kept_where(answer)}")
 
 
 @click.group()
@@ -69,4 +70,4 @@ def breaker_reset(session: Session, gpu: int | str, output: str) -> None:
     if output == "json":
         show_json(answer)
     else:
-        show(f"the breaker of GPU {gpu} is closed")
+        show(f"the breaker of GPU {gpu} is closed{kept_where(answer)}")

@@ -6,7 +6,17 @@ import click
 
 from migscaler.cli.answers import Answer, lines, moment, rows, text
 from migscaler.cli.demand import rule_table
-from migscaler.cli.output import DIFFERS, leave, note, output_option, show, show_json, table
+from migscaler.cli.output import (
+    DIFFERS,
+    Failed,
+    leave,
+    note,
+    output_option,
+    show,
+    show_json,
+    table,
+    tell_old,
+)
 from migscaler.cli.records import read_input, schema_of_input
 from migscaler.cli.session import Session, pass_session
 
@@ -44,6 +54,7 @@ def plan(
         answer = decide_from(source.read())
     else:
         answer = session.ask("plan")
+        tell_old(answer)
     print_plan(answer, output, nvidia_smi=nvidia_smi)
     if rows(answer, "wanted"):
         leave(DIFFERS)
@@ -57,6 +68,7 @@ def explain(session: Session, source: TextIO | None, output: str) -> None:
     """Say for each rule and GPU what is wanted, what was decided, and what stands in the way."""
     if source is None:
         answer = session.ask("explain")
+        tell_old(answer)
     else:
         answer = {"lines": list(_explained(source.read()))}
     if output == "json":
@@ -77,6 +89,8 @@ def decide_from(written: str) -> Answer:
 def print_plan(answer: Answer, output: str, *, nvidia_smi: bool) -> None:
     """Print a decision: the sentence, what each GPU becomes, rules, and the closed gates."""
     if nvidia_smi:
+        if "nvidia_smi" not in answer:
+            raise Failed("only root and the daemon's account are told the nvidia-smi commands")
         commands = lines(answer, "nvidia_smi")
         if output == "json":
             show_json(commands)

@@ -47,8 +47,14 @@ def read_input(written: str) -> DecisionInput:
     """
     from migscaler.cli.sketch import input_of_sketch, is_sketch
 
-    if is_sketch(_json(written)):
+    value = _json(written)
+    if is_sketch(value):
         return input_of_sketch(written)
+    if not isinstance(value, dict) or "snapshot" not in value:
+        raise ParseError(
+            "neither a recorded input (migscaler history ID --output json) nor a node written by"
+            ' hand, which has "gpus" (migscaler plan --schema)'
+        )
     from migscaler.store.codec import decode_input
 
     return decode_input(written)

@@ -42,8 +42,11 @@ Opener = Callable[[Options, bool], AbstractContextManager[Node]]
 def open_node(options: Options, daemon_only: bool) -> Iterator[Node]:  # an Opener
     """Give the daemon if one answers on its socket, else this process on the hardware.
 
+    A socket that was named means its daemon and no other: a pause kept for another state would be a
+    brake that does not hold.
+
     Raises:
-        CommandRefused: a daemon is needed and none runs.
+        CommandRefused: a daemon is needed, or was named, and does not answer.
     """
     from migscaler.cli.local import daemon_at, in_process
 
@@ -51,6 +54,11 @@ def open_node(options: Options, daemon_only: bool) -> Iterator[Node]:  # an Open
     if found is not None:
         yield found
         return
+    if options.socket is not None:
+        raise CommandRefused(
+            f"no daemon answers at {options.socket}; start it, or leave out --socket and"
+            " MIGSCALER_SOCKET to do without one"
+        )
     if daemon_only:
         raise CommandRefused("no daemon answers here; start one with `migscaler run`")
     with in_process(options) as node:

@@ -1,5 +1,6 @@
 """`migscaler sim`: a simulated node in a directory, for trying things out without a GPU."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -11,12 +12,21 @@ from migscaler.cli.output import Failed, leave, output_option, show, show_json, 
 from migscaler.cli.params import GPU
 from migscaler.cli.session import Session, pass_session
 from migscaler.cli.sim_dcgm import dcgm
+from migscaler.web.words import count_of
 
 if TYPE_CHECKING:
     from migscaler.sim.node import SimNode
 
 Function = TypeVar("Function", bound=Callable[..., object])
+_VERSION = re.compile(r"^\d{3,4}(\.\d+){0,3}$")
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+def _driver_version(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """Refuse what is no driver version."""
+    if not _VERSION.match(value):
+        raise click.BadParameter(f"{value!r} is not a driver version, e.g. 550.54.14")
+    return value
 
 
 def directory_option(command: Function) -> Function:
@@ -41,7 +51,13 @@ sim.add_command(dcgm)
 @sim.command(short_help="Make a node of the named GPUs.")
 @directory_option
 @click.argument("gpus", default="6xA100-SXM4-40GB,2xH100-80GB")
-@click.option("--driver", default="550.54.14", show_default=True, help="Driver version.")
+@click.option(
+    "--driver",
+    default="550.54.14",
+    show_default=True,
+    callback=_driver_version,
+    help="Driver version.",
+)
 @click.option("--mig/--no-mig", default=True, show_default=True, help="MIG mode of all GPUs.")
 def build(directory: Path, gpus: str, driver: str, mig: bool) -> None:
     """Make a node of GPUS in the directory; an earlier one there is replaced.
@@ -52,7 +68,7 @@ def build(directory: Path, gpus: str, driver: str, mig: bool) -> None:
     from migscaler.sim.node import build_node
 
     node = build_node(gpus, driver, directory, mig=mig)
-    show(f"{len(node.state.gpus)} GPUs, driver {driver}, in {directory}")
+    show(f"{count_of(len(node.state.gpus), 'GPU', 'GPUs')}, driver {driver}, in {directory}")
 
 
 @sim.command(

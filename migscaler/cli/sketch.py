@@ -5,8 +5,10 @@ every GPU managed, no pace. The result depends on nothing but the text.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 from migscaler.errors import ParseError
 from migscaler.model.catalog import load_catalog
@@ -28,6 +30,8 @@ from migscaler.model.layout import GpuModel
 from migscaler.model.policy import GpuEntry, Mode, Pace, Policy, Rule, SourcePolicy
 from migscaler.model.profile import InstanceSpec, check_size_text
 from migscaler.sim.node import find_board
+
+T = TypeVar("T")
 
 # Any moment will do; it only has to be the same each time.
 _NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -122,8 +126,10 @@ def _gpu(index: int, fields: Mapping[str, object], place: str) -> GpuState:
     """Return one GPU with its instances."""
     driver = _number(fields.get("driver", 580), f"{place}.driver", least=450)
     model = find_board(load_catalog(), _text(fields.get("model"), f"{place}.model")).model(driver)
-    layout = model.layout(_text(fields.get("layout", ""), f"{place}.layout"))
-    busy = {model.spec(word) for word in _text(fields.get("busy", ""), f"{place}.busy").split()}
+    written = _text(fields.get("layout", ""), f"{place}.layout")
+    layout = _at(f"{place}.layout", lambda: model.layout(written))
+    words = _text(fields.get("busy", ""), f"{place}.busy").split()
+    busy = _at(f"{place}.busy", lambda: {model.spec(word) for word in words})
     for spec in sorted(busy):
         if spec not in layout:
             raise ParseError(f"{place}.busy: {spec} is not in the layout {layout}")
@@ -226,9 +232,21 @@ def _counts(sketch: Mapping[str, object], key: str) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ParseError(f'{key} must be counts by size, e.g. {{"1g": 3}}')
     return {
-        check_size_text(str(size)): _number(count, f"{key}.{size}", least=0)
+        _at(key, partial(check_size_text, size)): _number(count, f"{key}.{size}", least=0)
         for size, count in value.items()
     }
+
+
+def _at(place: str, read: Callable[[], T]) -> T:
+    """Read something; what is wrong with it is told with its place.
+
+    Raises:
+        ParseError: it can't be read.
+    """
+    try:
+        return read()
+    except ParseError as error:
+        raise ParseError(f"{place}: {error}") from error
 
 
 def _number(value: object, place: str, *, least: int) -> int:

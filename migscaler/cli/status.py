@@ -7,11 +7,12 @@ import click
 
 from migscaler.cli.answers import Answer, lines, moment, part, rows, text, whole
 from migscaler.cli.demand import rule_table
-from migscaler.cli.output import output_option, show, show_json, table
+from migscaler.cli.output import output_option, show, show_json, table, tell_old
 from migscaler.cli.session import Session, pass_session
 from migscaler.cli.strips import Bar, slice_width, strip
 from migscaler.model.process import SHORT_ID
 from migscaler.policy.words import span_text
+from migscaler.web.words import ago
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,14 +55,18 @@ def status(
     explain` names it. Without a running daemon the hardware is read here and now.
     """
     if snapshot:
-        show_json(session.ask("snapshot"))
+        answer = session.ask("snapshot")
+        tell_old(answer)
+        show_json(answer)
         return
     answer = session.ask("status")
     if output == "json":
         show_json(answer)
         return
     gpus = rows(answer, "gpus")
-    show(*headline(answer), "", gpu_table(gpus))
+    show(*headline(answer))
+    if gpus:
+        show("", gpu_table(gpus))
     if any(map(_orphans, gpus)):
         show("", "orphan: nothing can run on it for want of a compute instance; what may go:")
         show("  migscaler doctor --fix")
@@ -78,7 +83,7 @@ def status(
 
 def headline(answer: Answer) -> list[str]:
     """Return what comes first: the decision, and whatever keeps the node from acting."""
-    said = [text(part(answer, "decision"), "sentence", "nothing was decided yet")]
+    said = [text(part(answer, "decision"), "sentence", "nothing was decided yet") + _age(answer)]
     pause = part(answer, "pause")
     if pause:
         until = moment(pause, "until") if pause.get("until") else "resumed"
@@ -89,8 +94,8 @@ def headline(answer: Answer) -> list[str]:
     if config.get("forced_observe"):
         said.append(f"only observing: {text(config, 'forced_observe')}")
     said += [f"configuration: {problem}" for problem in lines(config, "problems")]
-    if answer.get("snapshot_stale"):
-        said.append(f"the GPUs were last read at {text(answer, 'snapshot_at')}")
+    if answer.get("snapshot_problem"):
+        said.append(f"{text(answer, 'snapshot_problem')}; see `migscaler doctor`")
     if answer.get("state_writable") is False:
         said.append("the journal can't be written: nothing is changed")
     return said
@@ -187,6 +192,12 @@ def _container(who: Answer) -> str:
     return f"{text(who, 'container_runtime', '')} {container_id[:SHORT_ID]}".lstrip()
 
 
+def _age(answer: Answer) -> str:
+    """Return how old the decision is: the strips below are of now, and may say otherwise."""
+    at, now = _time(part(answer, "decision"), "at"), _time(answer, "now")
+    return "" if at is None or now is None else f" ({ago(at, now)})"
+
+
 def _time(answer: Answer, key: str) -> datetime | None:
     """Return a time field, None when it is absent."""
     found = answer.get(key)
@@ -218,10 +229,19 @@ def _bars(gpu: Answer) -> list[Bar]:
 
 
 def _layout(gpu: Answer) -> str:
-    """Return the instances of a GPU; those that lack a compute instance are told apart."""
+    """Return the instances of a GPU, orphans told apart, and a switch of MIG that is to come."""
     orphans = _orphans(gpu)
     specs = text(gpu, "layout").split()
-    return " ".join(f"{spec} (orphan)" if spec in orphans else spec for spec in specs)
+    said = [f"{spec} (orphan)" if spec in orphans else spec for spec in specs]
+    return " ".join([*said, *([f"({_pending(gpu)})"] if _pending(gpu) else [])])
+
+
+def _pending(gpu: Answer) -> str:
+    """Say which MIG mode the GPU gets at its next reset, nothing where it keeps its own."""
+    pending, enabled = gpu.get("mig_pending"), gpu.get("mig_enabled")
+    if pending is None or enabled is None or pending is enabled:
+        return ""
+    return f"MIG goes {'on' if pending else 'off'} at the next reset"
 
 
 def _orphans(gpu: Answer) -> set[str]:

@@ -5,10 +5,14 @@ from datetime import datetime, timedelta
 
 from migscaler.model.decision import HoldRecord
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot, PinReason
-from migscaler.model.ids import GpuUuid, MigUuid
+from migscaler.model.ids import GpuUuid, MigUuid, SourceName
+from migscaler.model.policy import Policy
 from migscaler.model.ports import HostProcesses
-from migscaler.policy.demand import means_same
+from migscaler.policy.demand import is_taken_up, means_same
 from migscaler.store.store import Store
+
+# Waiting leases are a source of this name (docs/configuration.md).
+_SCHEDULER = SourceName("scheduler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,18 @@ def candidates(
             if profile is not None and state.spec.profile == profile.name and _is_free(state)
         )
     return tuple(sorted(found, key=_preference))
+
+
+def waiting_words(policy: Policy, snapshot: NodeSnapshot, size: str) -> str:
+    """Return what is waited for, and whether any rule would make it."""
+    models = {gpu.reading.model for gpu in snapshot.gpus}
+    known = tuple(model for model in models if model is not None)
+    if is_taken_up(policy, _SCHEDULER, size, known):
+        return f"waiting for a {size}"
+    return (
+        f"waiting for a {size} that somebody gives back: none is made, since no rule of that size"
+        " is from: [scheduler]"
+    )
 
 
 def take_lease(

@@ -108,14 +108,14 @@ class ModeSwitch:
             raise CommandRefused(f"what is on GPU {index} can't be seen: {why}")
         pinned = [state for state in gpu.instances or () if state.pin is not None]
         if pinned:
-            raise CommandRefused(f"GPU {index} is in use: {_pinned_text(pinned[0])}")
+            raise CommandRefused(f"GPU {index} is not free: {_pinned_text(pinned[0])}")
 
     def _intended(self, gpu: GpuState, layout: str | None) -> Layout | None:
         """Return what a GPU gets once MIG is on; None where its profiles are not told before."""
         model = gpu.reading.model
         if model is None:
             return None
-        plan = plan_layout(gpu, layout or _whole(model))
+        plan = plan_layout(gpu, layout or _usual(gpu, model))
         return gpu.layout if plan is None else plan.after
 
     def _switch_on(self, gpu: GpuState, intended: Layout | None) -> ModeChange:
@@ -184,7 +184,7 @@ class ModeSwitch:
         model = now.reading.model
         if model is None:
             raise CommandRefused(f"GPU {gpu.reading.index}: MIG is on but offers no profiles")
-        plan = plan_layout(now, layout or _whole(model))
+        plan = plan_layout(now, layout or _usual(now, model))
         if plan is None:
             return "MIG is on"
         (outcome,) = self.carry_out(Plan(gpu_plans=(plan,)))
@@ -205,6 +205,14 @@ class ModeSwitch:
         return ModeResult(
             gpu=index, active=active, pending_on=pending_on, clients=clients, message=message
         )
+
+
+def _usual(gpu: GpuState, model: GpuModel) -> str:
+    """Return what a GPU gets where nothing is named: what it has, else one whole instance.
+
+    It has instances where a switch off that is still pending is taken back.
+    """
+    return str(gpu.layout) if gpu.layout is not None and len(gpu.layout) else _whole(model)
 
 
 def _whole(model: GpuModel) -> str:

@@ -4,6 +4,7 @@ A creation that failed half-way leaves one, or another tool that is about to fil
 removed unasked. What keeps one is weighed here; the executor looks again before the call.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -88,6 +89,6 @@ def _gpus_problem(snapshot: NodeSnapshot, gpu: GpuState) -> str | None:
     if age < SETTLED:
         return (
             f"the layout of GPU {gpu.reading.index} changed {age.total_seconds():.0f} s ago; "
-            f"somebody may be at work there, wait {SETTLED.total_seconds():.0f} s"
+            f"somebody may be at work there, wait {math.ceil((SETTLED - age).total_seconds())} s"
         )
     return None

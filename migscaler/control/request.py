@@ -1,9 +1,11 @@
 """Plans that a person asks for: a named layout of one GPU, made with what is idle there."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from migscaler.errors import CommandRefused
-from migscaler.model.gpu import GpuState
+from migscaler.model.decision import HoldRecord
+from migscaler.model.gpu import GpuState, InstanceState
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Plan
 from migscaler.model.profile import InstanceSpec
@@ -12,11 +14,34 @@ from migscaler.planner.steps import order_steps
 from migscaler.store.store import Store
 
 
-def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
+def refuse_switched_off(gpu: GpuState) -> None:
+    """Refuse a GPU that can take no layout now, since MIG mode is off or about to change.
+
+    Raises:
+        CommandRefused: so it is; the message says what to do first.
+    """
+    reading = gpu.reading
+    if reading.mig_enabled is None or reading.mig_enabled is reading.mig_pending is True:
+        return
+    if reading.mig_enabled is not reading.mig_pending:
+        word = "on" if reading.mig_pending else "off"
+        raise CommandRefused(
+            f"MIG mode {word} of GPU {reading.index} is pending; reset the GPU first"
+            f" (nvidia-smi --gpu-reset -i {reading.index}) or take that back"
+            f" (migscaler mig-mode {'off' if reading.mig_pending else 'on'} --gpu {reading.index})"
+        )
+    raise CommandRefused(
+        f"MIG mode of GPU {reading.index} is off; first:"
+        f" migscaler mig-mode on --gpu {reading.index}, which takes --layout too"
+    )
+
+
+def plan_layout(gpu: GpuState, wanted: str, holds: Sequence[HoldRecord] = ()) -> GpuPlan | None:
     """Return the plan that gives a GPU the named layout; None when it has it already.
 
     `wanted` is specs (`3g@0 3g@4`) or sizes (`3g 3g`), whose placements are then chosen so that
-    instances in use stay where they are and as few as possible change.
+    instances in use stay where they are and as few as possible change. `holds` are those in force,
+    which may be younger than the picture of the GPU.
 
     Raises:
         CommandRefused: the GPU's layout is not known, or something in use is in the way.
@@ -27,17 +52,21 @@ def plan_layout(gpu: GpuState, wanted: str) -> GpuPlan | None:
         gaps = "; ".join(f"{gap.what}: {gap.why}" for gap in gpu.reading.gaps)
         why = gaps or "is MIG on?"
         raise CommandRefused(f"GPU {gpu.reading.index} has no readable MIG layout ({why})")
-    pinned = tuple(state.spec for state in gpu.instances if state.pin is not None)
+    if not wanted.split():
+        raise CommandRefused("a GPU is never left without an instance; name a layout")
+    mine = [hold for hold in holds if hold.gpu_uuid == gpu.uuid]
+    pinned = {state.spec: why_pinned(state) for state in gpu.instances if state.pin is not None}
+    pinned |= {hold.spec: _held(hold) for hold in mine if hold.spec and hold.spec in before}
     after = _named(model, wanted) if "@" in wanted else place(model, wanted, before, pinned)
     missing = [spec for spec in pinned if spec not in after]
     if missing:
-        state = next(s for s in gpu.instances if s.spec == missing[0])
-        why = state.explanation or (state.pin.value if state.pin else "")
+        why = pinned[missing[0]]
         raise CommandRefused(f"{missing[0]} on GPU {gpu.reading.index} must stay: {why}")
     if after == before:
         return None
-    if not len(after):
-        raise CommandRefused("a GPU is never left without an instance; name a layout")
+    whole = next((hold for hold in mine if hold.spec is None), None)
+    if whole is not None:
+        raise CommandRefused(f"GPU {gpu.reading.index} must stay as it is: {_held(whole)}")
     steps = order_steps(model, before, after)
     return GpuPlan(gpu_uuid=gpu.uuid, before=before, after=after, steps=steps)
 
@@ -60,13 +89,27 @@ def refuse_beside_open_plan(plan: Plan, store: Store) -> None:
             )
 
 
+def why_pinned(state: InstanceState) -> str:
+    """Return in words why an instance must keep its place."""
+    return state.explanation or (state.pin.value if state.pin else "")
+
+
+def _held(hold: HoldRecord) -> str:
+    """Return whose hold it is, and how it ends."""
+    return f"held by {hold.owner}: {hold.reason}; migscaler release {hold.hold_id} ends it"
+
+
 def _named(model: GpuModel, wanted: str) -> Layout:
     """Read a layout whose placements are given."""
     return model.layout(wanted)
 
 
-def place(model: GpuModel, wanted: str, before: Layout, pinned: tuple[InstanceSpec, ...]) -> Layout:
+def place(
+    model: GpuModel, wanted: str, before: Layout, pinned: Mapping[InstanceSpec, str]
+) -> Layout:
     """Choose placements for the wanted sizes: pinned kept, then fewest changes, then by text.
+
+    `pinned` gives for each instance that must keep its place the reason, for people.
 
     Raises:
         CommandRefused: they do not fit on the model, or not beside what is pinned.
@@ -83,7 +126,8 @@ def place(model: GpuModel, wanted: str, before: Layout, pinned: tuple[InstanceSp
         raise CommandRefused(f"{wanted!r} does not fit on one {model.name}")
     keeping = [layout for layout in fitting if all(spec in layout for spec in pinned)]
     if not keeping:
-        raise CommandRefused(f"{wanted!r} does not fit beside what is in use: {Layout(pinned)}")
+        stay = ", ".join(f"{spec} ({pinned[spec]})" for spec in Layout(tuple(pinned)).specs)
+        raise CommandRefused(f"{wanted!r} does not fit beside what must stay: {stay}")
     return min(keeping, key=lambda layout: (_changes(before, layout), str(layout)))
 
 

@@ -125,7 +125,7 @@ def check_size_text(text: str) -> str:
     if _CLASS.match(text) or _NAME.match(text):
         return text
     raise ParseError(
-        f"{text!r} is neither a size class (1g, 2g, 1gx, 1g+me, 7g) nor a profile name (3g.20gb)"
+        f"{text!r} is neither a size class (1g to 7g, 1gx, 1g+me) nor a profile name (3g.20gb)"
     )
 
 

@@ -141,6 +141,15 @@ def _count(size: str, reading: Reading, models: tuple[GpuModel, ...]) -> int | N
     return max(0, sum(wants)) if wants else None
 
 
+def is_taken_up(
+    policy: Policy, source: SourceName, size: str, models: tuple[GpuModel, ...]
+) -> bool:
+    """Say whether any rule makes instances of a size because this source wants them."""
+    return any(
+        source in rule.sources and means_same(size, rule.size, models) for rule in policy.rules
+    )
+
+
 def _share_of(count: int, source: SourcePolicy | None) -> int:
     """Return this node's part of a number that every node is told.
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from migscaler.model.decision import Decision, DecisionInput, RuleDecision
 from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState, PinReason
 from migscaler.model.plan import Gate, GateReason, GpuPlan, Hold, Plan, Unmet, UnmetCause
+from migscaler.policy.demand import is_taken_up
 from migscaler.policy.discretion import gates_of, names_somebody, sentence_for
 from migscaler.policy.gates import gate_text
 from migscaler.policy.outlook import hindering
@@ -65,10 +66,24 @@ def _whole(telling: _Telling) -> Paragraph:
     lines = [sentence_for(decision, names=telling.names)]
     node = [g for g in decision.gates if g.gpu_uuid is None and g.rule is None]
     lines += [_gate_line(gate, telling) for gate in node]
+    lines += _wanted_in_vain(telling)
     outcome, wanted = decision.outcome, decision.wanted
     if isinstance(outcome, Hold) or (wanted and wanted.gpu_plans != outcome.gpu_plans):
         lines += _if_open(wanted, telling)
     return Paragraph(title="Decision", lines=tuple(lines))
+
+
+def _wanted_in_vain(telling: _Telling) -> list[str]:
+    """Return what a source wants and no rule will ever make."""
+    inp, models = telling.inp, telling.found.models
+    return [
+        f"{status.name} wants {want.count} x {want.size}, which no rule makes: none of that size"
+        f" is from: [{status.name}]"
+        for status in inp.demand
+        if status.known and status.reading is not None and not status.reading.overrides
+        for want in status.reading.wants
+        if want.count and not is_taken_up(inp.policy, status.name, want.size, models)
+    ]
 
 
 def _if_open(wanted: Plan | None, telling: _Telling) -> list[str]:

@@ -254,7 +254,7 @@ def _state(
     """Put one verdict together."""
     words = "; ".join(notes) or "every signal has been quiet long enough"
     if findings.left_out and not findings.pins:
-        words += f" ({', '.join(findings.left_out)} can't be known here)"
+        words += f"; {', '.join(findings.left_out)} can't be known here"
     quiet = entry.quiet_since
     return InstanceState(
         reading=reading,

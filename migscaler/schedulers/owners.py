@@ -40,7 +40,13 @@ RUNTIMES = {
     "k3s-server": "Kubernetes (k3s)",
     "k3s-agent": "Kubernetes (k3s)",
     "rke2": "Kubernetes (rke2)",
+    "kubelite": "Kubernetes (MicroK8s)",  # canonical/microk8s: kubelet in one process with others
     "nomad": "Nomad",
+    "sge_execd": "Grid Engine (sge_execd)",
+    "flux-broker": "Flux (flux-broker)",
+    "raylet": "Ray (raylet)",
+    "lxd": "LXD",
+    "incusd": "Incus",
 }
 """Processes of what gives instances to jobs and may do so at any moment."""
 
@@ -133,9 +139,11 @@ class OwnerSearch:
             if (self._roots.cgroup / group / MIG_MANAGER_UNIT).is_dir():
                 yield _Seen(words=f"mig-parted ({MIG_MANAGER_UNIT} is running)", remedy=remedy)
                 return
+        if _is_masked(self._roots.units / MIG_MANAGER_UNIT):
+            return
         # A link of an enabled unit may lead to where only the host's root sees a file.
-        links = (wants / MIG_MANAGER_UNIT for wants in self._roots.units.glob("*.wants"))
-        if any(os.path.lexists(link) for link in links):
+        places = (*self._roots.units.glob("*.wants"), *self._roots.units.glob("*.requires"))
+        if any(os.path.lexists(place / MIG_MANAGER_UNIT) for place in places):
             words = f"mig-parted ({MIG_MANAGER_UNIT} is enabled and reshapes the GPUs at boot)"
             yield _Seen(words=words, remedy=remedy)
 
@@ -191,6 +199,14 @@ def job_runtime(table: Iterable[Process], run: Path) -> str | None:
 def _seen(owner: KnownOwner, process: Process, detail: str = "") -> _Seen:
     words = f"{owner.name} (process {process.pid}, {process.name}{detail})"
     return _Seen(words=words, remedy=owner.remedy)
+
+
+def _is_masked(unit: Path) -> bool:
+    """Say whether systemd is kept from starting a unit: a link to /dev/null (systemctl mask)."""
+    try:
+        return os.readlink(unit) == os.devnull
+    except OSError:
+        return False
 
 
 def _variable(words: bytes, name: str) -> str | None:

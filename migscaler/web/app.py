@@ -19,6 +19,7 @@ from migscaler.web.guard import Guard, actor_of
 from migscaler.web.headers import HeadLimit, SecurityHeaders
 from migscaler.web.page import page
 from migscaler.web.ports import Commands, Render, WebOptions
+from migscaler.web.words import unread_words
 
 _STATIC = Path(__file__).parent / "static"
 _View = Callable[[Status, bool], dict[str, object]]
@@ -116,7 +117,8 @@ class _Site:
         """Say whether the GPUs were read and what an earlier process left is put right."""
         status = self._status()
         if status is None or status.snapshot is None:
-            return PlainTextResponse("the GPUs have not been read yet\n", 503)
+            unread = "the GPUs have not been read yet" if status is None else unread_words(status)
+            return PlainTextResponse(f"{unread}\n", 503)
         missing = self._options.ready()
         return PlainTextResponse(f"{missing or 'ok'}\n", 503 if missing else 200)
 

@@ -94,6 +94,8 @@ def _strips(status: Status, gpu: GpuState) -> list[Markup]:
     if not cells:
         return [tag("p", _instead(gpu), class_="strip bare")]
     strips = [strip_box(cells, f"GPU {reading.index}: {in_words(cells)}", "strip")]
+    if reading.mig_enabled and reading.mig_pending is False:
+        strips.append(tag("p", "MIG goes off at the next reset", class_="wanted"))
     wanted = wanted_layout(status, gpu)
     if wanted is not None and reading.model is not None:
         planned = planned_cells(reading.model, wanted)
@@ -111,7 +113,7 @@ def _instead(gpu: GpuState) -> str:
     if reading.mig_enabled is None:
         return "can't be partitioned"
     if not reading.mig_enabled:
-        pending = "; MIG comes on at the next reset" if reading.mig_pending else ""
+        pending = "; MIG goes on at the next reset" if reading.mig_pending else ""
         busy = reading.gauges.utilization_ratio
         return f"MIG is off{pending}" + ("" if busy is None else f"; whole GPU {busy:.0%} busy")
     return "layout not known"

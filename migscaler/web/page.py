@@ -14,6 +14,7 @@ from migscaler.web.words import (
     ago,
     clock,
     count_of,
+    unread_words,
     until,
 )
 
@@ -83,8 +84,10 @@ def _banners(status: Status, *, trusted: bool) -> list[Markup]:
         who = f" by {pause.who}" if trusted else ""
         end = "until resumed" if pause.until is None else f"until {clock(pause.until)}"
         banners.append(_banner("Paused", f"{pause.why}{who}, {end}. Nothing is changed meanwhile."))
-    if status.snapshot_stale:
-        banners.append(_banner("Old figures", "The GPUs have not answered lately.", "bad"))
+    unread = unread_words(status)
+    if unread is not None:
+        title = "No figures" if status.snapshot is None else "Old figures"
+        banners.append(_banner(title, f"{unread[0].upper()}{unread[1:]}.", "bad"))
     if status.config.forced_observe is not None:
         banners.append(_banner("Only observing", status.config.forced_observe, "bad"))
     if not status.state_writable:
@@ -168,7 +171,9 @@ def _gates(status: Status, *, trusted: bool) -> Markup:
     gates = () if status.decision is None else status.decision.gates
     ordered = sorted(gates, key=lambda gate: not gate.blocks)
     items = [_gate(status, gate, trusted=trusted) for gate in ordered]
-    nothing = tag("p", "Every gate is open.", class_="quiet")
+    undecided = status.decision is None
+    words = "Nothing has been decided yet." if undecided else "Every gate is open."
+    nothing = tag("p", words, class_="quiet")
     return _panel("Closed gates", "gates", tag("ul", *items, class_="list") if items else nothing)
 
 
@@ -196,7 +201,7 @@ def _gate(status: Status, gate: Gate, *, trusted: bool) -> Markup:
 
 def _regret(status: Status) -> Markup:
     """Return what earns or costs trust, in words."""
-    note = tag("p", "Near 0 is what allows to enforce.", class_="quiet")
+    note = tag("p", "Enforce only while this stays near 0.", class_="quiet")
     return _panel("Regret since the start", "regret", join(regret_list(status.regret), note))
 
 

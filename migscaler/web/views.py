@@ -16,7 +16,7 @@ from migscaler.model.policy import Mode
 from migscaler.model.status import Status
 from migscaler.policy.discretion import names_somebody, sentence_for
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, planned_cells
-from migscaler.web.words import evidence_words, unseen_words
+from migscaler.web.words import evidence_words, unread_words, unseen_words
 
 View = dict[str, object]
 
@@ -31,6 +31,7 @@ def status_view(status: Status, *, trusted: bool) -> View:
         "driver_version": None if snapshot is None else snapshot.driver_version,
         "snapshot_at": None if snapshot is None else when(snapshot.taken_at),
         "snapshot_stale": status.snapshot_stale,
+        "snapshot_problem": unread_words(status),
         "processes_visible": None if snapshot is None else snapshot.processes_visible,
         "state_writable": status.state_writable,
         "config": {

@@ -4,6 +4,10 @@ from datetime import datetime, timedelta
 
 from migscaler.model.gpu import ActivitySource, GpuReading
 from migscaler.model.plan import GateReason, OutcomeReason
+from migscaler.model.status import Status
+
+UNREAD = "the GPUs can't be read"
+"""How a text begins that says why there is no picture of the node."""
 
 GATE_WORDS = {
     GateReason.SATISFIED: "nothing to change",
@@ -71,6 +75,30 @@ def ago(at: datetime, now: datetime) -> str:
 def until(at: datetime, now: datetime) -> str:
     """Return how long it takes until a moment."""
     return f"in {span_words(at - now)}" if at > now else "now"
+
+
+def unread_words(status: Status) -> str | None:
+    """Say since when and why the GPUs are not read, None while they are."""
+    why = _why_unread(status)
+    if why is None:
+        return None
+    if status.snapshot is None:
+        return f"{UNREAD}: {why}"
+    return f"the GPUs were last read {ago(status.snapshot.taken_at, status.now)}: {why}"
+
+
+def _why_unread(status: Status) -> str | None:
+    pause, snapshot = status.pause, status.snapshot
+    unread = snapshot is None or status.snapshot_stale
+    if pause is not None and pause.driver_released:
+        # A command without a daemon reads them all the same.
+        if unread or snapshot is None or snapshot.taken_at <= pause.since:
+            return "the driver is released until `migscaler resume`"
+        return None
+    if not unread:
+        return None
+    nvml = next((one for one in status.collectors if one.name == "nvml"), None)
+    return (nvml and nvml.problem) or "the driver has not answered yet"
 
 
 def clock(at: datetime) -> str:

@@ -288,3 +288,39 @@ def test_tests_that_share_a_machine_run_on_one_worker(request: pytest.FixtureReq
     """pytest-xdist says so by a suffix; where it is missing, groups are silently torn apart."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert request.node.nodeid.endswith("@cli-node")
+
+
+def as_nobody(machine: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command for an account that is neither root's nor the daemon's, if we are root.
+
+    The interpreter may lie where only root looks, so it keeps the right to read files.
+    """
+    ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    rights = ("--inh-caps", "--ambient-caps", "--bounding-set")
+    keep = [word for right in rights for word in (right, "-all,+dac_read_search")]
+    become = ["setpriv", *ids, *keep] if os.geteuid() == 0 else []
+    at = ["--socket", str(machine.root / "state" / "migscaler.sock")]
+    command = [*become, sys.executable, "-m", "migscaler.cli.main", *at, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_any_account_sees_what_the_api_shows_to_everybody(machine: Machine) -> None:
+    """Who may lease could not see what is free: every command was for root only."""
+    looks = ("status", "layouts", "plan", "explain", "demand show")
+    for done in (as_nobody(machine, *look.split()) for look in looks):
+        assert done.returncode in (0, 3), done.stderr
+        assert (done.stdout != "", done.stderr) == (True, "")
+    assert "A100-SXM4-40GB" in as_nobody(machine, "status").stdout
+
+    is_stranger = os.geteuid() == 0
+    for words in (["history"], ["plan", "--nvidia-smi"]):
+        refused = as_nobody(machine, *words)
+        assert ("only root and the daemon's account" in refused.stderr) is is_stranger
+        assert (refused.returncode == 1) is is_stranger
+
+
+def test_doctor_of_any_account_asks_to_be_run_as_root(machine: Machine) -> None:
+    done = as_nobody(machine, "doctor", "--output", "json")
+
+    assert ("not uid 65534" in done.stdout) is (os.geteuid() == 0)
+    assert "install or load" not in done.stdout

@@ -1,5 +1,6 @@
 """`migscaler demo` shows a real daemon at work, and leaves nothing behind."""
 
+import contextlib
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,57 @@ def test_demo_names_its_page_once_that_shows_the_node_and_ends_on_ctrl_c(tmp_pat
     assert metrics.count("migscaler_gpu_info{") == 8
     assert "The demo ended" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def demo_running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a demo until it has named its page; gives it and the page's address."""
+    demo = subprocess.Popen(
+        DEMO, stdout=subprocess.PIPE, text=True, env=environment(directory), preexec_fn=heed_ctrl_c
+    )
+    assert demo.stdout is not None
+    try:
+        page = ""
+        while not page:
+            line = demo.stdout.readline()
+            assert line, "the demo ended before it said where its page is"
+            page = line.split()[1] if line.strip().startswith("page") else ""
+        yield demo, page
+    finally:
+        demo.kill()
+        demo.wait()
+        demo.stdout.close()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one started."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def all_gone(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGHUP, signal.SIGTERM])
+def test_demo_leaves_nothing_behind_when_its_terminal_closes(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    """A lost ssh session left the daemon on its port, for ever."""
+    with demo_running(tmp_path) as (demo, _):
+        children = children_of(demo.pid)
+        demo.send_signal(ending)
+        assert demo.wait(20) == 0
+
+    assert len(children) == 2
+    assert all_gone(children)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_that_is_killed_takes_its_daemon_with_it(tmp_path: Path) -> None:
+    with demo_running(tmp_path) as (demo, _):
+        children = children_of(demo.pid)
+        demo.kill()
+        demo.wait(20)
+
+        assert len(children) == 2
+        wait_until("both have ended", lambda: all_gone(children))

@@ -121,7 +121,7 @@ class RuleSection(Section):
     """Name in metrics and explanations. Required."""
 
     size: Size
-    """Size class (1g, 2g, 1gx, 1g+me, 7g) or profile name (3g.20gb); no two rules have the same.
+    """Size class (1g to 7g, 1gx, 1g+me) or profile name (3g.20gb); no two rules have the same.
     Required."""
 
     from_: Annotated[tuple[Name, ...], Field(alias="from")] = ("scheduler",)

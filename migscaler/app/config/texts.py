@@ -116,7 +116,7 @@ def check_size(value: object) -> str:
     try:
         return check_size_text(text)
     except ParseError as error:
-        remedy = "write a class (1g, 2g, 1gx, 1g+me, 7g) or a profile name (3g.20gb)"
+        remedy = "write a class (1g to 7g, 1gx, 1g+me) or a profile name (3g.20gb)"
         raise SettingRefused(str(error).split(";")[0], remedy) from error
 
 

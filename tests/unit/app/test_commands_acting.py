@@ -86,6 +86,29 @@ def test_gpu_in_observe_or_unnamed_is_left_alone(
         assert here.our_calls() == []
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_hold_asked_for_since_the_last_reading_binds_also_the_dry_run(
+    tmp_path: Path, dry_run: bool
+) -> None:
+    with node_at_work(tmp_path, "3g@0") as here:
+        here.watch()
+        here.ask("hold", gpu=0, reason="measuring")
+
+        with pytest.raises(CommandRefused, match="GPU 0 must stay as it is: held by root: measur"):
+            here.ask("apply", gpu=0, layout="3g 3g", dry_run=dry_run)
+
+        assert here.our_calls() == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_gpu_without_mig_is_named_with_what_to_do_first(tmp_path: Path, dry_run: bool) -> None:
+    with node_at_work(tmp_path, mig=False) as here:
+        here.watch()
+
+        with pytest.raises(CommandRefused, match="is off; first: migscaler mig-mode on --gpu 0"):
+            here.ask("apply", gpu=0, layout="3g 3g", dry_run=dry_run)
+
+
 def test_present_plan_is_carried_out_although_the_mode_only_recommends(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "3g@0 3g@4", config=DEMANDING) as here:
         here.watch(120)

@@ -7,7 +7,7 @@ import pytest
 
 from migscaler.errors import CommandRefused, NotFound
 from migscaler.web.ports import Actor
-from tests.unit.app.nodes import ADA, BOB, ROOT, NodeAtWork, node_at_work
+from tests.unit.app.nodes import ADA, BOB, RECOMMEND, ROOT, NodeAtWork, node_at_work
 
 
 def take(here: NodeAtWork, actor: Actor = ADA, **more: object) -> dict[str, object]:
@@ -130,6 +130,22 @@ def test_size_that_no_gpu_offers_is_refused_with_what_there_is(tmp_path: Path) -
         )
 
 
+def test_wait_for_what_no_rule_makes_says_so(tmp_path: Path) -> None:
+    """It waited for ever, and nobody said why."""
+    rules = "rules: [{name: big, size: 7g, from: [scheduler]}]\n"
+    with node_at_work(tmp_path, "2g@0", config=RECOMMEND + rules) as here:
+        made = take(sampled(here), size="7g", wait=True)
+        vain = take(here, size="3g", wait=True)
+        polled = here.ask_as(ADA, "lease_poll", wait_id=vain["wait_id"], ttl_seconds=60)
+
+        assert made["message"] == "waiting for a 7g"
+        assert polled["message"] == vain["message"]
+        assert vain["message"] == (
+            "waiting for a 3g that somebody gives back: none is made, since no rule of that size"
+            " is from: [scheduler]"
+        )
+
+
 def test_wait_ends_in_a_lease_once_there_is_an_instance(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "1g@0") as here:
         place = take(sampled(here), wait=True)["wait_id"]
@@ -139,7 +155,7 @@ def test_wait_ends_in_a_lease_once_there_is_an_instance(tmp_path: Path) -> None:
 
         granted = here.ask_as(ADA, "lease_poll", wait_id=place, ttl_seconds=3600)
 
-        assert still == {"granted": False, "wait_id": 1, "message": "waiting for a 3g"}
+        assert (still["granted"], still["wait_id"]) == (False, 1)
         assert (granted["granted"], granted["spec"]) == (True, "3g.20gb@4")
         assert here.store.lease_waits(here.clock.now()) == ()
 

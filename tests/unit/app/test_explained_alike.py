@@ -23,7 +23,7 @@ def test_daemon_keeps_what_its_last_decision_was_made_from(tmp_path: Path) -> No
 
         assert before == ()
         assert status.decision_at == here.clock.now()
-        assert shown == here.ask("explain")
+        assert {**shown, "snapshot_problem": None} == here.ask("explain")
         assert isinstance(shown["lines"], list)
         assert "Rule small (1g)" in shown["lines"]
 

@@ -53,3 +53,12 @@ def test_hook_reads_nothing_from_our_input() -> None:
 
 def test_no_hooks_are_no_problem() -> None:
     assert run() is None
+
+
+def test_hook_that_leaves_a_process_behind_has_ended() -> None:
+    """What it left held its output open, and the change waited for that until the time was up."""
+    assert run(("sh", "-c", "sleep 5 &"), timeout=2.0) is None
+
+
+def test_word_that_no_program_can_be_given_is_told() -> None:
+    assert run(("echo", "a\0b")) == "echo: embedded null byte"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.errors import CommandRefused, NotFound
+from migscaler.errors import CommandRefused, NotFound, ParseError
 from tests.unit.app.nodes import NodeAtWork, node_at_work
 
 TWO = "2xA100-SXM4-40GB"
@@ -68,4 +68,19 @@ def test_command_before_the_first_reading_is_refused_with_what_to_do(
         with pytest.raises(CommandRefused) as refusal:
             here.ask(name, **arguments)
 
-        assert str(refusal.value) == ("the GPUs have not been read yet; see `migscaler doctor`")
+        assert str(refusal.value) == (
+            "the GPUs can't be read: the driver has not answered yet; see `migscaler doctor`"
+        )
+
+
+def test_instance_that_is_named_wrongly_is_told_what_is_there(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 1g@4") as here:
+        here.watch(5)
+
+        with pytest.raises(ParseError) as problem:
+            here.ask("hold", gpu=0, spec="1g", reason="x")
+
+        assert str(problem.value) == (
+            "'1g' is not an instance; write profile@start, e.g. 3g.40gb@4;"
+            " GPU 0 has 3g.20gb@0 1g.5gb@4"
+        )

@@ -67,8 +67,9 @@ def test_outcome_is_all_plain_values() -> None:
         direction=Direction.FINER,
     )
 
-    assert outcome_view(outcome) == {
+    assert outcome_view(outcome, snapshot(gpu_state(A100, "7g@0"))) == {
         "plan_id": "p1",
+        "gpu": 0,
         "gpu_uuid": uuid(),
         "outcome": "failed",
         "reason": "not_verified",

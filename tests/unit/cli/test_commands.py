@@ -1,11 +1,14 @@
 """Each command asks the node for the right thing and prints its answer; options have twins."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from migscaler.cli.main import cli
 from migscaler.errors import CommandRefused, ConfigError, Finding, NotFound, ParseError
+from migscaler.store.codec import encode
+from tests.builders import A100, gpu_state, snapshot
 from tests.unit.cli.conftest import Json, Terminal
 
 
@@ -260,6 +263,21 @@ def test_apply_fails_if_a_gpu_failed(terminal: Terminal) -> None:
     assert terminal.run("apply").exit_code == 1
 
 
+@pytest.mark.parametrize("reason", ["held", "changed_underneath"])
+def test_apply_fails_if_a_gpu_was_left_as_it_was(terminal: Terminal, reason: str) -> None:
+    """A held GPU stayed as it was, with exit code 0."""
+    outcome = {"gpu_uuid": "GPU-1", "outcome": "abandoned", "reason": reason}
+    terminal.replies(apply={"outcomes": [{"gpu_uuid": "GPU-0", "outcome": "done"}, outcome]})
+
+    assert terminal.run("apply").exit_code == 1
+
+
+def test_apply_settle_is_fine_where_a_plan_was_put_back(terminal: Terminal) -> None:
+    terminal.replies(settle={"outcomes": [{"gpu_uuid": "GPU-1", "outcome": "abandoned"}]})
+
+    assert terminal.run("apply", "--settle").exit_code == 0
+
+
 def test_apply_layout_needs_a_gpu(terminal: Terminal) -> None:
     assert terminal.run("apply", "--layout", "3g 3g").exit_code == 2
 
@@ -339,3 +357,136 @@ def test_every_command_of_the_help_exists(terminal: Terminal) -> None:
 
 def test_unknown_command_is_wrong_usage(terminal: Terminal) -> None:
     assert terminal.run("frobnicate").exit_code == 2
+
+
+UNREAD = "the GPUs can't be read: nvmlInit answered LIBRARY_NOT_FOUND (12)"
+RELEASED = "the GPUs were last read 20 s ago: the driver is released until `migscaler resume`"
+
+
+def test_status_without_any_reading_says_why(terminal: Terminal) -> None:
+    """It drew an empty table below `nothing was decided yet`."""
+    terminal.replies(status={"gpus": [], "snapshot_problem": UNREAD})
+
+    assert terminal.run("status").stdout.splitlines() == [
+        "nothing was decided yet",
+        f"{UNREAD}; see `migscaler doctor`",
+    ]
+
+
+def test_layouts_without_any_reading_fail_with_why(terminal: Terminal) -> None:
+    terminal.replies(status={"gpus": [], "snapshot_problem": UNREAD})
+
+    result = terminal.run("layouts")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"migscaler: {UNREAD}; see `migscaler doctor`\n"
+
+
+@pytest.mark.parametrize("command", ["layouts", "plan", "explain", "export"])
+def test_commands_that_show_an_old_picture_say_so(terminal: Terminal, command: str) -> None:
+    """With the driver released they showed the old picture without a word."""
+    old = {"snapshot_problem": RELEASED}
+    terminal.replies(
+        status={"gpus": [{"index": 0}], **old},
+        plan={"sentence": "Hold: paused", **old},
+        explain={"lines": ["Hold: paused"], **old},
+        snapshot={"snapshot": encode(snapshot(gpu_state(A100, "7g@0"))), **old},
+    )
+
+    result = terminal.run(command)
+
+    assert result.stderr == f"migscaler: an old picture: {RELEASED}\n"
+    assert result.stdout
+
+
+CHANGE: Json = {
+    "plan_id": "20261123T162231-0-1",
+    "gpu": 1,
+    "gpu_uuid": "GPU-eab37217-0000",
+    "before": "1g.5gb@0",
+    "after": "1g.5gb@0 1g.5gb@1",
+    "begun_at": "2026-11-23T16:22:31+00:00",
+    "outcome": "done",
+}
+
+
+def test_history_shows_changes_also_where_nothing_was_decided(terminal: Terminal) -> None:
+    """What was applied without a daemon was in the JSON only."""
+    terminal.replies(history={"decisions": [], "gpu_plans": [CHANGE]})
+
+    result = terminal.run("history")
+
+    assert result.stderr == "nothing was decided yet\n"
+    assert [line.split("  ") for line in result.stdout.splitlines()][1][:2] == [
+        "2026-11-23 16:22:31Z",
+        "1",
+    ]
+    assert "20261123T162231-0-1" in result.stdout
+
+
+def test_gpu_that_is_gone_is_named_by_its_uuid(terminal: Terminal) -> None:
+    terminal.replies(history={"gpu_plans": [{**CHANGE, "gpu": None}]})
+
+    assert "  GPU-eab37217  " in terminal.run("history").stdout
+
+
+@pytest.mark.parametrize(
+    ("enabled", "pending", "layout", "said"),
+    [
+        (True, False, "7g.40gb@0", "7g.40gb@0 (MIG goes off at the next reset)"),
+        (False, True, None, "- (MIG goes on at the next reset)"),
+        (True, True, "7g.40gb@0", "7g.40gb@0"),
+        (None, None, None, "-"),
+    ],
+)
+def test_switch_of_mig_that_waits_for_a_reset_is_shown(
+    terminal: Terminal, enabled: bool | None, pending: bool | None, layout: str | None, said: str
+) -> None:
+    gpu = {"index": 0, "mig_enabled": enabled, "mig_pending": pending, "layout": layout}
+    terminal.replies(status={"gpus": [gpu]})
+
+    assert terminal.run("status").stdout.splitlines()[-1].endswith(f"  {said}")
+    assert terminal.run("layouts").stdout.splitlines()[-1].endswith(f"  {said}")
+
+
+def test_status_says_how_old_the_decision_is(terminal: Terminal) -> None:
+    """For up to a tick it lacked two instances that the strips below showed."""
+    terminal.replies(
+        status={
+            "now": "2026-03-02T12:00:12Z",
+            "decision": {"at": "2026-03-02T12:00:00Z", "sentence": "Hold: small lacks 2 x 2g"},
+        }
+    )
+
+    assert terminal.run("status").stdout == "Hold: small lacks 2 x 2g (12 s ago)\n"
+
+
+def test_demand_shows_until_when_a_number_holds(terminal: Terminal) -> None:
+    row = {"source": "override:small", "known": True, "expires_at": "2026-03-02T12:30:00+00:00"}
+    terminal.replies(demand={"sources": [row]})
+
+    header, line = terminal.run("demand", "show").stdout.splitlines()
+    assert header.endswith("until")
+    assert line.endswith("2026-03-02 12:30:00Z")
+
+
+@pytest.mark.parametrize("layout", ["", "  "])
+def test_apply_of_no_instance_is_wrong_usage(terminal: Terminal, layout: str) -> None:
+    result = terminal.run("apply", "--gpu", "0", "--layout", layout)
+
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith(
+        '--layout names at least one instance, e.g. "3g 3g" or 7g'
+    )
+
+
+def test_simulated_node_takes_driver_versions_only(terminal: Terminal, tmp_path: Path) -> None:
+    """It was an unexpected ValueError."""
+    words = ("sim", "build", "--directory", str(tmp_path / "node"), "H100")
+
+    refused = terminal.run(*words, "--driver", "foo")
+    built = terminal.run(*words)
+
+    assert (refused.exit_code, built.exit_code) == (2, 0)
+    assert "'foo' is not a driver version, e.g. 550.54.14" in refused.stderr
+    assert built.stdout.startswith("1 GPU, driver 550.54.14")

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from migscaler.cli.checks import (
     permission,
     together,
 )
+from migscaler.cli.doctor import examine
+from migscaler.cli.session import Options, Session
 from migscaler.errors import CommandRefused
 from migscaler.model.gpu import GpuOwner
 from migscaler.store.codec import encode
 from tests.builders import A100, gpu_state, snapshot
-from tests.unit.cli.conftest import Terminal
+from tests.unit.cli.conftest import FakeNode, Terminal
 
 
 def verdicts(checks: list[Check]) -> dict[str, Verdict]:
@@ -206,7 +209,7 @@ def empty_roots(tmp_path: Path) -> tuple[str, ...]:
 
 def test_doctor_without_driver_says_how_to_get_one(terminal: Terminal, tmp_path: Path) -> None:
     terminal.replies(
-        snapshot=CommandRefused("the GPUs can't be read: no driver (see `migscaler doctor`)")
+        snapshot=CommandRefused("the GPUs can't be read: no driver; see `migscaler doctor`")
     )
 
     result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
@@ -298,13 +301,22 @@ def test_fix_without_yes_only_shows(terminal: Terminal) -> None:
 
 def test_fix_with_yes_removes_what_nothing_keeps(terminal: Terminal) -> None:
     done = {"outcome": "done", "explanation": "now 3g.20gb@0"}
-    terminal.replies(orphans={"orphans": [ORPHAN, KEPT]}, remove_orphan={"outcomes": [done]})
+    terminal.replies(orphans={"orphans": [ORPHAN]}, remove_orphan={"outcomes": [done]})
 
     result = terminal.run("doctor", "--fix", "--yes")
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1] == "GPU 0 3g.20gb@4: now 3g.20gb@0"
     assert terminal.node.asked[1:] == [("remove_orphan", {"gpu": "GPU-1", "instance": "3g.20gb@4"})]
+
+
+def test_fix_that_leaves_one_fails(terminal: Terminal) -> None:
+    """What was kept counted as removed."""
+    done = {"outcome": "done", "explanation": "now 3g.20gb@0"}
+    terminal.replies(orphans={"orphans": [ORPHAN, KEPT]}, remove_orphan={"outcomes": [done]})
+
+    assert terminal.run("doctor", "--fix", "--yes").exit_code == 1
+    assert [name for name, _ in terminal.node.asked] == ["orphans", "remove_orphan"]
 
 
 def test_fix_that_is_refused_fails_and_says_why(terminal: Terminal) -> None:
@@ -329,3 +341,56 @@ def test_nothing_to_fix_is_fine(terminal: Terminal) -> None:
 
 def test_yes_without_fix_is_wrong_usage(terminal: Terminal) -> None:
     assert terminal.run("doctor", "--yes").exit_code == 2
+
+
+def test_doctor_does_not_call_a_released_driver_fine(terminal: Terminal, tmp_path: Path) -> None:
+    why = "the GPUs were last read 20 s ago: the driver is released until `migscaler resume`"
+    terminal.replies(
+        snapshot={
+            "snapshot": encode(snapshot(gpu_state(A100, "7g@0"))),
+            "snapshot_problem": why,
+        },
+        status={},
+        demand={"sources": []},
+    )
+
+    result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
+
+    first = json.loads(result.stdout)["checks"][0]
+    assert result.exit_code == 1
+    assert (first["subject"], first["verdict"]) == ("driver", "problem")
+    assert first["found"] == f"{why}; what follows is as it was then"
+
+
+def test_doctor_of_a_stranger_does_not_blame_the_driver(tmp_path: Path) -> None:
+    """It was told to install the driver of a node in good health, and to chown its state."""
+    refusal = CommandRefused("only root and the daemon's account may do this, not uid 1000")
+    asked = FakeNode({"snapshot": refusal})
+    session = Session(Options(), lambda _options, _daemon_only: nullcontext(asked))
+    for name in ("proc", "dev"):
+        (tmp_path / name).mkdir()
+
+    found = list(examine(session, tmp_path / "proc", tmp_path / "dev", 1000))
+
+    first = found[0]
+    assert (first.subject, first.verdict, first.found) == (
+        "daemon", Verdict.PROBLEM, str(refusal),
+    )  # fmt: skip
+    assert first.remedy == "run the doctor as root or the daemon's account"
+    assert {check.subject for check in found} == {"daemon", "handles", "configuration"}
+
+
+def test_doctor_that_is_turned_away_for_now_says_so(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.replies(snapshot=CommandRefused("too many commands at once; try again"))
+
+    result = terminal.run("doctor", *empty_roots(tmp_path), "--output", "json")
+
+    first = json.loads(result.stdout)["checks"][0]
+    assert (first["subject"], first["found"]) == ("daemon", "too many commands at once; try again")
+
+
+def test_worker_that_this_account_may_not_see_is_none(tmp_path: Path) -> None:
+    """The doctor crashed on the worker's directory, which other accounts may not enter."""
+    too_long = tmp_path / ("x" * 5000)
+
+    assert permission(1000, tmp_path, tmp_path, too_long).verdict is Verdict.PROBLEM

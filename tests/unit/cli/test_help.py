@@ -85,3 +85,11 @@ def test_config_check_against_a_file_that_is_not_there_names_it(
 
     assert checked.exit_code == 2
     assert checked.stderr == "migscaler: /no/node.json: can't be read: No such file or directory\n"
+
+
+def test_configuration_that_can_not_be_read_is_wrong_usage(terminal: Terminal) -> None:
+    """As an unreadable file of any other command."""
+    checked = terminal.run("config", "check", "/no/migscaler.yaml")
+
+    assert checked.exit_code == 2
+    assert "/no/migscaler.yaml: error: (file): can't be read" in checked.stdout

@@ -129,3 +129,15 @@ def test_lease_leaves_the_signal_mask_as_it_was(leasing: Terminal) -> None:
     leasing.run("lease", "2g", "--", "true")
 
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_waiting_ends_when_patience_does_and_leaves_the_queue(leasing: Terminal) -> None:
+    leasing.node.replies["lease_take"] = {"granted": False, "wait_id": 9, "message": "waiting"}
+    leasing.node.replies["lease_poll"] = {"granted": False, "wait_id": 9, "message": "waiting"}
+
+    result = leasing.run("lease", "2g", "--wait-for", "0.02s", "--", "true")
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "migscaler: no 2g came free in time (--wait-for)"
+    assert leasing.node.asked[0][1]["wait"] is True
+    assert leasing.node.asked[-1] == ("lease_cancel", {"wait_id": 9})

@@ -1,4 +1,4 @@
-"""`mig-mode` asks, goes one GPU at a time, and stops at the first that is not switched."""
+"""`mig-mode` asks, goes one GPU at a time, and stops at the first that can't be switched."""
 
 import json
 
@@ -55,15 +55,23 @@ def test_mig_mode_switches_one_gpu_at_a_time(terminal: Terminal) -> None:
     ]
 
 
-def test_mig_mode_stops_at_a_pending_reset(terminal: Terminal) -> None:
-    pending: Json = {"results": [result(0, active=False, pending_on="reset")]}
+def test_mig_mode_goes_on_after_one_that_waits_for_its_reset(terminal: Terminal) -> None:
+    """A node of 8 A100 took 8 calls, and the GPUs after the first were not mentioned."""
+
+    def pending(arguments: Json) -> Json:
+        gpus = arguments["gpus"]
+        assert isinstance(gpus, list)
+        return {"results": [result(gpu, active=False, pending_on="reset") for gpu in gpus]}
+
     terminal.replies(mig_mode=pending)
 
     done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--yes", "--output", "json")
 
     assert done.exit_code == 1
-    assert json.loads(done.stdout) == pending
-    assert len(terminal.node.asked) == 1
+    assert json.loads(done.stdout) == {
+        "results": [result(gpu, active=False, pending_on="reset") for gpu in (0, 1)],
+        "not_tried": [],
+    }
 
 
 def test_mig_mode_refused_on_a_busy_gpu_tells_what_was_done_before(terminal: Terminal) -> None:
@@ -74,10 +82,14 @@ def test_mig_mode_refused_on_a_busy_gpu_tells_what_was_done_before(terminal: Ter
 
     terminal.replies(mig_mode=second_is_busy)
 
-    done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--yes")
+    done = terminal.run("mig-mode", "on", "--gpu", "0,1,2,3", "--yes")
 
     assert done.exit_code == 1
     assert "GPU 0: MIG is on" in done.stdout
+    assert done.stdout.splitlines()[-2:] == [
+        "GPU 2: not tried, since one before it could not be switched",
+        "GPU 3: not tried, since one before it could not be switched",
+    ]
     assert "GPU 1 is in use by python3 (pid 7); stop it first" in done.stderr
 
 
@@ -112,3 +124,12 @@ def test_mig_mode_dry_run_asks_nothing_and_exits_3(terminal: Terminal) -> None:
 
 def test_mig_mode_layout_goes_with_on(terminal: Terminal) -> None:
     assert terminal.run("mig-mode", "off", "--gpu", "0", "--layout", "7g").exit_code == 2
+
+
+def test_mig_mode_that_fails_without_an_error_names_those_not_tried(terminal: Terminal) -> None:
+    terminal.replies(mig_mode={"results": [result(0, active=False)]})
+
+    done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--yes", "--output", "json")
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["not_tried"] == [1]

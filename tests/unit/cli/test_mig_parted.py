@@ -387,6 +387,20 @@ BAD: list[tuple[str, int | None, str, str]] = [
         "does not fit",
         "fewer or smaller",
     ),
+    (
+        config('{devices: all, mig-enabled: true, mig-devices: {"3g.20gb": 5000000}}'),
+        4,
+        "5000000 are more than fit",
+        "how many one GPU",
+    ),
+    (
+        checkpoint(
+            f'{{"ProfileID":0,"Placement":{{"Start":100000000000000000,"Size":1}},{ONE_CI}}}'
+        ),
+        2,
+        "past the memory slices",
+        "new checkpoint",
+    ),
     (config('{device-filter: "x", devices: all, mig-enabled: false}'), 4, "no PCI", "0x20B010DE"),
     (config("{device-filter: 0x20B010DE, devices: all, mig-enabled: false}"), 4, "two", "quotes"),
     (
@@ -442,3 +456,23 @@ def test_several_configurations_need_a_name() -> None:
         imported(text, state(A100, "-"), name="c")
     assert caught.value.findings[0].problem == "no configuration 'c'"
     assert layouts(imported(text, state(A100, "-"), name="b")) == ["3g.20gb@0 3g.20gb@4"]
+
+
+def test_checkpoint_of_a_node_without_mig_is_read_again() -> None:
+    """Go writes an empty list as null, and so does our own export."""
+    read = read_mig_parted("saved.json", checkpoint_text(()).text)
+
+    assert read.saved == ()
+
+
+def test_filter_of_a_board_matters_only_where_it_is_chosen() -> None:
+    """One that another configuration named refused the whole file."""
+    text = (
+        "version: v1\nmig-configs:\n"
+        '  a: [{device-filter: "0x20B010DE:0x1", devices: all, mig-enabled: false}]\n'
+        "  b: [{devices: all, mig-enabled: false}]\n"
+    )
+
+    assert targets(read_mig_parted("x", text), "b", snapshot())[0] == ()
+    with pytest.raises(ConfigError):
+        targets(read_mig_parted("x", text), "a", snapshot())

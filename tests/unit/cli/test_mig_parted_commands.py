@@ -190,3 +190,36 @@ def test_gpu_that_is_only_observed_stays(tmp_path: Path) -> None:
         assert done.exit_code == 1
         assert "is left alone" in done.stdout
         assert here.our_calls() == []
+
+
+DISABLED = "version: v1\nmig-configs:\n  off:\n    - devices: all\n      mig-enabled: false\n"
+
+
+def test_gpus_that_only_a_mode_switch_makes_so_differ(tmp_path: Path) -> None:
+    """Everything was said to be as in the file, whose GPUs were to have no MIG at all."""
+    with node(tmp_path, "1g@0", "1g@0", "1g@0", "1g@0") as here:
+        shown = run(here, "import", "-", stdin=DISABLED)
+        done = run(here, "import", "-", "--apply", "--yes", stdin=DISABLED)
+
+        assert (shown.exit_code, done.exit_code) == (3, 3)
+        assert "nothing to change" not in done.stderr
+        assert "not to be made so from here (see its note): GPU 0, 1, 2, 3" in done.stderr
+        assert here.our_calls() == []
+
+
+def test_gpus_without_mig_differ_from_a_file_with_instances(tmp_path: Path) -> None:
+    text = DISABLED.replace("false", 'true\n      mig-devices: {"7g.40gb": 1}')
+    with node_at_work(tmp_path, mig=False) as here:
+        here.watch(10)
+
+        assert run(here, "import", "-", stdin=text).exit_code == 3
+        assert run(here, "import", "-", "--apply", "--yes", stdin=text).exit_code == 3
+
+
+def test_gpus_without_mig_are_as_in_a_file_without(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, mig=False) as here:
+        here.watch(10)
+
+        done = run(here, "import", "-", "--apply", "--yes", stdin=DISABLED)
+
+        assert (done.exit_code, done.stderr) == (0, "nothing to change\n")

@@ -131,3 +131,20 @@ def test_snapshot_is_read_from_any_of_the_three_files() -> None:
     assert len(read_snapshot(SKETCH).gpus) == 2
     with pytest.raises(ParseError):
         read_snapshot("[]")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{"gpus": [{"model": "A30", "layout": "3g"}]}', "gpus[0].layout: '3g' is not an instance"),
+        ('{"gpus": [{"model": "A30", "busy": "3g@0"}]}', "gpus[0].busy: NVIDIA A30 has no"),
+        ('{"gpus": [{"model": "A30"}], "wants": {"9q": 1}}', "wants: '9q' is neither"),
+        ("[]", "neither a recorded input (migscaler history ID --output json) nor a node"),
+        ('{"policy": {}}', "neither a recorded input"),
+    ],
+)  # fmt: skip
+def test_error_in_a_sketch_says_where(terminal: Terminal, written: str, said: str) -> None:
+    result = terminal.run("plan", "--input", "-", stdin=written)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"migscaler: {said}")

@@ -168,7 +168,7 @@ def test_gpu_with_an_instance_in_use_is_refused_with_its_reason() -> None:
             made.change(enabled=False)
 
         assert str(refusal.value) == (
-            f"GPU 0 is in use: 3g.40gb@4 must stay (used by a process (pid {pid}); 80% active)"
+            f"GPU 0 is not free: 3g.40gb@4 must stay (used by a process (pid {pid}); 80% active)"
         )
         assert made.here.layout() == "3g.40gb@0 3g.40gb@4"
         assert made.here.our_calls() == []
@@ -236,3 +236,16 @@ def test_driver_that_refuses_for_lack_of_rights_is_passed_on() -> None:
             made.change(enabled=True)
 
         assert made.wishes == []
+
+
+def test_switch_off_that_is_taken_back_keeps_the_layout() -> None:
+    """The idle instances were replaced by one whole one, which nobody had asked for."""
+    with switchboard("1g@0 1g@1 2g@2 3g@4") as made:
+        assert made.change(enabled=False).pending_on == "reset"
+        before = str(made._again(made.here.uuid()).layout)
+
+        result = made.change(enabled=True)
+
+        assert (result.active, result.message) == (True, "MIG is on")
+        assert str(made._again(made.here.uuid()).layout) == before
+        assert made.mode() == (1, 1)

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from migscaler.control.request import plan_layout
+from migscaler.control.request import plan_layout, refuse_switched_off
 from migscaler.errors import CommandRefused, ParseError
+from migscaler.model.decision import HoldRecord
 from migscaler.model.gpu import GpuState, PinReason
+from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import GpuPlan
 from tests.builders import A100, gpu_state
 
@@ -70,7 +72,7 @@ def test_sizes_that_do_not_fit_beside_what_is_in_use_are_refused() -> None:
     with pytest.raises(CommandRefused) as refusal:
         plan_layout(busy("3g@0 1g@4", "1g@4"), "3g 3g")
 
-    assert str(refusal.value) == "'3g 3g' does not fit beside what is in use: 1g.5gb@4"
+    assert str(refusal.value) == "'3g 3g' does not fit beside what must stay: 1g.5gb@4 (process)"
 
 
 def test_sizes_that_no_gpu_of_the_model_holds_are_refused() -> None:
@@ -108,3 +110,73 @@ def test_gpu_is_never_left_empty() -> None:
         plan_layout(gpu_state(A100, "3g@0"), " ")
 
     assert str(refusal.value) == "a GPU is never left without an instance; name a layout"
+
+
+def test_refusal_for_want_of_room_names_why_each_must_stay() -> None:
+    """An idle but held instance was called "in use"."""
+    gpu = busy("1g@0 1g@1", "1g@0")
+
+    with pytest.raises(CommandRefused) as refusal:
+        plan_layout(gpu, "7g")
+
+    assert str(refusal.value) == ("'7g' does not fit beside what must stay: 1g.5gb@0 (process)")
+
+
+def test_hold_that_is_younger_than_the_picture_binds() -> None:
+    """The plan was made, and given up at its first step with exit code 0."""
+    gpu = gpu_state(A100, "3g@0 3g@4")
+    whole, one = hold(gpu, None), hold(gpu, "3g@4")
+
+    with pytest.raises(CommandRefused, match=r"GPU 0 must stay as it is: held by ada: long run; "):
+        plan_layout(gpu, "7g", [whole])
+    with pytest.raises(CommandRefused, match=r"beside what must stay: 3g.20gb@4 \(held by ada: lo"):
+        plan_layout(gpu, "7g", [one])
+    plan = plan_layout(gpu, "3g 2g", [one])
+
+    assert "3g.20gb@4" in str(plan and plan.after)
+    assert plan_layout(gpu, "3g 3g", [whole]) is None
+
+
+def test_hold_of_another_gpu_binds_nothing() -> None:
+    elsewhere = replace(hold(gpu_state(A100, "7g@0"), None), gpu_uuid=GpuUuid("GPU-other"))
+
+    assert plan_layout(gpu_state(A100, "7g@0"), "3g 3g", [elsewhere]) is not None
+
+
+def test_no_layout_at_all_is_refused() -> None:
+    with pytest.raises(CommandRefused, match="never left without an instance"):
+        plan_layout(gpu_state(A100, "7g@0"), "")
+
+
+@pytest.mark.parametrize(
+    ("enabled", "pending", "words"),
+    [
+        (False, False, "MIG mode of GPU 0 is off; first: migscaler mig-mode on --gpu 0, which"),
+        (False, True, "MIG mode on of GPU 0 is pending; reset the GPU first"),
+        (True, False, "MIG mode off of GPU 0 is pending; reset the GPU first"),
+    ],
+)
+def test_gpu_whose_mig_mode_is_off_or_changing_takes_no_layout(
+    enabled: bool, pending: bool, words: str
+) -> None:
+    gpu = gpu_state(A100, "")
+    gpu = replace(gpu, reading=replace(gpu.reading, mig_enabled=enabled, mig_pending=pending))
+
+    with pytest.raises(CommandRefused, match=words):
+        refuse_switched_off(gpu)
+
+
+def test_gpu_with_mig_on_takes_a_layout() -> None:
+    refuse_switched_off(gpu_state(A100, "7g@0"))
+
+
+def hold(gpu: GpuState, spec: str | None) -> HoldRecord:
+    assert gpu.reading.model is not None
+    return HoldRecord(
+        hold_id=1,
+        gpu_uuid=gpu.uuid,
+        spec=None if spec is None else gpu.reading.model.spec(spec),
+        owner="ada",
+        reason="long run",
+        kind="hold",
+    )

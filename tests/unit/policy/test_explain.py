@@ -155,3 +155,17 @@ def test_explanation_for_strangers_names_nobody() -> None:
         "3g.20gb@0 pinned (allocation)",
         "3g.20gb@4 idle",
     )
+
+
+def test_explanation_names_what_no_rule_makes() -> None:
+    inp = decision_input(
+        snapshot(gpu_state(A100, "3g@0")),
+        policy(rule("training", "7g", "queue")),
+        source_status("queue", {"7g": 0, "3g.20gb": 0}),
+        source_status("scheduler", {"7g": 1, "3g": 0}),
+    )
+
+    assert (
+        "scheduler wants 1 x 7g, which no rule makes: none of that size is from: [scheduler]"
+    ) in told(inp)["Decision"]
+    assert len(told(inp)["Decision"]) == 3

@@ -37,6 +37,8 @@ def test_plain_host_has_no_runtime_and_no_foreign_owner(host: HostFiles) -> None
         ("conmon", "Podman"),
         ("crio", "CRI-O"),
         ("slurmd", "Slurm (slurmd)"),
+        ("kubelite", "Kubernetes (MicroK8s)"),
+        ("raylet", "Ray (raylet)"),
         ("sbatchd", "LSF (sbatchd)"),
         ("kubelet", "Kubernetes (kubelet)"),
         ("k3s-server", "Kubernetes (k3s)"),
@@ -114,7 +116,7 @@ def test_unit_is_seen_while_it_runs(host: HostFiles, group: str) -> None:
     )
 
 
-@pytest.mark.parametrize("target", ["multi-user.target.wants", "nvidia-gpu-reset.target.wants"])
+@pytest.mark.parametrize("target", ["multi-user.target.wants", "multi-user.target.requires"])
 def test_unit_is_seen_while_it_is_enabled(host: HostFiles, target: str) -> None:
     wants = host.root / "units" / target
     wants.mkdir()
@@ -125,6 +127,17 @@ def test_unit_is_seen_while_it_is_enabled(host: HostFiles, target: str) -> None:
 
     assert "is enabled and reshapes the GPUs at boot" in str(words)
     assert remedy == "systemctl disable --now nvidia-mig-manager.service"
+
+
+def test_masked_unit_is_not_started_though_its_link_is_there(host: HostFiles) -> None:
+    """`systemctl mask` leaves the link of an enabled unit, and a bare host was refused for it."""
+    units = host.root / "units"
+    (units / "multi-user.target.wants").mkdir()
+    link = units / "multi-user.target.wants" / "nvidia-mig-manager.service"
+    link.symlink_to("/lib/systemd/system/nvidia-mig-manager.service")
+    (units / "nvidia-mig-manager.service").symlink_to("/dev/null")
+
+    assert found(host) == (None, "")
 
 
 def test_installed_unit_that_is_not_enabled_is_no_owner(host: HostFiles) -> None:

@@ -221,3 +221,15 @@ def test_strangers_are_not_told_who_paused_in_the_sentence() -> None:
 
     assert "grace" not in text_of(status)
     assert "Hold: paused by grace: upgrade" in text_of(status, trusted=True)
+
+
+def test_switch_of_mig_that_waits_for_a_reset_is_shown() -> None:
+    status = full_status()
+    assert status.snapshot is not None
+    first, *others = status.snapshot.gpus
+    off = replace(first, reading=replace(first.reading, mig_pending=False))
+
+    text = text_of(replace(status, snapshot=replace(status.snapshot, gpus=(off, *others))))
+
+    assert text.count("MIG goes off at the next reset") == 1
+    assert "MIG goes off at the next reset" not in text_of(status)
