@@ -400,6 +400,22 @@ MUTATIONS = (
     ),
     Mutation(
         promise="g",
+        breaks="a file on which a check itself fails ends the daemon",
+        path="migscaler/app/config/load.py",
+        old="        raise ConfigError(source_name, (unforeseen(error, text),)) from error\n",
+        new="        raise\n",
+        tests=("tests/unit/app/test_config_load.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a date at the end of the calendar ends the daemon",
+        path="migscaler/app/config/texts.py",
+        old="    if not FIRST_YEAR <= moment.year <= LAST_YEAR:\n",
+        new="    if False:\n",
+        tests=("tests/unit/app/test_config_bad_files.py",),
+    ),
+    Mutation(
+        promise="g",
         breaks="a GPU that hung is asked again at once",
         path="migscaler/hardware/exclusions.py",
         old="        if left > 0:\n",

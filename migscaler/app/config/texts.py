@@ -23,6 +23,8 @@ _GPU_UUID = re.compile(r"^GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")
 _DATE = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _LISTEN = re.compile(r"^(?P<host>\[[^\]]*\]|[^:\[\]]*):(?P<port>\d{1,5})$")
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""Years of a date: at the ends of the calendar the next day, or another time zone, has none."""
 LONGEST = timedelta(days=3660)
 """Ten years: beyond it a duration is a slip of the keyboard, and datetime arithmetic may
 overflow."""
@@ -201,6 +203,9 @@ def parse_until(text: str, timezone: str) -> datetime:
             'write "2027-03-31" (through that day), "2027-03-31T18:00" or with an offset "+09:00"'
         )
         raise SettingRefused(f"{text!r} is not a date", remedy) from error
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        remedy = f"write a year from {FIRST_YEAR} to {LAST_YEAR}, or leave it out for no end"
+        raise SettingRefused(f"the year {moment.year} can't be used", remedy)
     zone = zoneinfo.ZoneInfo(timezone)
     if _DATE.match(text):
         return datetime.combine(moment.date() + timedelta(days=1), time(), zone).astimezone(UTC)
@@ -247,6 +252,14 @@ def split_listen(text: str) -> tuple[str, int]:
                 f"{host!r} is not an IP address", 'write e.g. "127.0.0.1:9836"'
             ) from error
     return host or "0.0.0.0", int(match["port"])  # noqa: S104  # ":9836" asks for every address
+
+
+def has_page(url: str) -> bool:
+    """Say whether an address names a page of its server; one that is broken is told elsewhere."""
+    try:
+        return bool(urlsplit(url).path.strip("/"))
+    except ValueError:
+        return True
 
 
 def is_loopback(host: str) -> bool:

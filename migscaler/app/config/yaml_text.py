@@ -22,6 +22,8 @@ MAX_DEPTH = 40
 
 _INT = re.compile(r"^-?(?:0|[1-9][0-9]*)$")
 _FLOAT = re.compile(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$")
+# Half a character, and what a terminal obeys; only an escape ("\\0") can put them into the file.
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _AMBIGUOUS = re.compile(r"^[-+]?(?:0[0-9_]+|0[xob][0-9a-fA-F_]+|[1-9][0-9]*(?:_[0-9]+)+|\+[0-9]+)$")
 
 Path = tuple[str | int, ...]
@@ -135,6 +137,8 @@ class _Reading:
                     key_node, path, "a key must be a plain word", "write the keys out, without <<"
                 )
                 continue
+            if self.has_no_text(key_node, path):
+                continue
             here = (*path, key)
             if key in values:
                 first = self.places[here].line
@@ -154,6 +158,8 @@ class _Reading:
         kind = node.tag.removeprefix(_TAGS)
         text: str = node.value
         if kind == "str":
+            if self.has_no_text(node, path):
+                return None
             if node.style is None and _AMBIGUOUS.match(text):
                 self.add(
                     node,
@@ -172,6 +178,14 @@ class _Reading:
             return float(text)
         self.refuse_tag(node, path)
         return None
+
+    def has_no_text(self, node: yaml.ScalarNode, path: Path) -> bool:
+        """Say whether a text can't be one in a path, a log or an answer; a finding tells where."""
+        found = _NO_TEXT.search(node.value)
+        if found is not None:
+            problem = f"holds a character that is no text (U+{ord(found.group()):04X})"
+            self.add(node, path, problem, "remove it; it was written as an escape in quotes")
+        return found is not None
 
     def refuse_tag(self, node: yaml.Node, path: Path) -> None:
         """Keep a finding for a value whose tag asks for more than plain data."""
