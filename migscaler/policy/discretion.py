@@ -7,6 +7,7 @@ stands in the text's place; numbers, layouts and times stay.
 from migscaler.model.decision import Decision
 from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Gate, GateReason, Hold
+from migscaler.model.status import ConfigStatus
 
 NAMING_GATES = frozenset(
     {
@@ -36,6 +37,17 @@ def sentence_for(decision: Decision, *, names: bool) -> str:
     if outcome.reason not in NAMING_GATES and not any(map(names_somebody, blocking)):
         return decision.sentence
     return f"Hold: {outcome.reason.value.replace('_', ' ')}"
+
+
+def problems_of(config: ConfigStatus, *, names: bool) -> tuple[str, ...]:
+    """Return what is wrong with the files; without `names` only that something is.
+
+    Findings quote the files, and a file may hold at any place what belongs elsewhere.
+    """
+    if names or not config.problems:
+        return config.problems
+    count = len(config.problems)
+    return (f"{count} problem{'s' * (count > 1)}: see the log, or `migscaler status` as root",)
 
 
 def gates_of(decision: Decision, gpu_uuid: GpuUuid) -> tuple[Gate, ...]:

@@ -14,7 +14,7 @@ from migscaler.model.layout import Layout
 from migscaler.model.plan import Gate, Hold, Outcome, Plan
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
-from migscaler.policy.discretion import names_somebody, sentence_for
+from migscaler.policy.discretion import names_somebody, problems_of, sentence_for
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, planned_cells
 from migscaler.web.words import evidence_words, unseen_words
 
@@ -36,7 +36,7 @@ def status_view(status: Status, *, trusted: bool) -> View:
         "config": {
             "path": status.config.path,
             "valid": status.config.valid,
-            "problems": list(status.config.problems),
+            "problems": list(problems_of(status.config, names=trusted)),
             "warnings": list(status.config.warnings),
             "forced_observe": status.config.forced_observe,
         },

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from migscaler.app.config.activity_model import DcgmQuerySection, DcgmSection
 from migscaler.app.config.model import Config, IdleSection, PaceSection, SamplingSection
+from migscaler.app.config.quoting import quoted_address
 from migscaler.app.config.raw import Raw
 from migscaler.app.config.source_model import PrometheusSection, PushSection, SchedulerSection
 from migscaler.app.config.texts import (
@@ -288,8 +289,8 @@ def _activity(root: Raw) -> Iterator[Problem]:
         yield from _figures(root, section, fields["interval"].default, fields["max_age"].default)
     url = activity.part("dcgm").text("url")
     if url is not None and url.startswith("http") and not has_page(url):
-        remedy = f'write the whole address: "{url.rstrip("/")}/metrics"'
-        yield activity.part("dcgm").at("url"), f"{url} names no page", remedy
+        remedy = 'write the whole address: "http://host:9400/metrics"'
+        yield activity.part("dcgm").at("url"), f"{quoted_address(url)} names no page", remedy
 
 
 def _figures(

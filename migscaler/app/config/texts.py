@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, time, timedelta
 from urllib.parse import urlsplit
 
+from migscaler.app.config.quoting import may_be_path, quoted_address, quoted_path
 from migscaler.errors import ParseError
 from migscaler.model.profile import check_size_text
 from migscaler.sources.calendar import check_window
@@ -219,20 +220,22 @@ def check_http_url(value: object) -> str:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise SettingRefused(f"{text!r} is not an address", 'write "http://host:9090"') from error
+        problem = f"{quoted_address(text)} is not an address"
+        raise SettingRefused(problem, 'write "http://host:9090"') from error
     if parts.scheme not in ("http", "https") or not host or re.search(r"\s", text):
-        raise SettingRefused(f"{text!r} is not an http address", 'write "http://host:9090"')
+        problem = f"{quoted_address(text)} is not an http address"
+        raise SettingRefused(problem, 'write "http://host:9090"')
     if parts.username is not None or parts.password is not None:
         raise SettingRefused(
             "the address holds a password", "use bearer_token_file; secrets stand in files"
         )
     if parts.query or parts.fragment:
         raise SettingRefused(
-            f"{text!r} has a query part", "write the address only; the query has its own key"
+            "the address has a query part", "write the address only; the query has its own key"
         )
     if "/api/v1" in parts.path:
         raise SettingRefused(
-            f"{text!r} includes the API's path", "leave out /api/v1 and what follows"
+            f"{quoted_address(text)} includes the API's path", "leave out /api/v1 and what follows"
         )
     return text.rstrip("/")
 
@@ -282,11 +285,21 @@ def check_listen(value: object) -> str:
 def check_absolute_path(value: object) -> str:
     """Return an absolute path; relative ones would depend on where the daemon was started."""
     text = text_of(value, "a path")
+    if not may_be_path(text):
+        raise SettingRefused("is a text, not the path of a file", "write the path: /etc/...")
     if not text.startswith("/"):
         raise SettingRefused(
-            f"{text!r} is a relative path", "write it from the root: /etc/migscaler/..."
+            f"{quoted_path(text)} is a relative path", "write it from the root: /etc/migscaler/..."
         )
     return text
+
+
+def check_secret_path(value: object) -> str:
+    """Return the absolute path of a file that holds a secret; what else stands there may be it."""
+    if not isinstance(value, str) or not may_be_path(value) or not value.strip().startswith("/"):
+        remedy = "write the path of a file that holds it: /etc/migscaler/..."
+        raise SettingRefused("is not an absolute path", remedy)
+    return value.strip()
 
 
 def check_socket_path(value: object) -> str:
@@ -294,7 +307,7 @@ def check_socket_path(value: object) -> str:
     text = check_absolute_path(value)
     if len(text.encode()) > UNIX_PATH_MAX:
         raise SettingRefused(
-            f"{text!r} is too long for a Unix socket",
+            f"{quoted_path(text)} is too long for a Unix socket",
             f"use a path of at most {UNIX_PATH_MAX} bytes",
         )
     return text

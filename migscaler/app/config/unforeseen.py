@@ -22,16 +22,18 @@ UNFORESEEN = "could not be judged"
 """Begins the problem of such a finding."""
 
 
-def unforeseen(error: Exception, text: str) -> Finding:
+def unforeseen(error: Exception, text: str | None = None) -> Finding:
     """Return the finding for a file on which a check failed with `error`.
 
-    It names the kind of the error and the line of our source, never the error's own words: those
-    may quote the file.
+    `text` is given for our own file, whose sections are then tried one by one. The finding names
+    the kind of the error and the line of our source, never the error's own words: those may quote
+    the file.
     """
     document, section = Document(value=None, places={}, findings=()), None
     try:
-        document = read_yaml(text)
-        section = _section_of(document)
+        if text is not None:
+            document = read_yaml(text)
+            section = _section_of(document)
     except Exception:  # noqa: BLE001, S110 - then the finding is about the whole file
         pass
     ours = [one for one in traceback.extract_tb(error.__traceback__) if _OURS in one.filename]
