@@ -1,8 +1,11 @@
 """What a decision may tell those who are not to learn whose jobs and holds there are.
 
 Texts of some gates name a holder, an owner or whoever paused the node. For strangers their reason
-stands in the text's place; numbers, layouts and times stay.
+stands in the text's place; numbers, layouts and times stay. Other texts are told to them without
+process ids, accounts and names of programs.
 """
+
+import re
 
 from migscaler.model.decision import Decision
 from migscaler.model.ids import GpuUuid
@@ -13,11 +16,22 @@ NAMING_GATES = frozenset(
     {
         GateReason.HELD_BY_CLIENT,
         GateReason.FOREIGN_OWNER,
+        GateReason.ALLOCATIONS_UNKNOWN,
         GateReason.PAUSED,
         GateReason.PROTECTED,
     }
 )
 """Gates whose explanation may name somebody. That of `not_idle` counts and names nobody."""
+
+
+# "process 812 of uid 1007", "process 5151 (dockerd, in its environment)", "uid 1007".
+_SOMEBODY = re.compile(r"\bprocess \d+(?: of uid \d+)?(?: \([^()]*\))?")
+_ACCOUNT = re.compile(r"\buid \d+")
+
+
+def told(text: str, *, names: bool) -> str:
+    """Return a text; without `names`, somebody stands where a process or an account did."""
+    return text if names else _ACCOUNT.sub("an account", _SOMEBODY.sub("a process", text))
 
 
 def names_somebody(gate: Gate) -> bool:
@@ -32,10 +46,10 @@ def sentence_for(decision: Decision, *, names: bool) -> str:
     """
     outcome = decision.outcome
     if names or not isinstance(outcome, Hold):
-        return decision.sentence
+        return told(decision.sentence, names=names)
     blocking = [gate for gate in decision.gates if gate.blocks]
     if outcome.reason not in NAMING_GATES and not any(map(names_somebody, blocking)):
-        return decision.sentence
+        return told(decision.sentence, names=names)
     return f"Hold: {outcome.reason.value.replace('_', ' ')}"
 
 
