@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -38,6 +39,8 @@ class PeerProtocol(H11Protocol):
     guest: Guest
     places: Places
     protection: Protection
+    """What it came in under."""
+    in_force: Callable[[], Protection]
 
     _head_late: float | None = None
     _body_late: float | None = None
@@ -60,7 +63,11 @@ class PeerProtocol(H11Protocol):
         self.app_state = {**self.app_state, "guest": self.guest, "names": names}
         self._head_late = self.loop.time() + self.head_seconds
         self._look()
-        if self.protection.client_sans and not self.protection.client_sans & (names or frozenset()):
+        is_stranger = self.protection.client_sans and not self.protection.client_sans & (
+            names or frozenset()
+        )
+        # A handshake may last from before a change to after it, and `end_after_answer` can't know.
+        if is_stranger or not self.in_force().admits_like(self.protection):
             self._cut_off()
 
     def data_received(self, data: bytes) -> None:

@@ -190,9 +190,8 @@ class _Server(uvicorn.Server):
     def protect(self, protection: Protection) -> None:
         """Take another protection; runs in the loop."""
         before, self._protection = self._protection or _OPEN, protection
-        for connection in list(self.server_state.connections):
-            if protection.admits_like(before):
-                break
+        admits_like = protection.admits_like(before)
+        for connection in () if admits_like else list(self.server_state.connections):
             if isinstance(connection, PeerProtocol) and connection.is_tcp:
                 connection.end_after_answer()
         for door in self._tcp:
@@ -227,6 +226,7 @@ class _Server(uvicorn.Server):
                 _loop=self._loop,
             )
             made.guest, made.places, made.protection = guest, places, under
+            made.in_force = protection
             return made
 
         return Door(listening, places, protection, make, self._refusals)
