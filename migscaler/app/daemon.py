@@ -183,6 +183,7 @@ class Daemon:
 
         def again(_number: int, _frame: FrameType | None) -> None:
             self._reload.set()
+            self._web.read_again()
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
@@ -338,14 +339,14 @@ class Daemon:
             return False
         return pause is not None and pause.driver_released
 
-    def _stamp(self) -> tuple[float, int] | None:
-        """Return what changes when the configuration file is written."""
+    def _stamp(self) -> tuple[float, ...] | None:
+        """Return what changes when the configuration file is written, or made readable."""
         path = self.runtime.in_force.status.path
         try:
             found = os.stat(path) if path else None
         except OSError:
             return None
-        return None if found is None else (found.st_mtime, found.st_ino)
+        return None if found is None else (found.st_mtime, found.st_ctime, found.st_ino)
 
     def _note_web(self) -> None:
         """Tell status and log what the web configuration file is worth."""

@@ -92,7 +92,8 @@ class _Book:
     def content(self, key: str, name: str) -> bytes | None:
         """Return what a file holds that a key of `tls_server_config` names, relative to ours.
 
-        A finding never quotes what stands under `key_file`: it may be the key itself.
+        A finding quotes what stands under `key_file` only if it has a dot, which no key has: it may
+        be the key itself, without its frame.
         """
         where = ("tls_server_config", key)
         if not may_be_path(name):
@@ -104,7 +105,8 @@ class _Book:
         try:
             return path.read_bytes()
         except OSError as error:
-            quoted = "the file" if key == "key_file" else quoted_path(str(path))
+            shown = key != "key_file" or "." in name
+            quoted = quoted_path(str(path)) if shown else "the file"
             remedy = f"check path (it counts from {self.folder}) and rights"
             self.wrong(where, f"{quoted} can't be read: {error.strerror}", remedy)
             return None
