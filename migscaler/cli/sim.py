@@ -1,5 +1,6 @@
 """`migscaler sim`: a simulated node in a directory, for trying things out without a GPU."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -107,6 +108,7 @@ def run(session: Session, directory: Path, listen: str | None, nvml_socket: Path
                 roots=quiet_host(directory),
                 hardware=simulated_hardware(directory),
                 nvml_socket=nvml_socket,
+                attended=sys.stderr.isatty(),
             )
         )
     )

@@ -416,6 +416,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise="g",
+        breaks="an address that can't be had ends the server",
+        path="migscaler/web/server.py",
+        old="        if whole and self.lacking:\n",
+        new="        if self.lacking:\n",
+        tests=("tests/unit/web/test_server.py",),
+    ),
+    Mutation(
+        promise="g",
         breaks="a GPU that hung is asked again at once",
         path="migscaler/hardware/exclusions.py",
         old="        if left > 0:\n",
