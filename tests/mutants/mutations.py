@@ -424,6 +424,22 @@ MUTATIONS = (
     ),
     Mutation(
         promise="g",
+        breaks="half a character in a command makes every answer fail",
+        path="migscaler/app/arguments.py",
+        old="            if found is not None:\n",
+        new="            if False:\n",
+        tests=("tests/unit/app/test_arguments_errors.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a check of the web file that fails itself ends the daemon",
+        path="migscaler/app/config/web_file.py",
+        old="        findings = (unforeseen(error),)\n",
+        new="        raise\n",
+        tests=("tests/property/test_config_loader.py",),
+    ),
+    Mutation(
+        promise="g",
         breaks="a GPU that hung is asked again at once",
         path="migscaler/hardware/exclusions.py",
         old="        if left > 0:\n",

@@ -111,9 +111,13 @@ def _check_names(section: TlsSection, book: Book) -> None:
 
 
 def _adds_authorities(context: ssl.SSLContext, text: bytes) -> bool:
-    """Trust the certificates of a PEM text; say whether there was one."""
+    """Trust the certificates of a PEM text; say whether there was one.
+
+    Bundles name authorities in their own script between the certificates; ssl takes ASCII alone.
+    """
+    plain = text.decode("ascii", "replace").replace("\N{REPLACEMENT CHARACTER}", "?")
     try:
-        context.load_verify_locations(cadata=text.decode("ascii", "replace"))
+        context.load_verify_locations(cadata=plain)
     except (ssl.SSLError, ValueError):
         return False
     return bool(context.get_ca_certs()) or context.cert_store_stats()["x509"] > 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from migscaler.errors import Finding
+from migscaler.model.printable import no_text_in
 
 _TAGS = "tag:yaml.org,2002:"
 
@@ -22,8 +23,6 @@ MAX_DEPTH = 40
 
 _INT = re.compile(r"^-?(?:0|[1-9][0-9]*)$")
 _FLOAT = re.compile(r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$")
-# Half a character, and what a terminal obeys; only an escape ("\\0") can put them into the file.
-_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _AMBIGUOUS = re.compile(r"^[-+]?(?:0[0-9_]+|0[xob][0-9a-fA-F_]+|[1-9][0-9]*(?:_[0-9]+)+|\+[0-9]+)$")
 
 Path = tuple[str | int, ...]
@@ -181,9 +180,9 @@ class _Reading:
 
     def has_no_text(self, node: yaml.ScalarNode, path: Path) -> bool:
         """Say whether a text can't be one in a path, a log or an answer; a finding tells where."""
-        found = _NO_TEXT.search(node.value)
+        found = no_text_in(node.value)
         if found is not None:
-            problem = f"holds a character that is no text (U+{ord(found.group()):04X})"
+            problem = f"holds a character that is no text ({found})"
             self.add(node, path, problem, "remove it; it was written as an escape in quotes")
         return found is not None
 

@@ -103,6 +103,20 @@ rate_limit: {{interval: 1m30s, burst: 5}}
     }
 
 
+def test_authorities_may_be_named_in_their_own_script(folder: Path) -> None:
+    """Such a line between the certificates ended the daemon at its start (2026-11-29)."""
+    ca = (folder / "ca.crt").read_bytes()
+    (folder / "ca.crt").write_bytes("# Főtanúsítvány\n".encode() + ca)
+    wanted = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
+
+    reading = read(folder, PAIR + wanted)
+
+    assert said(reading) == []
+    assert reading.protection is not None
+    assert reading.protection.tls is not None
+    assert len(reading.protection.tls.get_ca_certs()) == 1
+
+
 def test_pair_may_stand_in_the_file_itself(folder: Path) -> None:
     def inline(key: str, name: str) -> str:
         lines = (folder / name).read_text().splitlines()

@@ -1,5 +1,6 @@
 """Who holds an instance: everyone who scrapes learns that somebody does, trusted callers who."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,3 +115,18 @@ def test_who_keeps_a_gpu_from_being_read_is_named_to_trusted_callers_alone() -> 
     assert "1007" not in shown
     assert f"{NOT_BACK} (a process): it may still come through" in shown
     assert why in str(status_view(status, trusted=True))
+
+
+def test_name_of_a_holder_can_not_order_a_terminal_about(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0", config=RECOMMEND) as here:
+        snapshot = here.runtime.loop.sample()
+        assert snapshot is not None
+        uuid = (snapshot.gpus[0].instances or ())[0].reading.instance.mig_uuid
+        here.host.process(50, "\x1b[2Jpwn", environment=(f"CUDA_VISIBLE_DEVICES={uuid}",))
+        here.watch(5)
+        here.runtime.tick()
+
+        told = json.dumps([here.ask("status"), here.ask("explain")])
+
+        assert "\\u001b" not in told
+        assert r"\\x1b[2Jpwn" in told
