@@ -11,6 +11,7 @@ from pathlib import Path
 import bcrypt
 import httpx
 import pytest
+import trustme
 
 from migscaler.app.web_watch import WebWatch
 from migscaler.metrics.exposition import Renderer
@@ -143,6 +144,24 @@ def test_client_without_a_certificate_is_not_served(tmp_path: Path) -> None:
 
     assert shown.status_code == 200
     assert HOLDER in shown.text
+
+
+def test_intermediate_authority_alone_is_enough(tmp_path: Path) -> None:
+    """As for Go; every client was refused, without a finding."""
+    with site(tmp_path, PAIR) as made:
+        between = made.authority.ca.create_child_ca(key_type=trustme.KeyType.ECDSA)
+        (tmp_path / "between.crt").write_bytes(between.cert_pem.bytes())
+        leaf = between.issue_cert("client.example", key_type=trustme.KeyType.ECDSA)
+        leaf.private_key_pem.write_to_path(tmp_path / "c.key")
+        (tmp_path / "c.crt").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        made.write(PAIR + CLIENTS.replace("ca.crt", "between.crt"))
+
+        answer = made.get(pair=(str(tmp_path / "c.crt"), str(tmp_path / "c.key")))
+        stranger = made.authority.write("stranger", "client.example")
+        with pytest.raises(httpx.TransportError):
+            made.get(pair=stranger)
+
+    assert answer.status_code == 200
 
 
 def test_certificate_of_a_stranger_is_refused(tmp_path: Path) -> None:

@@ -213,6 +213,22 @@ def test_client_that_lingers_after_a_request_is_sent_away_too() -> None:
     web.stop()
 
 
+@pytest.mark.parametrize(
+    "rest", [b"GET / HTTP/1.1\r\nho", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n"]
+)
+def test_client_that_sent_half_a_request_behind_a_whole_one_is_sent_away(rest: bytes) -> None:
+    """It was kept as long as an idle connection, 30 s, whatever had come of the next request."""
+    deadlines = Deadlines(head_seconds=0.2, body_seconds=0.2)
+    web = WebServer(Starlette(), "127.0.0.1:0", deadlines=deadlines)
+    web.start()
+    assert web.address is not None
+    with socket.create_connection(web.address, timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + rest)
+
+        assert read_all(client).startswith(b"HTTP/1.1 404")
+    web.stop()
+
+
 async def large(
     _scope: object, _receive: object, send: Callable[[object], Awaitable[None]]
 ) -> None:
