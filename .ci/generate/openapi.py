@@ -26,12 +26,15 @@ from migscaler.web.app import create_app
 TARGET = Path(__file__).parents[2] / "docs" / "openapi.json"
 COMMANDS = "/api/v1/commands/{name}"
 
+# What a log, an answer or a terminal can show: no control character but tab and line ends.
+_SHOWN = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u0084\u0086-\u009f]+$"
+_TEXT: dict[str, object] = {"type": "string", "minLength": 1, "pattern": _SHOWN}
 _GPU = {
-    "anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1}],
+    "anyOf": [{"type": "integer"}, _TEXT],
     "description": "A GPU's index or UUID.",
 }
 _KINDS: dict[str, dict[str, object]] = {
-    "text": {"type": "string", "minLength": 1},
+    "text": _TEXT,
     "flag": {"type": "boolean"},
     "number": {"type": "integer", "minimum": -MOST, "maximum": MOST},
     "count": {"type": "integer", "minimum": 0, "maximum": MOST_INSTANCES},

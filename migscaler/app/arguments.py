@@ -1,8 +1,10 @@
 """Reads the arguments of a command; each problem is one sentence that says what to give."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 from migscaler.errors import ParseError
+from migscaler.model.printable import no_text_in
 
 MOST = 2**53
 """Whole numbers beyond it are not the same in every JSON reader, and no number here is as large."""
@@ -14,9 +16,17 @@ class Arguments:
     """Arguments of one command, as decoded from JSON."""
 
     def __init__(self, command: str, values: dict[str, object]) -> None:
-        """Keep the values and the command's name for messages."""
+        """Keep the values and the command's name for messages.
+
+        Raises:
+            ParseError: a text, wherever it stands, holds what no log or answer can show.
+        """
         self._command = command
         self._values = values
+        for text in _texts(values):
+            found = no_text_in(text)
+            if found is not None:
+                raise ParseError(f"{command}: a text holds a character that is none ({found})")
 
     def text(self, name: str) -> str:
         """Return a text that must be there and not empty."""
@@ -99,3 +109,16 @@ class Arguments:
         """Return the error for an argument that is missing or of the wrong kind."""
         given = "nothing" if self._values.get(name) is None else repr(self._values[name])
         return ParseError(f"{self._command}: {name} must be {expected}, got {given}")
+
+
+def _texts(values: dict[str, object]) -> Iterator[str]:
+    """Yield every text of what JSON gave, keys included; its depth is the caller's choice."""
+    left: list[object] = [values]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list):
+            left += one

@@ -37,6 +37,7 @@ from migscaler.app.start import (
     with_state_problem,
 )
 from migscaler.app.systemd import notify, watchdog_seconds
+from migscaler.app.web_side import WebSide
 from migscaler.app.web_watch import WebWatch
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.control.executor import AfterChange
@@ -68,7 +69,8 @@ class DaemonOptions:
     is installed there. `make_host` (picklable) makes the view of the GPUs' processes, `roots` are
     the host's directories that are searched for other owners. `on_ready` gets the page's address.
     `hardware` names the GPUs for the lock of who may change them, see `named_hardware` for None.
-    `nvml_socket` is where `migscaler nvml-worker` listens; None: NVML runs in a child.
+    `nvml_socket` is where `migscaler nvml-worker` listens; None: NVML runs in a child. `attended`:
+    a person sees at once that an address is taken; otherwise the daemon keeps on without it.
     """
 
     config: Path | None = None
@@ -81,6 +83,7 @@ class DaemonOptions:
     on_ready: Callable[[str], None] | None = None
     hardware: str | None = None
     nvml_socket: Path | None = None
+    attended: bool = False
 
 
 def run_daemon(options: DaemonOptions) -> int:
@@ -88,7 +91,7 @@ def run_daemon(options: DaemonOptions) -> int:
 
     Raises:
         NodeLocked: another daemon holds this node.
-        AddressTaken: the address to listen on is taken.
+        AddressTaken: an address can't be listened on, and the daemon is `attended`.
     """
     bound_heaps()
     daemon = Daemon(options)
@@ -145,10 +148,10 @@ class Daemon:
         )
         self._listen = safe_listen(in_force, options.listen)
         web = web_settings(in_force.loaded.config.web, self._listen)
-        self._web = WebWatch(web.config_file, web.open_to)
-        self._note_web()
+        watch = WebWatch(web.config_file, web.open_to)
+        server = self._make_server(in_force.loaded.settings, watch)
+        self._web = WebSide(watch, server, self.runtime.note_web)
         self._is_web_due = False
-        self._server = self._make_server(in_force.loaded.settings)
         self._config_stamp = self._stamp()
 
     def _tell_node(self) -> tuple[AfterChange, ...]:
@@ -178,6 +181,7 @@ class Daemon:
 
         def again(_number: int, _frame: FrameType | None) -> None:
             self._reload.set()
+            self._web.read_again()
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
@@ -190,8 +194,7 @@ class Daemon:
     def run(self) -> int:
         """Serve, settle, tick until told to stop; return the exit code."""
         collect_again()
-        self._server.start()
-        page = self._web.page(self._server.address) or str(self._directory)
+        page = self._web.start(attended=self._options.attended) or str(self._directory)
         _log.info("serving page=%s version=%s", page, __version__)
         try:
             if self._is_driver_released():
@@ -235,10 +238,7 @@ class Daemon:
         self._jobs.supervise()
         self.runtime.loop.publish_if_stale()
         self._edges.look()
-        if self._web.look():
-            self._is_web_due = True
-            if self._web.protection is not None:
-                self._server.protect(self._web.protection)
+        self._is_web_due |= self._web.look()
         if self._aside.is_free():
             self._aside.run(self._due())
 
@@ -247,7 +247,7 @@ class Daemon:
         works: list[Callable[[], object]] = []
         if self._is_web_due:
             self._is_web_due = False
-            works.append(self._note_web)
+            works.append(self._web.tell)
         if self._lock.is_ours() and self.runtime.in_force.rival is not None:
             works.append(self.runtime.act_alone)
         if self._reload.is_set() or self._stamp() != self._config_stamp:
@@ -264,7 +264,7 @@ class Daemon:
         # Also where nothing acts: a configuration that does may be about to be put in force.
         self._assembly.enforcer.stop()
         self._wait_for_plan()
-        self._server.stop()
+        self._web.stop()
         self._worker.close()
         self._assembly.close()
         self._lock.release()
@@ -306,22 +306,16 @@ class Daemon:
             return False
         return pause is not None and pause.driver_released
 
-    def _stamp(self) -> tuple[float, int] | None:
-        """Return what changes when the configuration file is written."""
+    def _stamp(self) -> tuple[float, ...] | None:
+        """Return what changes when the configuration file is written, or made readable."""
         path = self.runtime.in_force.status.path
         try:
             found = os.stat(path) if path else None
         except OSError:
             return None
-        return None if found is None else (found.st_mtime, found.st_ino)
+        return None if found is None else (found.st_mtime, found.st_ctime, found.st_ino)
 
-    def _note_web(self) -> None:
-        """Tell status and log what the web configuration file is worth."""
-        self.runtime.note_web(self._web.problems)
-        if self._web.protection is None:
-            _log.error("tcp_closed why=%s", "the web configuration file can't be used")
-
-    def _make_server(self, settings: Settings) -> WebServer:
+    def _make_server(self, settings: Settings, watch: WebWatch) -> WebServer:
         """Return the HTTP server of this configuration."""
         web = settings.web
         options = WebOptions(
@@ -329,7 +323,7 @@ class Daemon:
             token_file=web.write_token_file,
             read_token_file=web.read_token_file,
             write_names=web.write_names,
-            protection=lambda: self._web.protection or Protection(),
+            protection=lambda: watch.protection or Protection(),
             health=self._unhealthy,
             ready=self._unready,
             refusals=self._refusals,
@@ -343,9 +337,7 @@ class Daemon:
         listen = self._listen or f"{web.host}:{web.port}"
         socket = socket_path(settings, self._directory, os.environ)
         path = socket if self._state.lock is not None else None
-        return WebServer(
-            app, listen, path, protection=self._web.protection, refusals=self._refusals
-        )
+        return WebServer(app, listen, path, protection=watch.protection, refusals=self._refusals)
 
     def _unhealthy(self) -> str | None:
         """Say which loops have stopped, None if all tick."""

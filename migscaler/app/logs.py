@@ -7,12 +7,16 @@ import sys
 from datetime import UTC, datetime
 
 from migscaler.app.config.settings import LogSettings
+from migscaler.model.printable import printable
 
 # Our messages are `event key=%s other=%.3f`: a constant name, then one placeholder per key.
 _EVENT = re.compile(r"[a-z][a-z0-9_]*(?= |$)")
 _PAIR = re.compile(r" ([a-z][a-z0-9_]*)=(%[-+ 0-9.]*[a-z])")
 # What stands in logfmt without quotes: no blank, no quote, no equals sign, something to see.
 _BARE = re.compile(r"[^\s\"=\\]+")
+
+# Without a handler Python writes their warnings bare: Uvicorn's one for each request that is none.
+_LIBRARIES = ("apscheduler", "uvicorn", "asyncio")
 
 
 class _Json(logging.Formatter):
@@ -23,7 +27,7 @@ class _Json(logging.Formatter):
         line = dict(_fields(record))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return _dumped(line)
 
 
 class _Logfmt(logging.Formatter):
@@ -33,7 +37,7 @@ class _Logfmt(logging.Formatter):
         """Return the record as one line, a traceback after it."""
         line = " ".join(f"{key}={_quoted(value)}" for key, value in _fields(record))
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + _seen(self.formatException(record.exc_info))
         return line
 
 
@@ -45,10 +49,11 @@ def set_up_logging(settings: LogSettings) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(settings.level.upper())
     logger.propagate = False
-    library = logging.getLogger("apscheduler")
-    library.handlers[:] = [handler]
-    library.setLevel(logging.ERROR)
-    library.propagate = False
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers[:] = [handler]
+        library.setLevel(logging.ERROR)
+        library.propagate = False
 
 
 def formatter(form: str) -> logging.Formatter:
@@ -81,7 +86,18 @@ def _event(record: logging.LogRecord) -> list[tuple[str, str]]:
 
 def _quoted(value: str) -> str:
     """Return a value for logfmt; line ends are escaped, so that an event stays on its line."""
-    return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    return value if _BARE.fullmatch(value) and value.isprintable() else _dumped(value)
+
+
+def _dumped(value: object) -> str:
+    """Return JSON on one line; where it could order a terminal about, in ASCII alone."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)
+
+
+def _seen(text: str) -> str:
+    """Return lines with what can't be seen written out."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -1,10 +1,12 @@
 """What a process needs before it has a configuration: the file that counts, the state, the lock."""
 
+import contextlib
 import fcntl
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +24,7 @@ STATE_FILE = "state.sqlite"
 
 _log = logging.getLogger("migscaler.start")
 
+_OWNERS = 0o600
 NOTHING_CONFIGURED = "mode: observe\n"
 """What is in force where no file is found: everything is exported, nothing managed."""
 
@@ -180,6 +183,7 @@ def open_state(directory: Path, clock: Clock) -> State:
     except OSError as error:
         why = f"{directory} can't be used: {error.strerror}"
         return state_in_memory(clock, why)
+    _keep_from_others(directory / STATE_FILE)
     try:
         return State(store=_opened(directory / STATE_FILE, clock), lock=lock)
     except StoreError as error:
@@ -201,6 +205,19 @@ def _opened(path: Path, clock: Clock) -> Store:
     return store
 
 
+def _keep_from_others(path: Path) -> None:
+    """Make the state file the owner's alone, also in a directory that others may read.
+
+    It holds accounts, commands and process ids. SQLite gives its log the mode of the file. What
+    can't be made or changed here is told by whoever opens it.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNERS))
+    for one in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        with contextlib.suppress(OSError):
+            one.chmod(_OWNERS)
+
+
 def _kernel_boot() -> str | None:
     """Return the boot for which the clock counts seconds, None where the kernel does not tell."""
     try:
@@ -210,8 +227,13 @@ def _kernel_boot() -> str | None:
 
 
 def _locked(path: Path) -> IO[str]:
-    """Hold the node's lock for as long as the returned file is open."""
-    file = path.open("a+")
+    """Hold the node's lock for as long as the returned file is open.
+
+    Who may read it could hold it too, and so keep the daemon from starting.
+    """
+    file = open(path, "a+", opener=partial(os.open, mode=_OWNERS))  # noqa: SIM115 - it is returned
+    with contextlib.suppress(OSError):
+        os.fchmod(file.fileno(), _OWNERS)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from migscaler.app.local import LocalOptions
     from migscaler.app.runtime import Runtime
 
+# The systemd unit's socket, `SERVICE_SOCKET` of app.config.settings, without what that imports.
+_SERVICE_SOCKET = Path("/run/migscaler/migscaler.sock")
 _SYSTEM_STATE = Path("/var/lib/migscaler")
 # Commands that say nothing, or nothing true, while the GPUs can't be read.
 _NEED_HARDWARE = frozenset(
@@ -43,20 +45,47 @@ def daemon_at(options: Options) -> Node | None:
     """
     from migscaler.app.client import connect
 
-    found = next(filter(None, map(connect, _sockets(options))), None)
+    found = first_answer(sockets_of(options), connect)
     return None if found is None else AsAccount(found)
 
 
-def _sockets(options: Options) -> Iterator[Path]:
+def first_answer(
+    places: Iterable[Path], connect: Callable[[Path], Commands | None]
+) -> Commands | None:
+    """Return the first daemon that answers, None if none does.
+
+    A place that is closed to this account says nothing of the next one: the state directory is its
+    daemon's alone, and the socket for everybody lies elsewhere.
+
+    Raises:
+        CommandRefused: none answered, and a place was closed.
+    """
+    closed: CommandRefused | None = None
+    for place in places:
+        try:
+            found = connect(place)
+        except CommandRefused as refusal:
+            closed = closed or refusal
+            continue
+        if found is not None:
+            return found
+    if closed is not None:
+        raise closed
+    return None
+
+
+def sockets_of(options: Options) -> Iterator[Path]:
     """Yield where the daemon may listen, likeliest first, each once."""
     if options.socket is not None:
         yield options.socket
         return
-    tried = []
-    if options.config is None or options.state_dir is not None:
-        # Reading the configuration, which may name another place, costs half a second.
-        tried.append((options.state_dir or _SYSTEM_STATE) / "migscaler.sock")
-        yield tried[0]
+    # Reading the configuration, which may name another place, costs half a second.
+    tried: list[Path] = []
+    if options.state_dir is not None:
+        tried = [options.state_dir / "migscaler.sock"]
+    elif options.config is None:
+        tried = [_SERVICE_SOCKET, _SYSTEM_STATE / "migscaler.sock"]
+    yield from tried
     from migscaler.app.local import usual_sockets
 
     for usual in usual_sockets(options.config, options.state_dir):

@@ -1,6 +1,7 @@
 """`migscaler run`: the daemon of this node."""
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -37,6 +38,7 @@ def run(session: Session, listen: str | None, nvml_socket: Path | None) -> None:
                 on_ready=note,
                 hardware=hardware_of(os.environ),
                 nvml_socket=nvml_socket,
+                attended=sys.stderr.isatty(),
             )
         )
     )

@@ -1,6 +1,7 @@
 """`migscaler sim`: a simulated node in a directory, for trying things out without a GPU."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -123,6 +124,7 @@ def run(session: Session, directory: Path, listen: str | None, nvml_socket: Path
                 roots=quiet_host(directory),
                 hardware=simulated_hardware(directory),
                 nvml_socket=nvml_socket,
+                attended=sys.stderr.isatty(),
             )
         )
     )

@@ -5,6 +5,7 @@ import pwd
 from pathlib import Path
 
 from migscaler.hardware.cgroups import container_of
+from migscaler.model.printable import printable
 from migscaler.model.process import HostProcess
 
 # Kernel threads exist only in the initial PID namespace, and pid 2 has been their parent since
@@ -48,8 +49,9 @@ class ProcHost:
             user = pwd.getpwuid(uid).pw_name
         except KeyError:
             user = str(uid)
+        name = self._read(str(pid), "comm")
         return HostProcess(
-            name=self._read(str(pid), "comm"),
+            name=None if name is None else printable(name),  # its owner chooses it
             user=user,
             container=container_of(self._read(str(pid), "cgroup") or ""),
         )

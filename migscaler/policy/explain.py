@@ -1,13 +1,13 @@
 """A decision explained: what is wanted, there, decided, and what is in the way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from migscaler.model.decision import Decision, DecisionInput, RuleDecision
 from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState, PinReason
 from migscaler.model.plan import Gate, GateReason, GpuPlan, Hold, Plan, Unmet, UnmetCause
 from migscaler.policy.demand import is_taken_up
-from migscaler.policy.discretion import gates_of, names_somebody, sentence_for
+from migscaler.policy.discretion import gates_of, names_somebody, sentence_for, told
 from migscaler.policy.gates import gate_text
 from migscaler.policy.outlook import hindering
 from migscaler.policy.supply import Survey, overlaps, survey
@@ -57,7 +57,10 @@ def explain(inp: DecisionInput, decision: Decision, *, names: bool = True) -> tu
     ]
     states = sorted(inp.snapshot.gpus, key=lambda gpu: (gpu.reading.index, gpu.uuid))
     gpus = [_gpu(telling, state) for state in states]
-    return (_whole(telling), *rules, *gpus)
+    return tuple(
+        replace(one, lines=tuple(told(line, names=names) for line in one.lines))
+        for one in (_whole(telling), *rules, *gpus)
+    )
 
 
 def _whole(telling: _Telling) -> Paragraph:

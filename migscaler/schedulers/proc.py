@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from migscaler.model.host import Process as Process  # processes are read here
+from migscaler.model.printable import printable
 
 # What files of a process that has ended answer. Anything else (no descriptor left, no memory) does
 # not say that there is nothing to see.
@@ -106,7 +107,8 @@ def _process(root: Path, pid: int) -> Process | None:
     fields = text[last + 1 :].split(None, 2)
     if first < 0 or len(fields) < 2:
         return None
-    return Process(pid=pid, name=text[first + 1 : last], parent=int(fields[1]))
+    # Its owner chooses the name, and logs, answers and terminals show it.
+    return Process(pid=pid, name=printable(text[first + 1 : last]), parent=int(fields[1]))
 
 
 def _link(name: str, directory: int) -> str | None:

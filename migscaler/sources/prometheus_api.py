@@ -116,8 +116,12 @@ def get_page(
     if connection.bearer_token_file is not None:
         try:
             token = connection.bearer_token_file.read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            return Page(problem=f"bearer token can't be read: {error}")
+        except OSError as error:
+            return Page(problem=f"bearer token can't be read: {error.strerror}")
+        except UnicodeDecodeError:
+            return Page(problem="bearer token can't be read: it is not ASCII")
+        if not token.isprintable() or " " in token:  # the HTTP library would quote it in its error
+            return Page(problem="bearer token can't be read: its file holds more than a token")
         headers["Authorization"] = f"Bearer {token}"
     try:
         request = client.build_request("GET", address, params=parameters or None, headers=headers)

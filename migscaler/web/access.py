@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 import hmac
 from pathlib import Path
 
@@ -97,20 +98,27 @@ def carries_token(given: str, file: Path | None) -> bool:
     """
     found = False
     for token in _tokens(file):
-        found |= hmac.compare_digest(given.encode(), token)
+        # The bytes as they came: headers are decoded byte by byte.
+        found |= hmac.compare_digest(given.encode("latin-1"), token)
     return found
 
 
 def _tokens(file: Path | None) -> list[bytes]:
-    """Return the tokens in a file, none without a usable one."""
+    """Return the tokens in a file, none without a usable one.
+
+    Not what a line that begins with # says, nor the part of a token that the limit leaves.
+    """
     if file is None:
         return []
     try:
         with file.open("rb") as opened:
-            lines = opened.read(_TOKEN_FILE_BYTES).splitlines()
+            raw = opened.read(_TOKEN_FILE_BYTES + 1)
     except OSError:
         return []
-    return [line.strip() for line in lines if line.strip()]
+    if len(raw) > _TOKEN_FILE_BYTES:
+        raw = raw[:_TOKEN_FILE_BYTES].rpartition(b"\n")[0]
+    lines = [line.strip() for line in raw.removeprefix(codecs.BOM_UTF8).splitlines()]
+    return [line for line in lines if line and not line.startswith(b"#")]
 
 
 def _basic(given: str) -> tuple[str, bytes]:

@@ -6,13 +6,14 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from migscaler.model.status import Status
 from migscaler.web import views
 from migscaler.web.access import Access
+from migscaler.web.answers import JsonAnswer, page_body
 from migscaler.web.command_route import CommandRoute, problem
 from migscaler.web.explanation import explanation_view, paragraphs_of
 from migscaler.web.guard import Guard, actor_of
@@ -95,7 +96,7 @@ class _Site:
         status, trusted = self._status(), actor_of(request).trusted
 
         def make() -> bytes:
-            return page(status, trusted=trusted).encode()
+            return page_body(page(status, trusted=trusted))
 
         return HTMLResponse(self._shown.body(status, page, trusted, make))
 
@@ -132,10 +133,10 @@ class _Site:
             trusted = actor_of(request).trusted
 
             def make() -> bytes:
-                return bytes(JSONResponse(view(status, trusted)).body)
+                return bytes(JsonAnswer(view(status, trusted)).body)
 
             body = self._shown.body(status, view, trusted, make)
-            return Response(body, media_type=JSONResponse.media_type)
+            return Response(body, media_type=JsonAnswer.media_type)
 
         return serve
 

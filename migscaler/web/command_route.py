@@ -8,11 +8,11 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 
 from migscaler.errors import CommandRefused, MigscalerError, NotFound, ParseError
 from migscaler.model.stats import Refused
 from migscaler.web.access import may_command
+from migscaler.web.answers import JsonAnswer
 from migscaler.web.guard import actor_of
 from migscaler.web.ports import Actor, Commands, WebOptions
 
@@ -27,7 +27,7 @@ class CommandRoute:
         self._options = options
         self._running = 0
 
-    async def serve(self, request: Request) -> JSONResponse:
+    async def serve(self, request: Request) -> JsonAnswer:
         """Check the caller and the body, carry out the command, answer with its values."""
         actor = actor_of(request)
         refusal = self._refusal(request, actor)
@@ -43,7 +43,7 @@ class CommandRoute:
             return problem(400, "ParseError", str(error))
         return await self._carry_out(request.path_params["name"], arguments, actor)
 
-    def _refusal(self, request: Request, actor: Actor) -> JSONResponse | None:
+    def _refusal(self, request: Request, actor: Actor) -> JsonAnswer | None:
         """Return the answer to a request that is not even read, None for a proper one."""
         if not may_command(actor, request.path_params["name"]):
             if actor.trusted:
@@ -87,9 +87,7 @@ class CommandRoute:
             raise ParseError("arguments must be one JSON object")
         return arguments
 
-    async def _carry_out(
-        self, name: str, arguments: dict[str, object], actor: Actor
-    ) -> JSONResponse:
+    async def _carry_out(self, name: str, arguments: dict[str, object], actor: Actor) -> JsonAnswer:
         """Run the command in a thread; the caller's wait is bounded, the command is not cut off."""
         if self._commands is None:
             return problem(503, "Unavailable", "no commands here: the daemon only exports")
@@ -107,16 +105,16 @@ class CommandRoute:
         self._running -= 1
 
 
-def problem(status: int, kind: str, message: str) -> JSONResponse:
+def problem(status: int, kind: str, message: str) -> JsonAnswer:
     """Return an error as JSON: its kind and a message for people."""
     headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}.get(status)
-    return JSONResponse({"error": {"kind": kind, "message": message}}, status, headers)
+    return JsonAnswer({"error": {"kind": kind, "message": message}}, status, headers)
 
 
-def answered(call: Callable[[], dict[str, object]]) -> JSONResponse:
+def answered(call: Callable[[], dict[str, object]]) -> JsonAnswer:
     """Return the answer of a call, or its error as the class says: caller's, state's or ours."""
     try:
-        return JSONResponse(call())
+        return JsonAnswer(call())
     except NotFound as error:
         return problem(404, "NotFound", str(error))
     except ParseError as error:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from migscaler.model.gpu import GpuReading, GpuState, InstanceState
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
+from migscaler.policy.discretion import told
 from migscaler.policy.words import span_text
 from migscaler.web.html import Markup, tag
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, in_words, planned_cells
@@ -109,7 +110,7 @@ def _instead(gpu: GpuState) -> str:
     reading = gpu.reading
     broken = next((gap.why for gap in reading.gaps if gap.what == "gpu"), gpu.excluded)
     if broken is not None:
-        return f"does not answer: {broken}"
+        return f"does not answer: {told(broken, names=False)}"  # `migscaler status` names it
     if reading.mig_enabled is None:
         return "can't be partitioned"
     if not reading.mig_enabled:

@@ -3,7 +3,7 @@
 from migscaler.model.decision import Decision, RuleDecision
 from migscaler.model.plan import Gate, Hold
 from migscaler.model.status import Status
-from migscaler.policy.discretion import sentence_for
+from migscaler.policy.discretion import problems_of, sentence_for, told
 from migscaler.web.explanation import explanation_section
 from migscaler.web.gpu_rows import gpu_section
 from migscaler.web.history import outcome_list, regret_list
@@ -89,11 +89,14 @@ def _banners(status: Status, *, trusted: bool) -> list[Markup]:
         title = "No figures" if status.snapshot is None else "Old figures"
         banners.append(_banner(title, f"{unread[0].upper()}{unread[1:]}.", "bad"))
     if status.config.forced_observe is not None:
-        banners.append(_banner("Only observing", status.config.forced_observe, "bad"))
+        why = told(status.config.forced_observe, names=trusted)
+        banners.append(_banner("Only observing", why, "bad"))
     if not status.state_writable:
         banners.append(
             _banner("Not acting", "The journal can't be written, so nothing is changed.", "bad")
         )
+    problems = problems_of(status.config, names=trusted)
+    banners += [_banner("Configuration", problem, "bad") for problem in problems]
     banners += [_banner("Configuration", warning) for warning in status.config.warnings]
     return banners
 

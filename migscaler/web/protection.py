@@ -38,9 +38,13 @@ class Protection:
     def admits_like(self, other: "Protection") -> bool:
         """Say whether a connection that came in under the other would still come in.
 
-        Users and headers are looked at for each request, a certificate only when one connects.
+        Users and headers are looked at for each request, a certificate only when one connects: also
+        where none is asked for any more, the names of an old one would go on to count.
         """
-        by_certificate = self.tls is not None and self.tls.verify_mode is not ssl.CERT_NONE
+        if self is other:
+            return True
+        contexts = (self.tls, other.tls)
+        by_certificate = any(c is not None and c.verify_mode is not ssl.CERT_NONE for c in contexts)
         return (self.tls is None) is (other.tls is None) and not by_certificate
 
     @property

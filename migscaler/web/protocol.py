@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -38,6 +39,8 @@ class PeerProtocol(H11Protocol):
     guest: Guest
     places: Places
     protection: Protection
+    """What it came in under."""
+    in_force: Callable[[], Protection]
 
     _head_late: float | None = None
     _body_late: float | None = None
@@ -60,7 +63,11 @@ class PeerProtocol(H11Protocol):
         self.app_state = {**self.app_state, "guest": self.guest, "names": names}
         self._head_late = self.loop.time() + self.head_seconds
         self._look()
-        if self.protection.client_sans and not self.protection.client_sans & (names or frozenset()):
+        is_stranger = self.protection.client_sans and not self.protection.client_sans & (
+            names or frozenset()
+        )
+        # A handshake may last from before a change to after it, and `end_after_answer` can't know.
+        if is_stranger or not self.in_force().admits_like(self.protection):
             self._cut_off()
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +113,7 @@ class PeerProtocol(H11Protocol):
     def _look(self) -> None:
         """Cut off what is late; looks again for as long as the connection lives."""
         now = self.loop.time()
+        self._time_what_was_sent_ahead(now)
         deadlines = (self._head_late, self._body_late, self._write_late)
         is_late = any(late is not None and now > late for late in deadlines)
         # A close waits for the client to read what is left; that has its time too.
@@ -116,6 +124,14 @@ class PeerProtocol(H11Protocol):
             self._cut_off()
             return
         self._look_again = self.loop.call_later(self.head_seconds / 4, self._look)
+
+    def _time_what_was_sent_ahead(self, now: float) -> None:
+        """Time what came behind a whole request: it is parsed after the answer, unseen."""
+        state = self.conn.their_state
+        if state is h11.IDLE and self._head_late is None and self.conn.trailing_data[0]:
+            self._head_late = now + self.head_seconds
+        if state is h11.SEND_BODY and self._body_late is None:
+            self._body_late = now + self.body_seconds
 
     def _cut_off(self) -> None:
         """End the connection now, with what was not read yet: the kernel would keep it long."""

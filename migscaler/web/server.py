@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -19,7 +21,7 @@ from migscaler.web.places import TCP_LIMITS, UNIX_LIMITS, Guest, Limits, Places
 from migscaler.web.protection import Protection
 from migscaler.web.protocol import PeerProtocol
 from migscaler.web.refusals import Refusals
-from migscaler.web.unix_path import short_path
+from migscaler.web.unix_path import let_go, short_path
 
 _KEEP_ALIVE_SECONDS = 30
 _HEAD_BYTES = 16_384
@@ -43,7 +45,8 @@ class WebServer:
 
     `start` and `stop` are called once each, from one thread. The socket file belongs to the daemon:
     a left-over one is replaced, one that somebody still listens on is not. Without a protection
-    the TCP address is reserved and nobody can connect to it, until `protect`.
+    the TCP address is reserved and nobody can connect to it, until `protect`. `lacking` says of
+    each address that is not listened on why.
     """
 
     def __init__(
@@ -57,9 +60,16 @@ class WebServer:
         deadlines: Deadlines | None = None,
         refusals: Refusals | None = None,
     ) -> None:
-        self._listen = listen
         self._unix_socket = unix_socket
+        self._missing: list[Callable[[], socket.socket]] = []
+        if listen is not None:
+            self._missing.append(partial(_tcp_socket, listen))
+        if unix_socket is not None:
+            self._missing.append(partial(_unix_socket, unix_socket))
+        self.lacking: tuple[str, ...] = ()
         self._sockets: list[socket.socket] = []
+        self._mutex = threading.Lock()
+        self._has_ended = False
         self._started = threading.Event()
         config = uvicorn.Config(
             app,
@@ -88,37 +98,40 @@ class WebServer:
                 return str(host), int(port)
         return None
 
-    def start(self) -> None:
-        """Listen and serve; both addresses answer when it returns.
+    def start(self, *, whole: bool = True) -> None:
+        """Listen and serve; the addresses answer when it returns, all of them if `whole`.
 
         Raises:
-            AddressTaken: an address is in use or not ours; nothing is listened on then.
+            AddressTaken: an address is in use or not ours, and it was to be `whole`; nothing is
+                listened on then.
         """
-        try:
-            if self._listen is not None:
-                self._sockets.append(_tcp_socket(self._listen))
-            if self._unix_socket is not None:
-                self._sockets.append(_unix_socket(self._unix_socket))
-        except AddressTaken:
+        self._sockets += self._bound()
+        if whole and self.lacking:
             self._close()
-            raise
+            raise AddressTaken(self.lacking[0])
         self._thread.start()
         if not self._started.wait(_START_SECONDS):
             raise AddressTaken("the HTTP server did not start in time")
+
+    def try_again(self) -> None:
+        """Listen on what is lacking, where that can be done now; called by one other thread.
+
+        May take as long as a name server does, where the address is a name.
+        """
+        for one in self._bound():
+            with self._mutex:
+                if self._has_ended:
+                    one.close()
+                    continue
+                self._sockets.append(one)
+            self._done(partial(self._server.add, one))
 
     def protect(self, protection: Protection) -> None:
         """Serve TCP under another protection once it returns; called from any other thread.
 
         Connections that would perhaps not come in any more end, after the answer under way.
         """
-        taken = threading.Event()
-
-        def take() -> None:
-            self._server.protect(protection)
-            taken.set()
-
-        if self._server.tell(take):
-            taken.wait(_STOP_SECONDS)
+        self._done(partial(self._server.protect, protection))
 
     def stop(self) -> None:
         """Stop listening, let running answers end (at most 5 s), remove the socket file."""
@@ -127,16 +140,41 @@ class WebServer:
             self._thread.join(_STOP_SECONDS * 2)
         self._close()
 
+    def _done(self, call: Callable[[], object]) -> None:
+        """Have something done in the loop, and wait for it."""
+        done = threading.Event()
+
+        def work() -> None:
+            call()
+            done.set()
+
+        if self._server.tell(work):
+            done.wait(_STOP_SECONDS)
+
+    def _bound(self) -> list[socket.socket]:
+        """Bind what is missing; keep in `lacking` why something still is."""
+        made, missing, why = [], [], []
+        for make in self._missing:
+            try:
+                made.append(make())
+            except (AddressTaken, OSError) as error:  # also for want of descriptors
+                missing.append(make)
+                why.append(str(error))
+        self._missing, self.lacking = missing, tuple(why)
+        return made
+
     def _run(self) -> None:
         self._server.run(sockets=self._sockets)
 
     def _close(self) -> None:
-        for one in self._sockets:
-            if one.family == socket.AF_UNIX and self._unix_socket is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    self._unix_socket.unlink()
-            one.close()
-        self._sockets.clear()
+        with self._mutex:
+            self._has_ended = True
+            for one in self._sockets:
+                if one.family == socket.AF_UNIX and self._unix_socket is not None:
+                    with contextlib.suppress(OSError):
+                        self._unix_socket.unlink()
+                one.close()
+            self._sockets.clear()
 
 
 class _Server(uvicorn.Server):
@@ -169,14 +207,19 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self.servers = []  # what Uvicorn's own shutdown would close; there are doors instead
         for one in sockets or ():
-            if one.family == socket.AF_UNIX:
-                self._unix.append(self._door(one, UNIX_LIMITS, lambda: _OPEN))
-            else:
-                self._tcp.append(self._door(one, self._limits, lambda: self._protection or _OPEN))
-        for door in (*self._unix, *(self._tcp if self._protection is not None else ())):
-            door.open()
+            self.add(one)
         self.started = True
         self._listening.set()
+
+    def add(self, one: socket.socket) -> None:
+        """Open a door at a bound socket, TCP only under a protection; runs in the loop."""
+        if one.family == socket.AF_UNIX:
+            self._unix.append(self._door(one, UNIX_LIMITS, lambda: _OPEN))
+            self._unix[-1].open()
+            return
+        self._tcp.append(self._door(one, self._limits, lambda: self._protection or _OPEN))
+        if self._protection is not None:
+            self._tcp[-1].open()
 
     async def main_loop(self) -> None:
         """Serve until asked to stop."""
@@ -190,9 +233,8 @@ class _Server(uvicorn.Server):
     def protect(self, protection: Protection) -> None:
         """Take another protection; runs in the loop."""
         before, self._protection = self._protection or _OPEN, protection
-        for connection in list(self.server_state.connections):
-            if protection.admits_like(before):
-                break
+        admits_like = protection.admits_like(before)
+        for connection in () if admits_like else list(self.server_state.connections):
             if isinstance(connection, PeerProtocol) and connection.is_tcp:
                 connection.end_after_answer()
         for door in self._tcp:
@@ -227,6 +269,7 @@ class _Server(uvicorn.Server):
                 _loop=self._loop,
             )
             made.guest, made.places, made.protection = guest, places, under
+            made.in_force = protection
             return made
 
         return Door(listening, places, protection, make, self._refusals)
@@ -254,8 +297,10 @@ def _tcp_socket(listen: str) -> socket.socket:
         made.bind((host, int(port)))
     except OSError as error:
         made.close()
-        words = f"cannot listen on {listen}: {error.strerror}; change web.listen or stop the other"
-        raise AddressTaken(words) from error
+        remedy = "change web.listen or stop the other"
+        if error.errno == errno.EADDRNOTAVAIL:
+            remedy = "change web.listen, or give this host the address"
+        raise AddressTaken(f"cannot listen on {listen}: {error.strerror}; {remedy}") from error
     return made
 
 
@@ -263,11 +308,14 @@ def _unix_socket(path: Path) -> socket.socket:
     """Return a bound Unix socket that all may connect to; the peer's uid decides on rights."""
     _remove_left_over(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    short = ""
     try:
-        made.bind(short_path(path))
+        short = short_path(path)
+        made.bind(short)
         os.chmod(path, 0o666)  # noqa: S103 (who it is decides, not who may open the file)
     except OSError as error:
         made.close()
+        let_go(short)
         raise AddressTaken(f"cannot listen on {path}: {error.strerror or error}") from error
     return made
 
@@ -284,9 +332,14 @@ def _remove_left_over(path: Path) -> None:
         raise AddressTaken(f"cannot listen on {path}: it is a file of another kind")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
         trial.settimeout(1.0)
+        short = ""
         try:
-            trial.connect(short_path(path))
+            short = short_path(path)
+            trial.connect(short)
         except OSError:
-            path.unlink()
+            let_go(short)
+            with contextlib.suppress(OSError):  # a file that stays is told by `bind`
+                path.unlink()
             return
+    let_go(short)
     raise AddressTaken(f"cannot listen on {path}: another migscaler answers there")

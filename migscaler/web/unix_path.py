@@ -1,5 +1,6 @@
 """Unix socket paths of any length: the kernel takes 107 bytes, directories are often deeper."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -20,3 +21,9 @@ def short_path(path: Path) -> str:
         return str(path)
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return f"/proc/self/fd/{directory}/{path.name}"
+
+
+def let_go(short: str) -> None:
+    """Close the descriptor of a short path that came to nothing; it is not kept then."""
+    with contextlib.suppress(ValueError, OSError):
+        os.close(int(short.removeprefix("/proc/self/fd/").split("/")[0]))

@@ -14,7 +14,7 @@ from migscaler.model.layout import Layout
 from migscaler.model.plan import Gate, Hold, Outcome, Plan
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
-from migscaler.policy.discretion import names_somebody, sentence_for
+from migscaler.policy.discretion import names_somebody, problems_of, sentence_for, told
 from migscaler.web.strip import PIN_WORDS, Cell, cells_of, planned_cells
 from migscaler.web.words import evidence_words, unread_words, unseen_words
 
@@ -37,9 +37,9 @@ def status_view(status: Status, *, trusted: bool) -> View:
         "config": {
             "path": status.config.path,
             "valid": status.config.valid,
-            "problems": list(status.config.problems),
+            "problems": list(problems_of(status.config, names=trusted)),
             "warnings": list(status.config.warnings),
-            "forced_observe": status.config.forced_observe,
+            "forced_observe": told_of(status.config.forced_observe, trusted),
         },
         "modes": modes_view(status),
         "pause": pause_view(status, trusted=trusted),
@@ -57,6 +57,16 @@ def status_view(status: Status, *, trusted: bool) -> View:
 def when(at: datetime | None) -> str | None:
     """Return a time as text, to the second."""
     return None if at is None else at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def told_of(text: str | None, trusted: bool) -> str | None:
+    """Return a text as this caller may read it."""
+    return None if text is None else told(text, names=trusted)
+
+
+def problem_of(gpu: GpuState) -> str | None:
+    """Return why a GPU does not answer or is left alone, None if it answers."""
+    return gpu.excluded or next((g.why for g in gpu.reading.gaps if g.what == "gpu"), None)
 
 
 def modes_view(status: Status) -> View:
@@ -131,7 +141,7 @@ def gpu_view(status: Status, gpu: GpuState, *, trusted: bool) -> View:
         "mode": None if mode is None else mode.value,
         "mig_enabled": reading.mig_enabled,
         "mig_pending": reading.mig_pending,
-        "problem": gpu.excluded or next((g.why for g in reading.gaps if g.what == "gpu"), None),
+        "problem": told_of(problem_of(gpu), trusted),
         "changing": changing,
         "memory_slices": None if reading.model is None else reading.model.memory_slices,
         "layout": None if gpu.layout is None else str(gpu.layout),
@@ -254,7 +264,7 @@ def gate_view(gate: Gate, snapshot: NodeSnapshot | None, *, trusted: bool) -> Vi
     shown = trusted or not names_somebody(gate)
     return {
         "reason": gate.reason.value,
-        "explanation": gate.explanation if shown else None,
+        "explanation": told_of(gate.explanation, trusted) if shown else None,
         "gpu": index_of(snapshot, gate.gpu_uuid),
         "gpu_uuid": gate.gpu_uuid,
         "rule": gate.rule,

@@ -1,14 +1,22 @@
 """What a daemon does when it can't do everything: it exports, and says why it does no more."""
 
+import contextlib
+import os
+import pty
 import signal
+import socket
+import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
+from migscaler.app.config.settings import SOCKET_NAME
 from migscaler.sim.faults import hangs
-from tests.e2e.lives import RESHAPING, RESTING, Site
-from tests.e2e.processes import free_port, wait_until
+from migscaler.web.unix_path import short_path
+from tests.e2e.lives import RESHAPING, RESTING, Life, Site
+from tests.e2e.processes import free_port, is_listening, running, wait_until
 
 pytestmark = pytest.mark.xdist_group("daemon-degraded")
 
@@ -107,3 +115,53 @@ def test_pause_gives_the_driver_free_and_resume_takes_it_back(tmp_path: Path) ->
         )
 
     assert (paused.returncode, resumed.returncode, shown) == (0, 0, 1.0)
+
+
+def test_port_that_somebody_took_is_said_and_had_as_soon_as_it_is_free(tmp_path: Path) -> None:
+    """Any account may take it before the daemon starts, which settles and acts all the same."""
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESHAPING)
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(socket.socket())
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        process = stack.enter_context(running(site.command(*site.run_words(port)), site.log))
+        life = Life(process=process, port=port)
+        path = site.state / SOCKET_NAME
+        wait_until("somebody listens", lambda: is_listening(path))
+        transport = httpx.HTTPTransport(uds=short_path(path))
+        local = stack.enter_context(httpx.Client(transport=transport, base_url="http://node"))
+        wait_until("it is ready", lambda: local.get("/-/ready").is_success)
+        wait_until("it shows", lambda: "config_valid 0.0" in local.get("/metrics").text)
+        told = str(local.get("/api/v1/status").json()["config"]["problems"])
+        logged = site.log.read_text()
+        other.close()
+
+        wait_until("it is served", lambda: life.get("/metrics").is_success)
+        wait_until("all is well", lambda: life.shown("migscaler_config_valid") == 1.0)
+
+    why = f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert why in told
+    assert f'event=not_listening why="{why}' in logged
+    assert f"event=listening page=http://127.0.0.1:{port}/" in site.log.read_text()
+
+
+def test_port_that_somebody_took_is_an_error_to_a_person_at_a_terminal(tmp_path: Path) -> None:
+    site = Site(tmp_path, "1xA100-SXM4-40GB", RESTING)
+    ours, theirs = pty.openpty()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        words = site.run_words(other.getsockname()[1])
+
+        code = subprocess.run(
+            site.command(*words), stderr=theirs, timeout=60, check=False
+        ).returncode
+
+    said = os.read(ours, 65_536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert code == 1
+    assert "cannot listen on 127.0.0.1:" in said
+    assert "change web.listen or stop the other" in said
+    assert "Traceback" not in said

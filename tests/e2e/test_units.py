@@ -61,6 +61,13 @@ def test_unit_exposure_stays_below_the_threshold(unit: Path) -> None:
 
 
 @UNITS
+def test_unit_is_never_given_up(unit: Path) -> None:
+    """With a limit of starts, a minute of whatever keeps it away would end it for good."""
+    assert value(unit, "StartLimitIntervalSec") == "0"
+    assert value(unit, "Restart") == "on-failure"
+
+
+@UNITS
 def test_unit_starts_a_command_that_there_is(unit: Path) -> None:
     """The unit once said `run --config FILE`, where the option belongs before the command."""
     words = shlex.split(value(unit, "ExecStart"))

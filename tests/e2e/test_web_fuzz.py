@@ -6,6 +6,7 @@ schemathesis makes the requests from the description: right ones and wrong ones.
 import copy
 import importlib.util
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 import requests
 import schemathesis
@@ -30,6 +32,7 @@ from tests.e2e.processes import Daemon, daemon
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-the-fuzzer"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
 # Of a command without arguments there is not much to vary.
 EXAMPLES, FEW = 10, 2
 # A 500 is a defect; a 503 (too much at once) and a 504 (still running) are promised answers.
@@ -157,3 +160,58 @@ def test_no_request_is_answered_by_a_fault_of_ours(
     assert codes.total() >= 50
     assert "Traceback" not in node.log.read_text()
     assert node.process.poll() is None
+
+
+# Half a character, an order to a terminal, and nothing at all: none can be shown to anybody.
+NO_TEXTS = ("\ud800", "\x1b[2J", "\x00")
+
+
+def texts_of(schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the arguments of a command that are texts."""
+    for name, value in schema["properties"].items():
+        if "string" in str(value):
+            yield name
+
+
+def test_text_that_can_not_be_shown_is_refused_by_every_command(node: Daemon) -> None:
+    """schemathesis draws only what has an encoding; after `pause` of the rest, every answer was a
+    500 for everybody.
+    """
+    tried = 0
+    with httpx.Client(base_url=f"http://127.0.0.1:{node.port}", headers=BEARER) as client:
+        for path, item in shipped()["paths"].items():
+            body = item.get("post", {}).get("requestBody")
+            if body is None:
+                continue
+            schema = body["content"]["application/json"]["schema"]
+            for name in texts_of(schema):
+                for text in NO_TEXTS:
+                    tried += 1
+                    for values in ({name: text}, {"x": {text: [text]}}):
+                        assert code_of(client, path, json.dumps(values)) == 400
+        assert tried >= 30
+        for page in ("/", "/api/v1/status", "/api/v1/explain", "/metrics"):
+            assert client.get(page).status_code == 200
+
+
+def code_of(client: httpx.Client, path: str, raw: str) -> int:
+    """Give a command and return the answer's code; too much at once is asked again."""
+    headers = {"content-type": "application/json"}
+    while (code := client.post(path, content=raw, headers=headers).status_code) == 503:
+        time.sleep(0.1)
+    return code
+
+
+def test_request_that_is_none_leaves_the_log_readable(node: Daemon) -> None:
+    """Uvicorn's warning of each stood bare on standard error, 599 lines in four seconds."""
+    for raw in (
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as link:
+            link.sendall(raw)
+            link.recv(64)
+
+    lines = node.log.read_text().splitlines()
+    assert lines
+    assert [line for line in lines if not line.startswith("time=")] == []

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from migscaler.app.config.fields import Duration, FilePath, Section, Text, Url, within
+from migscaler.app.config.fields import Duration, FilePath, SecretPath, Section, Text, Url, within
 
 
 class DcgmSection(Section):
@@ -44,7 +44,7 @@ class DcgmQuerySection(Section):
     """How old a sample may be; then activity is unknown. Default 2m: the exporter's interval of 30s
     and a scrape that failed."""
 
-    bearer_token_file: FilePath | None = None
+    bearer_token_file: SecretPath | None = None
     """File with a bearer token, read at every request. Default none: a server on loopback needs
     none."""
 

@@ -21,6 +21,7 @@ from migscaler.app.config.texts import (
     check_listen,
     check_name,
     check_query,
+    check_secret_path,
     check_size,
     check_socket_path,
     check_timezone,
@@ -119,6 +120,9 @@ Query = Annotated[str, BeforeValidator(check_query), _text_schema("PromQL expres
 Listen = Annotated[str, BeforeValidator(check_listen), _text_schema("host:port")]
 FilePath = Annotated[
     str, BeforeValidator(check_absolute_path), _text_schema("absolute path", pattern="^/")
+]
+SecretPath = Annotated[
+    str, BeforeValidator(check_secret_path), _text_schema("absolute path", pattern="^/")
 ]
 SocketPath = Annotated[
     str, BeforeValidator(check_socket_path), _text_schema("absolute path", pattern="^/")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from migscaler.app.config.model import Config
+from migscaler.app.config.quoting import holds_private_key
 from migscaler.app.config.texts import SettingRefused, did_you_mean, shown
 from migscaler.app.config.yaml_text import Document, Path, path_text
 from migscaler.errors import Finding
@@ -33,8 +34,10 @@ def findings_of(
 
 
 def finding_at(document: Document, path: Path, problem: str, remedy: str) -> Finding:
-    """Return a finding at a path's place."""
+    """Return a finding at a path's place; one that would quote a private key quotes nothing."""
     place = document.place(path)
+    if holds_private_key(problem + remedy):
+        problem, remedy = "holds a private key, which does not belong here", "write what does"
     return Finding(
         where=path_text(path),
         problem=problem,

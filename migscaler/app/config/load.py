@@ -13,6 +13,7 @@ from migscaler.app.config.findings import finding_at, findings_of, keys_at
 from migscaler.app.config.model import Config
 from migscaler.app.config.references import problems_between
 from migscaler.app.config.settings import Settings
+from migscaler.app.config.unforeseen import unforeseen
 from migscaler.app.config.yaml_text import Document, read_yaml
 from migscaler.app.config.yaml_text import Path as YamlPath
 from migscaler.errors import ConfigError, Finding
@@ -59,7 +60,21 @@ def find_file(explicit: Path | None, environment: Mapping[str, str]) -> Path | N
         return Path(named)
     home = environment.get("XDG_CONFIG_HOME") or environment.get("HOME", "") + "/.config"
     own = Path(home) / "migscaler" / "migscaler.yaml"
-    return next((path for path in (own, SYSTEM_FILE) if path.is_absolute() and path.exists()), None)
+    if own.is_absolute() and _is_there(own, unseen=False):
+        return own
+    return SYSTEM_FILE if _is_there(SYSTEM_FILE, unseen=True) else None
+
+
+def _is_there(path: Path, *, unseen: bool) -> bool:
+    """Say whether a file is there; `unseen` where this account may not even look.
+
+    Somebody else's $HOME (`setpriv` keeps it) holds no file of this account. The system's file is
+    meant for it: that it can't be seen has to be told, or all of it would count as absent.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return unseen
 
 
 def load_file(path: Path) -> LoadedConfig:
@@ -100,7 +115,24 @@ def load_text(text: str, source_name: str) -> LoadedConfig:
     """Check and compile a configuration.
 
     Raises:
-        ConfigError: it is wrong; carries every finding in file order.
+        ConfigError: it is wrong; carries every finding in file order. Nothing else is raised for
+            what a file holds: also what no check foresaw is one finding.
+    """
+    try:
+        return _loaded(text, source_name)
+    except ConfigError:
+        raise
+    except Exception as error:
+        # A fault of a check, not of the file. It must neither end the daemon at its start nor pass
+        # a reload by: the last good file counts, and metrics, page and log tell.
+        raise ConfigError(source_name, (unforeseen(error, text),)) from error
+
+
+def _loaded(text: str, source_name: str) -> LoadedConfig:
+    """Check and compile a configuration; a check that fails itself raises whatever it met.
+
+    Raises:
+        ConfigError: as `load_text`.
     """
     document = read_yaml(text)
     findings = list(document.findings)

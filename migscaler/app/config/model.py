@@ -18,6 +18,7 @@ from migscaler.app.config.fields import (
     Glob,
     Listen,
     Name,
+    SecretPath,
     Section,
     Size,
     SocketPath,
@@ -227,7 +228,7 @@ class HooksSection(Section):
 class ReadsSection(Section):
     """Who may read over TCP besides the users and client certificates of config_file."""
 
-    token_file: FilePath | None = None
+    token_file: SecretPath | None = None
     """File with tokens, one a line, of which a reader must carry one as its bearer token. Default
     none: reading needs no token."""
 
@@ -239,7 +240,7 @@ class WritesSection(Section):
     """Whether commands are taken over TCP. Default false: whoever can reach the port could stop the
     node's scaling."""
 
-    token_file: FilePath | None = None
+    token_file: SecretPath | None = None
     """File with tokens, one a line, of which a command must carry one. Default none: without one or
     client_sans, nothing can be enabled."""
 

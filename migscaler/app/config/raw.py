@@ -53,6 +53,11 @@ class Raw:
         value = self.values.get(key)
         return value if isinstance(value, str) else None
 
+    def plain(self, key: str) -> str | int | None:
+        """Return a text or a whole number: what may name something."""
+        value = self.values.get(key)
+        return value if isinstance(value, str | int) else None
+
     def texts(self, key: str) -> tuple[tuple[Path, str], ...]:
         """Return the texts of a list with their paths."""
         items = self.values.get(key)

@@ -5,13 +5,19 @@ Each check yields (path, problem, remedy); it passes over values that are broken
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from migscaler.app.config.activity_model import DcgmQuerySection, DcgmSection
 from migscaler.app.config.model import Config, IdleSection, PaceSection, SamplingSection
+from migscaler.app.config.quoting import quoted_address
 from migscaler.app.config.raw import Raw
 from migscaler.app.config.source_model import PrometheusSection, PushSection, SchedulerSection
-from migscaler.app.config.texts import SettingRefused, did_you_mean, is_loopback, split_listen
+from migscaler.app.config.texts import (
+    SettingRefused,
+    did_you_mean,
+    has_page,
+    is_loopback,
+    split_listen,
+)
 from migscaler.app.config.yaml_text import Path
 
 Problem = tuple[Path, str, str]
@@ -61,7 +67,9 @@ def _gpu_lines(root: Raw) -> Iterator[Problem]:
             problem = f"has {' and '.join(chosen)}" if chosen else "names no GPU"
             yield line.path, problem, "choose by exactly one of uuid, index, model"
             continue
-        who = (chosen[0], line.values[chosen[0]])
+        who = (chosen[0], line.plain(chosen[0]))
+        if who[1] is None:
+            continue
         if who in seen:
             first = f"line gpus[{seen[who]}] already speaks of {chosen[0]} {who[1]}"
             yield line.at(chosen[0]), first, "remove one of the two, or give the first an until"
@@ -280,9 +288,9 @@ def _activity(root: Raw) -> Iterator[Problem]:
         section, fields = activity.part(key), models[key].model_fields
         yield from _figures(root, section, fields["interval"].default, fields["max_age"].default)
     url = activity.part("dcgm").text("url")
-    if url is not None and url.startswith("http") and not urlsplit(url).path.strip("/"):
-        remedy = f'write the whole address: "{url.rstrip("/")}/metrics"'
-        yield activity.part("dcgm").at("url"), f"{url} names no page", remedy
+    if url is not None and url.startswith("http") and not has_page(url):
+        remedy = 'write the whole address: "http://host:9400/metrics"'
+        yield activity.part("dcgm").at("url"), f"{quoted_address(url)} names no page", remedy
 
 
 def _figures(

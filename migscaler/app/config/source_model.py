@@ -10,6 +10,7 @@ from migscaler.app.config.fields import (
     FilePath,
     Name,
     Query,
+    SecretPath,
     Section,
     Size,
     Text,
@@ -78,7 +79,7 @@ class PrometheusSection(SourceSection):
     """How long an answer holds after the moment it is true for. Default 2m: survives a restart of
     the server."""
 
-    bearer_token_file: FilePath | None = None
+    bearer_token_file: SecretPath | None = None
     """File with a bearer token, read at every request. Default none: a server on loopback needs
     none."""
 

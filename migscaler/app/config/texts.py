@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, time, timedelta
 from urllib.parse import urlsplit
 
+from migscaler.app.config.quoting import may_be_path, quoted_address, quoted_path
 from migscaler.errors import ParseError
 from migscaler.model.profile import check_size_text
 from migscaler.sources.calendar import check_window
@@ -23,6 +24,8 @@ _GPU_UUID = re.compile(r"^GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$")
 _DATE = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _LISTEN = re.compile(r"^(?P<host>\[[^\]]*\]|[^:\[\]]*):(?P<port>\d{1,5})$")
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+"""Years of a date: at the ends of the calendar the next day, or another time zone, has none."""
 LONGEST = timedelta(days=3660)
 """Ten years: beyond it a duration is a slip of the keyboard, and datetime arithmetic may
 overflow."""
@@ -201,6 +204,9 @@ def parse_until(text: str, timezone: str) -> datetime:
             'write "2027-03-31" (through that day), "2027-03-31T18:00" or with an offset "+09:00"'
         )
         raise SettingRefused(f"{text!r} is not a date", remedy) from error
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        remedy = f"write a year from {FIRST_YEAR} to {LAST_YEAR}, or leave it out for no end"
+        raise SettingRefused(f"the year {moment.year} can't be used", remedy)
     zone = zoneinfo.ZoneInfo(timezone)
     if _DATE.match(text):
         return datetime.combine(moment.date() + timedelta(days=1), time(), zone).astimezone(UTC)
@@ -214,20 +220,22 @@ def check_http_url(value: object) -> str:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise SettingRefused(f"{text!r} is not an address", 'write "http://host:9090"') from error
+        problem = f"{quoted_address(text)} is not an address"
+        raise SettingRefused(problem, 'write "http://host:9090"') from error
     if parts.scheme not in ("http", "https") or not host or re.search(r"\s", text):
-        raise SettingRefused(f"{text!r} is not an http address", 'write "http://host:9090"')
+        problem = f"{quoted_address(text)} is not an http address"
+        raise SettingRefused(problem, 'write "http://host:9090"')
     if parts.username is not None or parts.password is not None:
         raise SettingRefused(
             "the address holds a password", "use bearer_token_file; secrets stand in files"
         )
     if parts.query or parts.fragment:
         raise SettingRefused(
-            f"{text!r} has a query part", "write the address only; the query has its own key"
+            "the address has a query part", "write the address only; the query has its own key"
         )
     if "/api/v1" in parts.path:
         raise SettingRefused(
-            f"{text!r} includes the API's path", "leave out /api/v1 and what follows"
+            f"{quoted_address(text)} includes the API's path", "leave out /api/v1 and what follows"
         )
     return text.rstrip("/")
 
@@ -247,6 +255,14 @@ def split_listen(text: str) -> tuple[str, int]:
                 f"{host!r} is not an IP address", 'write e.g. "127.0.0.1:9836"'
             ) from error
     return host or "0.0.0.0", int(match["port"])  # noqa: S104  # ":9836" asks for every address
+
+
+def has_page(url: str) -> bool:
+    """Say whether an address names a page of its server; one that is broken is told elsewhere."""
+    try:
+        return bool(urlsplit(url).path.strip("/"))
+    except ValueError:
+        return True
 
 
 def is_loopback(host: str) -> bool:
@@ -269,11 +285,21 @@ def check_listen(value: object) -> str:
 def check_absolute_path(value: object) -> str:
     """Return an absolute path; relative ones would depend on where the daemon was started."""
     text = text_of(value, "a path")
+    if not may_be_path(text):
+        raise SettingRefused("is a text, not the path of a file", "write the path: /etc/...")
     if not text.startswith("/"):
         raise SettingRefused(
-            f"{text!r} is a relative path", "write it from the root: /etc/migscaler/..."
+            f"{quoted_path(text)} is a relative path", "write it from the root: /etc/migscaler/..."
         )
     return text
+
+
+def check_secret_path(value: object) -> str:
+    """Return the absolute path of a file that holds a secret; what else stands there may be it."""
+    if not isinstance(value, str) or not may_be_path(value) or not value.strip().startswith("/"):
+        remedy = "write the path of a file that holds it: /etc/migscaler/..."
+        raise SettingRefused("is not an absolute path", remedy)
+    return value.strip()
 
 
 def check_socket_path(value: object) -> str:
@@ -281,7 +307,7 @@ def check_socket_path(value: object) -> str:
     text = check_absolute_path(value)
     if len(text.encode()) > UNIX_PATH_MAX:
         raise SettingRefused(
-            f"{text!r} is too long for a Unix socket",
+            f"{quoted_path(text)} is too long for a Unix socket",
             f"use a path of at most {UNIX_PATH_MAX} bytes",
         )
     return text

@@ -1,5 +1,6 @@
 """Read a web configuration file and what it names; every finding at once, or a protection."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from pydantic import ValidationError
 
 from migscaler.app.config.findings import finding_at, findings_of
 from migscaler.app.config.load import file_text, in_file_order, joined, without_nulls
+from migscaler.app.config.quoting import may_be_path, quoted_path
+from migscaler.app.config.unforeseen import unforeseen
 from migscaler.app.config.web_model import RateSection, WebFile
 from migscaler.app.config.web_tls import build_tls, names_clients, wants_tls
 from migscaler.app.config.yaml_text import Document, read_yaml
@@ -17,6 +20,7 @@ from migscaler.web.protection import Protection, RateLimit, canonical
 
 EXAMPLE = "config/web.yml"
 _FILE_KEYS = ("cert_file", "key_file", "client_ca_file")
+_QUOTED = re.compile(r"(['\"])(?!<).{2,}\1")
 _SECRETS = ("basic_auth_users", "tls_server_config.key")
 
 
@@ -42,9 +46,17 @@ def read_web_file(path: Path, *, open_to: str | None = None) -> WebReading:
     (loopback, `unprotected_reads`, a token of the main file).
     """
     try:
-        document = read_yaml(file_text(path, EXAMPLE))
+        return _reading_of(path, file_text(path, EXAMPLE), open_to)
     except ConfigError as error:
-        return WebReading(path=path, protection=None, findings=error.findings, files=(path,))
+        findings = error.findings
+    except Exception as error:  # noqa: BLE001 - a check that fails itself must not end the daemon
+        findings = (unforeseen(error),)
+    return WebReading(path=path, protection=None, findings=findings, files=(path,))
+
+
+def _reading_of(path: Path, text: str, open_to: str | None) -> WebReading:
+    """Return how a file reads whose text this is."""
+    document = read_yaml(text)
     book = _Book(document=document, folder=path.parent, files=[path])
     findings = [_without_secret(finding) for finding in document.findings]
     web = book.model() if document.value is not None or not findings else None
@@ -78,14 +90,25 @@ class _Book:
         self.warnings.append(finding_at(self.document, path, problem, remedy))
 
     def content(self, key: str, name: str) -> bytes | None:
-        """Return what a file holds that a key of `tls_server_config` names, relative to ours."""
+        """Return what a file holds that a key of `tls_server_config` names, relative to ours.
+
+        A finding quotes what stands under `key_file` only if it has a dot, which no key has: it may
+        be the key itself, without its frame.
+        """
+        where = ("tls_server_config", key)
+        if not may_be_path(name):
+            remedy = f"write a path, or give the text as {key.removesuffix('_file')}:"
+            self.wrong(where, "is a text, not the path of a file", remedy)
+            return None
         path = self.folder / name
         self.files.append(path)
         try:
             return path.read_bytes()
         except OSError as error:
-            where = ("tls_server_config", key)
-            self.wrong(where, f"{path} can't be read: {error.strerror}", "check path and rights")
+            shown = key != "key_file" or "." in name
+            quoted = quoted_path(str(path)) if shown else "the file"
+            remedy = f"check path (it counts from {self.folder}) and rights"
+            self.wrong(where, f"{quoted} can't be read: {error.strerror}", remedy)
             return None
 
     def model(self) -> WebFile | None:
@@ -168,4 +191,5 @@ def _without_secret(finding: Finding) -> Finding:
     """Return a finding about the text that does not quote a password or key."""
     if finding.where.startswith(_SECRETS):
         return replace(finding, problem="can't be read as a text", remedy="write it in quotes")
-    return finding
+    # What YAML itself can't read it quotes: of `alice: *hunter2` the name of the alias.
+    return replace(finding, problem=_QUOTED.sub("what stands there", finding.problem))

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Protocol
 
+from migscaler.app.config.web_expiry import time_problem
 from migscaler.app.config.web_model import CIPHERS, SAFE_CLIENT_AUTH, TlsSection
 from migscaler.app.config.yaml_text import Path as YamlPath
 
@@ -17,6 +18,9 @@ class Book(Protocol):
 
     def wrong(self, path: YamlPath, problem: str, remedy: str) -> None:
         """Keep a finding."""
+
+    def doubt(self, path: YamlPath, problem: str, remedy: str) -> None:
+        """Keep a warning."""
 
     def content(self, key: str, name: str) -> bytes | None:
         """Return a file's content, None (and a finding) if it can't be read."""
@@ -93,6 +97,8 @@ def _ask_clients(context: ssl.SSLContext, section: TlsSection, book: Book) -> No
         book.wrong((_SECTION, "client_auth_type"), problem, "add client_ca_file")
     _check_names(section, book)
     if text is not None and _adds_authorities(context, text):
+        # An intermediate authority alone is enough, as for Go's clients of the toolkit.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_mode = ssl.CERT_REQUIRED if names_clients(section) else ssl.CERT_OPTIONAL
     elif text is not None:
         book.wrong((_SECTION, key), "holds no certificate in PEM", "give the CA's certificate")
@@ -111,9 +117,13 @@ def _check_names(section: TlsSection, book: Book) -> None:
 
 
 def _adds_authorities(context: ssl.SSLContext, text: bytes) -> bool:
-    """Trust the certificates of a PEM text; say whether there was one."""
+    """Trust the certificates of a PEM text; say whether there was one.
+
+    Bundles name authorities in their own script between the certificates; ssl takes ASCII alone.
+    """
+    plain = text.decode("ascii", "replace").replace("\N{REPLACEMENT CHARACTER}", "?")
     try:
-        context.load_verify_locations(cadata=text.decode("ascii", "replace"))
+        context.load_verify_locations(cadata=plain)
     except (ssl.SSLError, ValueError):
         return False
     return bool(context.get_ca_certs()) or context.cert_store_stats()["x509"] > 0
@@ -132,6 +142,13 @@ def _load_pair(context: ssl.SSLContext, section: TlsSection, book: Book) -> bool
         except (ssl.SSLError, OSError) as error:
             book.wrong(*_pair_words(section, error, cert, key))
             return False
+        # A context of its own: ours may ask for clients' certificates.
+        alone = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        alone.load_cert_chain(cert_path, key_path, password="")
+    problem = time_problem(cert, alone)
+    if problem is not None:
+        where = (_SECTION, "cert_file" if section.cert_file is not None else "cert")
+        book.doubt(where, f"the certificate {problem}: clients refuse it", "renew it")
     return True
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from migscaler.errors import Finding
+from migscaler.model.printable import no_text_in
 
 _TAGS = "tag:yaml.org,2002:"
 
@@ -135,6 +136,8 @@ class _Reading:
                     key_node, path, "a key must be a plain word", "write the keys out, without <<"
                 )
                 continue
+            if self.has_no_text(key_node, path):
+                continue
             here = (*path, key)
             if key in values:
                 first = self.places[here].line
@@ -154,6 +157,8 @@ class _Reading:
         kind = node.tag.removeprefix(_TAGS)
         text: str = node.value
         if kind == "str":
+            if self.has_no_text(node, path):
+                return None
             if node.style is None and _AMBIGUOUS.match(text):
                 self.add(
                     node,
@@ -172,6 +177,14 @@ class _Reading:
             return float(text)
         self.refuse_tag(node, path)
         return None
+
+    def has_no_text(self, node: yaml.ScalarNode, path: Path) -> bool:
+        """Say whether a text can't be one in a path, a log or an answer; a finding tells where."""
+        found = no_text_in(node.value)
+        if found is not None:
+            problem = f"holds a character that is no text ({found})"
+            self.add(node, path, problem, "remove it; it was written as an escape in quotes")
+        return found is not None
 
     def refuse_tag(self, node: yaml.Node, path: Path) -> None:
         """Keep a finding for a value whose tag asks for more than plain data."""

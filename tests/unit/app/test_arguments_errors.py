@@ -1,5 +1,6 @@
 """Each wrong argument is one sentence that names the command, the argument and what to give."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -122,3 +123,27 @@ def test_gpu_is_an_index_or_a_uuid() -> None:
     assert given(gpu=0).gpu() == "0"
     assert given(gpu="GPU-5c89852c").gpu() == "GPU-5c89852c"
     assert given(gpus=[0, "GPU-5c89852c"]).gpus("gpus") == ("0", "GPU-5c89852c")
+
+
+@pytest.mark.parametrize(
+    ("values", "character"),
+    [
+        ({"why": "\ud800"}, "U+D800"),
+        ({"why": "\x1b]0;pwn\x07"}, "U+001B"),
+        ({"gpus": ["0", "\x00"]}, "U+0000"),
+        ({"wants": {"1g\x9b": 1}}, "U+009B"),
+        ({"unknown": [{"deep": ["\udfff"]}]}, "U+DFFF"),
+    ],
+)
+def test_text_that_no_log_or_answer_can_hold_is_refused_wherever_it_stands(
+    values: dict[str, object], character: str
+) -> None:
+    """`pause --why` with half a character made /api/v1/status fail for everybody (2026-11-29)."""
+    with pytest.raises(
+        ParseError, match=f"a text holds a character that is none .{re.escape(character)}"
+    ):
+        given(**values)
+
+
+def test_text_of_several_lines_and_of_any_script_is_taken() -> None:
+    assert given(why="driver\nupgrade\t드라이버 🙂").text("why") == "driver\nupgrade\t드라이버 🙂"

@@ -65,6 +65,19 @@ def test_place_in_the_queue_is_the_peers_too(tmp_path: Path) -> None:
         assert (wait.owner, wait.pid, wait.size) == ("uid 1000", 777, "3g")
 
 
+def test_account_has_so_many_places_in_the_queue_and_no_more(tmp_path: Path) -> None:
+    """One account took 1,449 places in twelve seconds, and every scrape waited for them."""
+    with node_at_work(tmp_path, "1g@0") as here:
+        numbers = [take(sampled(here), ADA, wait=True)["wait_id"] for _ in range(64)]
+
+        with pytest.raises(CommandRefused, match=r"^uid 1000 has 64 waiting leases already$"):
+            take(here, ADA, wait=True)
+
+        assert take(here, BOB, wait=True)["wait_id"]
+        here.ask_as(ADA, "lease_cancel", wait_id=numbers[0])
+        assert take(here, ADA, wait=True)["wait_id"]
+
+
 def test_account_may_end_and_renew_only_its_own_leases(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "3g@0 3g@4") as here:
         mine = take(sampled(here), ADA)["lease_id"]

@@ -401,3 +401,28 @@ def test_activity_from_dcgm_that_nobody_tells_of_changes_is_a_warning(
 
     found = [(w.line, w.where) for w in loaded.warnings]
     assert found == ([(2, "activity")] if warned and mode == "enforce" else [])
+
+
+class Fragile(str):
+    """A text on which the last of all checks fails in a way that nobody foresaw."""
+
+    __slots__ = ()
+
+    def encode(self, *_arguments: object, **_more: object) -> bytes:
+        raise OverflowError("a secret of the file")
+
+
+def test_check_that_fails_is_one_finding_that_quotes_nothing() -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_text(Fragile("mode: observe\n"), "some.yaml")
+
+    (finding,) = refused.value.findings
+    assert finding.problem.startswith("could not be judged (OverflowError in load.py")
+    assert "secret" not in finding.found + finding.remedy
+    assert finding.remedy.startswith("a fault of migscaler: report it")
+
+
+def test_file_that_can_not_be_looked_at_in_somebody_elses_home_is_none() -> None:
+    environment = {"XDG_CONFIG_HOME": f"/{'x' * 300}"}
+
+    assert find_file(None, environment) == find_file(None, {"HOME": "relative"})

@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import bcrypt
@@ -101,6 +102,56 @@ rate_limit: {{interval: 1m30s, burst: 5}}
         "server.key",
         "ca.crt",
     }
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "problem"),
+    [
+        (-20, -10, "the certificate has expired: clients refuse it"),
+        (10, 20, "the certificate is not valid yet: clients refuse it"),
+        (-10, 10, None),
+    ],
+)
+@pytest.mark.parametrize("clients", ["", "  client_auth_type: RequireAndVerifyClientCert\n"])
+def test_certificate_out_of_its_time_is_warned_about(
+    folder: Path,
+    authority: trustme.CA,
+    begins: int,
+    ends: int,
+    problem: str | None,
+    clients: str,
+) -> None:
+    """The toolkit serves it, and so do we: config check and doctor said that all was fine."""
+    now = datetime.now(UTC)
+    made = authority.issue_cert(
+        "localhost",
+        not_before=now + timedelta(days=begins),
+        not_after=now + timedelta(days=ends),
+        key_type=trustme.KeyType.ECDSA,
+    )
+    made.private_key_pem.write_to_path(folder / "server.key")
+    (folder / "server.crt").write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
+
+    reading = read(folder, PAIR + (f"{clients}  client_ca_file: ca.crt\n" if clients else ""))
+
+    assert said(reading) == []
+    assert reading.protection is not None
+    expected = [] if problem is None else [(2, f"{TLS}.cert_file", problem)]
+    assert [(f.line, f.where, f.problem) for f in reading.warnings] == expected
+
+
+def test_authorities_may_be_named_in_their_own_script(folder: Path) -> None:
+    """Such a line between the certificates ended the daemon at its start (2026-11-29)."""
+    ca = (folder / "ca.crt").read_bytes()
+    (folder / "ca.crt").write_bytes("# Főtanúsítvány\n".encode() + ca)
+    wanted = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
+
+    reading = read(folder, PAIR + wanted)
+
+    assert said(reading) == []
+    assert reading.protection is not None
+    assert reading.protection.tls is not None
+    assert len(reading.protection.tls.get_ca_certs()) == 1
 
 
 def test_pair_may_stand_in_the_file_itself(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,4 +92,34 @@ def _is_log_call(node: ast.AST) -> bool:
         and node.func.attr in ("debug", "info", "warning", "error", "exception", "log")
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in ("_log", "logger")
+    )
+
+
+PWN = "\x1b]0;pwn\x07\x9b2J\u202e"
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_name_that_orders_a_terminal_about_is_written_out(form: str) -> None:
+    line = formatter(form).format(_record("holder who=%s", PWN))
+
+    assert line.isprintable()
+    assert "pwn" in line
+    if form == "json":
+        assert json.loads(line)["who"] == PWN
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_traceback_that_quotes_such_a_name_is_written_out(form: str) -> None:
+    record = _record("looking_after_failed")
+    try:
+        raise ValueError(PWN)
+    except ValueError:
+        record.exc_info = sys.exc_info()
+
+    assert all(line.isprintable() for line in formatter(form).format(record).split("\n"))
+
+
+def test_other_scripts_stay_readable() -> None:
+    assert 'why="드라이버 업그레이드"' in formatter("logfmt").format(
+        _record("paused why=%s", "드라이버 업그레이드")
     )

@@ -126,3 +126,15 @@ def test_file_that_is_gone_is_a_problem_of_its_own(tmp_path: Path) -> None:
         (problem,) = here.runtime.reload()
 
         assert problem.startswith("(file): can't be read: No such file or directory; ")
+
+
+def test_file_that_no_check_foresaw_is_rejected_and_told(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "7g@0") as here:
+        here.watch(5)
+        here.config.write_text(RECOMMEND + 'activity: {dcgm: {url: "http://[x"}}\n')
+
+        assert here.runtime.reload()
+
+        config = here.shown[-1].config
+        assert (config.valid, config.last_reload_success) == (False, False)
+        assert here.runtime.loop.parts.policy.gpus[0].mode is Mode.RECOMMEND

@@ -25,6 +25,24 @@ def test_state_is_kept_in_its_directory_for_our_eyes_only(tmp_path: Path) -> Non
     state.lock.close()
 
 
+def test_files_are_the_owners_alone_where_the_directory_is_not(tmp_path: Path) -> None:
+    """They hold accounts and commands; and who may open the lock may hold it."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "lock").touch(0o644)
+    before = os.umask(0o022)
+    try:
+        for _ in range(2):  # new files, and those of an earlier version
+            state = open_state(tmp_path, FixedClock())
+            state.store.write_good_config("mode: observe\n", "0")
+            modes = {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
+            state.close()
+            assert set(modes) >= {"lock", "state.sqlite", "state.sqlite-wal"}
+            assert set(modes.values()) == {0o600}
+            (tmp_path / "state.sqlite").chmod(0o644)
+    finally:
+        os.umask(before)
+
+
 def test_second_process_is_refused_with_the_holders_number(tmp_path: Path) -> None:
     first = open_state(tmp_path, FixedClock())
 

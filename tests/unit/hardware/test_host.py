@@ -37,6 +37,10 @@ def test_process_has_comm_account_and_container(tmp_path: Path) -> None:
     assert found.container == Container(container_id=64 * "a", runtime="docker")
 
 
+def test_name_that_orders_a_terminal_about_is_written_out(tmp_path: Path) -> None:
+    assert fake_proc(tmp_path, {77: "\x1b[2Jpwn"}).process(77).name == r"\x1b[2Jpwn"
+
+
 def test_nothing_is_told_of_a_process_that_ended(tmp_path: Path) -> None:
     host = fake_proc(tmp_path, {77: "python3"})
 

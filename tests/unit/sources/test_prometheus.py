@@ -148,6 +148,26 @@ def test_token_is_read_at_every_request(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("content", [b"s3cr3t\nother", b"s3cr3t other", "s3cr3t\u00e9".encode()])
+def test_file_with_more_than_a_token_is_told_without_what_is_in_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    """The HTTP library's own error quotes the header; a source's problem is shown to everybody."""
+    token = tmp_path / "s3cr3t-token"
+    token.write_bytes(content)
+    settings = replace(SETTINGS, connection=replace(CONNECTION, bearer_token_file=token))
+    server = Server({SETTINGS.query: vector(({"profile": "1g"}, "1"))})
+    with server.client() as client:
+        source = PrometheusSource(settings=settings, client=client, clock=VirtualClock())
+        told = source.fetch().problem
+        token.unlink()
+        missing = source.fetch().problem
+
+    assert "bearer token can't be read: it" in str(told)
+    assert "s3cr3t" not in f"{told} {missing}"
+    assert not server.requests
+
+
 @pytest.mark.parametrize(
     ("value", "count"),
     [

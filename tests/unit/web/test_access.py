@@ -93,6 +93,31 @@ def test_token_is_compared_whole(tmp_path: Path, header: str, trusted: bool) -> 
     assert identify(connection(TCP, header), WebOptions(token_file=token)).trusted is trusted
 
 
+@pytest.mark.parametrize(
+    ("content", "given", "trusted"),
+    [
+        (b"# of the backup\nsecret\n", "secret", True),
+        (b"# of the backup\nsecret\n", "# of the backup", False),
+        (b"\xef\xbb\xbfsecret\r\nother\r\n", "secret", True),
+        ("sécret\n".encode(), "sécret", True),
+        (b"a" * 65_530 + b"\nsecret\n", "secr", False),
+        (b"a" * 65_530 + b"\nsecret\n", "a" * 65_530, True),
+        (b"a" * 70_000, "a" * 65_536, False),
+        (b"a" * 65_536, "a" * 65_536, True),
+    ],
+    ids=["plain", "comment", "bom", "utf-8", "cut", "before the cut", "too long", "as long"],
+)
+def test_tokens_are_the_lines_of_their_file_as_people_write_it(
+    tmp_path: Path, content: bytes, given: str, trusted: bool
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+
+    found = identify(connection(TCP, f"Bearer {given}"), WebOptions(token_file=token))
+
+    assert found.trusted is trusted
+
+
 def test_empty_or_missing_token_file_lets_nobody_in(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_text("\n")

@@ -5,12 +5,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from migscaler.model.status import ConfigStatus
 from migscaler.web.ports import WebOptions
 from tests.unit.metrics.statuses import full_status
 from tests.unit.web.sites import Site, running
@@ -86,6 +88,17 @@ def test_every_reading_route_answers_an_object(site: Site, name: str) -> None:
 
     assert answer.status_code == 200
     assert isinstance(answer.json(), dict)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/status"])
+def test_path_that_is_no_utf_8_is_shown_all_the_same(tmp_path: Path, path: str) -> None:
+    config = ConfigStatus(path=os.fsdecode(b"/etc/m\xff.yaml"), warnings=("\ud800",))
+    with running(replace(full_status(), config=config), tmp_path) as made:
+        answer = made.tcp.get(path)
+
+    assert answer.status_code == 200
+    if path != "/":
+        assert answer.json()["config"]["path"] == os.fsdecode(b"/etc/m\xff.yaml")
 
 
 def test_plan_says_before_after_and_what_stays_unmet(site: Site) -> None:

@@ -76,6 +76,19 @@ def test_pause_and_troubles_are_said_first() -> None:
     assert "The journal can't be written" in text
 
 
+def test_findings_of_a_file_are_told_to_the_trusted_and_their_number_to_all() -> None:
+    """A finding quotes the file, in which anything may stand at any place."""
+    config = ConfigStatus(valid=False, problems=("line 3: mode: 's3cr3t' is not one of", "line 5"))
+    status = replace(full_status(), config=config)
+
+    stranger, trusted = text_of(status), text_of(status, trusted=True)
+
+    assert "s3cr3t" not in stranger + str(status_view(status, trusted=False))
+    assert "Configuration 2 problems: see the log, or `migscaler status` as root" in stranger
+    assert "s3cr3t" in trusted
+    assert "s3cr3t" in str(status_view(status, trusted=True))
+
+
 def test_gpu_being_changed_shows_what_it_becomes() -> None:
     running = Running(
         plan_id=PlanId("p"),

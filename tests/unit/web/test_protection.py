@@ -11,6 +11,7 @@ from pathlib import Path
 import bcrypt
 import httpx
 import pytest
+import trustme
 
 from migscaler.app.web_watch import WebWatch
 from migscaler.metrics.exposition import Renderer
@@ -143,6 +144,24 @@ def test_client_without_a_certificate_is_not_served(tmp_path: Path) -> None:
 
     assert shown.status_code == 200
     assert HOLDER in shown.text
+
+
+def test_intermediate_authority_alone_is_enough(tmp_path: Path) -> None:
+    """As for Go; every client was refused, without a finding."""
+    with site(tmp_path, PAIR) as made:
+        between = made.authority.ca.create_child_ca(key_type=trustme.KeyType.ECDSA)
+        (tmp_path / "between.crt").write_bytes(between.cert_pem.bytes())
+        leaf = between.issue_cert("client.example", key_type=trustme.KeyType.ECDSA)
+        leaf.private_key_pem.write_to_path(tmp_path / "c.key")
+        (tmp_path / "c.crt").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        made.write(PAIR + CLIENTS.replace("ca.crt", "between.crt"))
+
+        answer = made.get(pair=(str(tmp_path / "c.crt"), str(tmp_path / "c.key")))
+        stranger = made.authority.write("stranger", "client.example")
+        with pytest.raises(httpx.TransportError):
+            made.get(pair=stranger)
+
+    assert answer.status_code == 200
 
 
 def test_certificate_of_a_stranger_is_refused(tmp_path: Path) -> None:
@@ -285,6 +304,80 @@ def test_connection_of_a_name_no_longer_allowed_ends(tmp_path: Path) -> None:
             # httpx opens a new connection where the old one is closed already.
             with pytest.raises(httpx.TransportError):
                 kept.get("/metrics")
+
+
+WRITER: dict[str, object] = {
+    "writes_over_tcp": True,
+    "write_names": frozenset({"admin.example"}),
+}
+
+
+@contextlib.contextmanager
+def connected(made: Site, pair: tuple[str, str]) -> Iterator[ssl.SSLSocket]:
+    """Give one connection; httpx would open another where it is closed."""
+    assert made.server.address is not None
+    with (
+        socket.create_connection(made.server.address, timeout=10) as raw,
+        made.authority.client(pair).wrap_socket(raw, server_hostname="localhost") as secure,
+    ):
+        yield secure
+
+
+def answer_on(secure: ssl.SSLSocket) -> bytes:
+    """Give a command on a connection and return its status line, nothing where it is closed."""
+    head = b"POST /api/v1/commands/pause HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    try:
+        secure.sendall(head + b"content-length: 2\r\n\r\n{}")
+        got = b""
+        while not got.endswith(b"}") and (more := secure.recv(4096)):
+            got += more
+    except OSError:
+        return b""
+    return got[:12]
+
+
+def test_connection_keeps_no_name_of_a_certificate_that_nobody_asks_for_any_more(
+    tmp_path: Path,
+) -> None:
+    """It kept the right to command where the client CA was removed (2026-11-29)."""
+    with site(tmp_path, PAIR + CLIENTS, **WRITER) as made:
+        pair = made.authority.write("admin", "admin.example")
+        with connected(made, pair) as kept:
+            assert answer_on(kept) == b"HTTP/1.1 200"
+            made.write(PAIR)
+            assert b"200" not in answer_on(kept)
+        assert made.post(pair=pair) == 401
+        assert len(made.commands.asked) == 1
+
+
+def test_handshake_that_lasts_over_a_change_of_the_authority_lets_nobody_in(tmp_path: Path) -> None:
+    """Who was shut out came in by a connection that had not shaken hands yet (2026-11-29)."""
+    other = tmp_path / "other"
+    other.mkdir()
+    Authority(other)
+    with site(tmp_path, PAIR + CLIENTS, **WRITER) as made:
+        pair = made.authority.write("admin", "admin.example")
+        assert made.server.address is not None
+        with socket.create_connection(made.server.address, timeout=10) as half:
+            assert made.post(pair=pair) == 200  # so the half one is accepted too
+            made.write(PAIR + CLIENTS.replace("ca.crt", "other/ca.crt"))
+            context = made.authority.client(pair)
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(half, server_hostname="localhost") as secure,
+            ):
+                assert answer_on(secure) == b""
+        assert len(made.commands.asked) == 1
+
+
+def test_connections_stay_where_a_file_that_breaks_changes_nothing(tmp_path: Path) -> None:
+    with site(tmp_path, PAIR + CLIENTS, **WRITER) as made:
+        pair = made.authority.write("admin", "admin.example")
+        with connected(made, pair) as kept:
+            assert answer_on(kept) == b"HTTP/1.1 200"
+            made.write(PAIR + CLIENTS + "  no_such_key: 1\n")
+            assert made.watch.problems
+            assert answer_on(kept) == b"HTTP/1.1 200"
 
 
 def test_without_a_good_file_nobody_is_served_over_tcp_until_there_is_one(tmp_path: Path) -> None:

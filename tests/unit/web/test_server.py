@@ -1,6 +1,7 @@
 """Listening: addresses that are taken, sockets that are left over, clients that stay silent."""
 
 import http.client
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from migscaler.metrics.exposition import Renderer
 from migscaler.web.app import create_app
 from migscaler.web.places import Limits
 from migscaler.web.server import Deadlines, WebServer
+from migscaler.web.unix_path import short_path
 
 
 def server(listen: str | None, unix_socket: Path | None = None) -> WebServer:
@@ -34,6 +36,73 @@ def test_port_that_is_taken_is_named_in_the_error() -> None:
 def test_listen_that_is_no_address_is_an_error(listen: str) -> None:
     with pytest.raises(AddressTaken):
         server(listen).start()
+
+
+def test_what_is_lacking_is_told_and_had_later_while_the_rest_is_served(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    other = socket.socket()
+    other.bind(("127.0.0.1", 0))
+    other.listen()
+    host, port = other.getsockname()
+    web = server(f"{host}:{port}", path)
+
+    web.start(whole=False)
+
+    assert [f"cannot listen on {host}:{port}: Address already" in why for why in web.lacking] == [
+        True
+    ]
+    nowhere = web.address
+    assert nowhere is None
+    assert asked(socket.AF_UNIX, str(path)).startswith(b"HTTP/1.1 404")
+    web.try_again()
+    still = web.lacking
+    assert len(still) == 1
+
+    other.close()
+    web.try_again()
+
+    assert not web.lacking
+    assert web.address == (host, port)
+    assert asked(socket.AF_INET, (host, port)).startswith(b"HTTP/1.1 404")
+    web.stop()
+
+
+def test_unix_socket_that_can_not_be_had_keeps_nobody_from_tcp(tmp_path: Path) -> None:
+    """And a path too long for the kernel, opened by its directory, leaves no descriptor behind."""
+    folder = tmp_path / ("x" * 120)
+    web = server("127.0.0.1:0", folder / "s.sock")
+    web.start(whole=False)
+    assert web.address is not None
+    assert asked(socket.AF_INET, web.address).startswith(b"HTTP/1.1 404")
+    (folder / "s.sock").mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    web.try_again()
+    assert "a file of another kind" in web.lacking[0]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+    (folder / "s.sock").rmdir()
+    web.try_again()
+
+    assert not web.lacking
+    assert asked(socket.AF_UNIX, short_path(folder / "s.sock")).startswith(b"HTTP/1.1 404")
+    web.stop()
+
+
+def test_address_that_this_host_does_not_have_says_so() -> None:
+    """192.0.2.0/24 is nobody's (RFC 5737)."""
+    web = server("192.0.2.1:0")
+
+    with pytest.raises(AddressTaken, match="or give this host the address"):
+        web.start()
+
+
+def asked(family: int, address: object) -> bytes:
+    """Return the first bytes of an answer."""
+    with socket.socket(family) as link:
+        link.settimeout(10)
+        link.connect(address)  # type: ignore[arg-type] # as the family has it
+        link.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        return link.recv(64)
 
 
 def test_socket_file_left_over_by_a_crash_is_replaced(tmp_path: Path) -> None:
@@ -141,6 +210,22 @@ def test_client_that_lingers_after_a_request_is_sent_away_too() -> None:
         client.sendall(b"GET /")
 
         assert client.recv(100) == b""
+    web.stop()
+
+
+@pytest.mark.parametrize(
+    "rest", [b"GET / HTTP/1.1\r\nho", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 999\r\n\r\n"]
+)
+def test_client_that_sent_half_a_request_behind_a_whole_one_is_sent_away(rest: bytes) -> None:
+    """It was kept as long as an idle connection, 30 s, whatever had come of the next request."""
+    deadlines = Deadlines(head_seconds=0.2, body_seconds=0.2)
+    web = WebServer(Starlette(), "127.0.0.1:0", deadlines=deadlines)
+    web.start()
+    assert web.address is not None
+    with socket.create_connection(web.address, timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + rest)
+
+        assert read_all(client).startswith(b"HTTP/1.1 404")
     web.stop()
 
 
