@@ -34,6 +34,7 @@ from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
 from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import Status
+from migscaler.store.records import RESTORE
 from migscaler.web.views import status_view
 
 # A GPU that could not be read when its plan ended is asked again no sooner than this.
@@ -94,7 +95,10 @@ class Runtime:
         store = self._assembly.ground.store
         try:
             alone = self._acts_alone()
-            self.loop.note_outcomes(self.settle(bool(alone), alone), "settle")
+            self._note_settled(self.settle(bool(alone), alone))
+            # What settling made, or found gone, is in no picture taken before it.
+            if self.loop.sample() is None:
+                return
             self._comeback.begin(self.loaded.settings.on_boot, alone)
             self._begun = True
             if self.in_force.status.valid and self.in_force.status.path:
@@ -228,7 +232,12 @@ class Runtime:
         self._settled_at = now
         outcomes = self.settle(True, alone)
         still_open = {plan.plan_id for plan in ground.store.open_plans()}
-        self.loop.note_outcomes(tuple(o for o in outcomes if o.plan_id not in still_open), "settle")
+        self._note_settled(tuple(o for o in outcomes if o.plan_id not in still_open))
+
+    def _note_settled(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Show what settling did; what a restore has not made by now is missing."""
+        restored = (one.gpu_uuid for one in outcomes if one.plan_id.startswith(RESTORE))
+        self.loop.note_outcomes(outcomes, "settle", frozenset(restored))
 
     def release_driver(self) -> None:
         """End the NVML session, between two GPU plans: one under way would be left half done."""
@@ -282,12 +291,13 @@ class Runtime:
         snapshot = self.loop.status().snapshot
         if snapshot is None:
             return
-        findings = (*self.loaded.warnings, *warnings_against_snapshot(self.loaded, snapshot))
-        warnings = tuple(map(finding_text, findings))
-        for warning in warnings:
-            _log.warning("config_doubt warning=%s", warning)
-        status = replace(self.in_force.status, warnings=warnings)
-        self._put_in_force(replace(self.in_force, status=status))
+        with self._swapping:
+            findings = (*self.loaded.warnings, *warnings_against_snapshot(self.loaded, snapshot))
+            warnings = tuple(map(finding_text, findings))
+            for warning in warnings:
+                _log.warning("config_doubt warning=%s", warning)
+            status = replace(self.in_force.status, warnings=warnings)
+            self._put_in_force(replace(self.in_force, status=status))
 
     def _acts_alone(self) -> frozenset[GpuUuid]:
         """Return the GPUs that may be changed at start without being asked."""

@@ -12,6 +12,7 @@ from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.hardware.worker import NvmlWorker
 from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import Layout
 from migscaler.model.ports import GpuWriter
 from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import Status
@@ -61,10 +62,20 @@ class NodeAtWork:
         self.host = HostFiles(directory)
         self.config = directory / "migscaler.yaml"
         self.config.write_text(config)
-        self.store = Store.open(None, self.clock)
+        self.store = self._open_store()
         self.told: list[str] = []
+        self.nodes_made: list[str] = []
         self.shown: list[Status] = []
         self._begin()
+
+    def _make_nodes(self, uuid: GpuUuid, layout: Layout) -> str | None:
+        """Stand in for nvidia-smi."""
+        self.nodes_made.append(str(layout))
+        return None
+
+    def _open_store(self) -> Store:
+        """Open the state, which outlives the processes."""
+        return Store.open(None, self.clock)
 
     def _begin(self, rival: str | None = None) -> None:
         self.reader, writer = self._hardware()
@@ -77,6 +88,7 @@ class NodeAtWork:
                 store=self.store,
                 boot_id=self.node.boot_id,
                 roots=self.host.roots,
+                tell_node=(self._make_nodes,),
             )
         )
         outside = Outside(
