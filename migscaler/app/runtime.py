@@ -95,7 +95,7 @@ class Runtime:
         store = self._assembly.ground.store
         try:
             alone = self._acts_alone()
-            self._note_settled(self.settle(bool(alone), alone))
+            self._note_settled(self.settle(True, alone))
             # What settling made, or found gone, is in no picture taken before it.
             if self.loop.sample() is None:
                 return
@@ -123,7 +123,10 @@ class Runtime:
         return self.loop.tick()
 
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
-        """End the plans found open (of `only` these GPUs); only report them unless `act`."""
+        """End the plans found open (of `only` these GPUs); only report them unless `act`.
+
+        Those of an earlier boot are closed whichever their GPU.
+        """
         ground = self._assembly.ground
 
         def work() -> tuple[Outcome, ...]:
@@ -226,8 +229,9 @@ class Runtime:
         now = ground.clock.monotonic()
         if now - self._settled_at < _SETTLE_AGAIN_SECONDS or self.loop.status().running:
             return
-        alone = self._acts_alone()
-        if not any(plan.gpu_uuid in alone for plan in ground.store.open_plans()):
+        alone, boot_id = self._acts_alone(), ground.boot_id
+        plans = ground.store.open_plans()
+        if not any(plan.gpu_uuid in alone or plan.boot_id != boot_id for plan in plans):
             return
         self._settled_at = now
         outcomes = self.settle(True, alone)
@@ -300,14 +304,19 @@ class Runtime:
             self._put_in_force(replace(self.in_force, status=status))
 
     def _acts_alone(self) -> frozenset[GpuUuid]:
-        """Return the GPUs that may be changed at start without being asked."""
+        """Return the GPUs that may be changed at start without being asked.
+
+        None beside somebody who owns the layouts, or may: two would undo each other's work.
+        """
         snapshot, policy = self.loop.status().snapshot, self.loaded.policy
-        if snapshot is None or self.loop.parts.enforcer is None:
+        if snapshot is None or not snapshot.is_ours or self.loop.parts.enforcer is None:
             return frozenset()
         if self._assembly.ground.store.pause() is not None:
             return frozenset()
         entries = {
-            gpu.uuid: policy.entry_for(gpu.reading, snapshot.taken_at) for gpu in snapshot.gpus
+            gpu.uuid: policy.entry_for(gpu.reading, snapshot.taken_at)
+            for gpu in snapshot.gpus
+            if gpu.reading.foreign_owner is None
         }
         return frozenset(
             uuid for uuid, entry in entries.items() if entry and entry.mode is Mode.ENFORCE

@@ -62,7 +62,9 @@ def settle(
     """
     outcomes = []
     for record in store.open_plans():
-        allowed = act and (only is None or record.gpu_uuid in only)
+        # Nothing is left of another boot's plan but its row, whatever became of its GPU.
+        is_past = record.boot_id != boot_id
+        allowed = act and (only is None or record.gpu_uuid in only or is_past)
         if writer is None or not allowed:
             outcomes.append(_reported(record, clock))
             continue
