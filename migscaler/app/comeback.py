@@ -61,8 +61,8 @@ class Comeback:
         """Note that nobody watched the driver at this moment: it may have been loaded anew."""
         self._away_at = self._assembly.ground.clock.monotonic()
 
-    def begin(self, on_boot: OnBootSettings, alone: frozenset[GpuUuid]) -> None:
-        """Restore what a reboot or a reload took before this start.
+    def begin(self, on_boot: OnBootSettings, alone: frozenset[GpuUuid]) -> tuple[Outcome, ...]:
+        """Restore what a reboot or a reload took before this start; say how.
 
         Raises:
             HardwareError: NVML does not answer.
@@ -83,8 +83,11 @@ class Comeback:
         is_paused = self._assembly.ground.store.pause() is not None
         self._late = lacking if is_paused else lacking - _readable(snapshot)
         self._looked_at = self._assembly.ground.clock.monotonic()
+        return outcomes
 
-    def tick(self, on_boot: OnBootSettings, alone: Callable[[], frozenset[GpuUuid]]) -> None:
+    def tick(
+        self, on_boot: OnBootSettings, alone: Callable[[], frozenset[GpuUuid]]
+    ) -> tuple[Outcome, ...]:
         """Restore what is due by now: lost since, not answering or paused at the start, failed.
 
         What may not be changed now is looked at again with the next tick.
@@ -94,15 +97,15 @@ class Comeback:
         """
         snapshot = self._loop.status().snapshot
         if snapshot is None:
-            return
+            return ()
         self._look(snapshot)
         if self._assembly.ground.store.pause() is not None:
-            return
+            return ()
         for due, reloaded in self._due(snapshot):
             may = self._may_change(due & self._lacking(snapshot), alone, reloaded=reloaded)
             if may:
-                self._try(on_boot, may, reloaded=reloaded)
-                return
+                return self._try(on_boot, may, reloaded=reloaded)
+        return ()
 
     def _may_change(
         self,
@@ -118,19 +121,20 @@ class Comeback:
 
     def _try(
         self, on_boot: OnBootSettings, due: frozenset[GpuUuid], *, reloaded: bool | None
-    ) -> None:
+    ) -> tuple[Outcome, ...]:
         """Restore these GPUs."""
         try:
             outcomes = self._restore(on_boot, due, {}, reloaded=reloaded)
         except HardwareError as error:
             _log.warning("restore_put_off error=%s", error)
-            return
+            return ()
         self._late -= due
         ours = tuple(outcome for outcome in outcomes if outcome.gpu_uuid in due)
         for outcome in ours:
             self._take_in(outcome, on_boot)
         self._note(ours)
         self._loop.sample()
+        return ours
 
     def _take_in(self, outcome: Outcome, on_boot: OnBootSettings) -> None:
         """Keep when a GPU that is still empty is tried again, longer after each failure.

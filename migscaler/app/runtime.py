@@ -22,6 +22,7 @@ from migscaler.app.start import (
     with_state_problem,
     without_rival,
 )
+from migscaler.app.telling import Telling
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
 from migscaler.control.loop import Loop, Parts
@@ -76,6 +77,7 @@ class Runtime:
         self._swapping = threading.RLock()
         self.loop = Loop(self._parts(in_force))
         self._comeback = Comeback(assembly, self.loop)
+        self._telling = Telling(assembly)
         self.commands = NodeCommands(self._node())
 
     @property
@@ -95,11 +97,11 @@ class Runtime:
         store = self._assembly.ground.store
         try:
             alone = self._acts_alone()
-            self._note_settled(self.settle(True, alone))
+            self._note_settled(self._settled(True, alone))
             # What settling made, or found gone, is in no picture taken before it.
             if self.loop.sample() is None:
                 return
-            self._comeback.begin(self.loaded.settings.on_boot, alone)
+            self._telling.changed(self._comeback.begin(self.loaded.settings.on_boot, alone))
             self._begun = True
             if self.in_force.status.valid and self.in_force.status.path:
                 store.write_good_config(self.loaded.text, self.loaded.sha256)
@@ -117,9 +119,11 @@ class Runtime:
         if not self._begun and self.loop.status().snapshot is not None:
             self.begin()
         try:
-            self._comeback.tick(self.loaded.settings.on_boot, self._acts_alone)
+            on_boot = self.loaded.settings.on_boot
+            self._telling.changed(self._comeback.tick(on_boot, self._acts_alone))
         except StoreError as error:
             _log.error("restore_put_off error=%s", error)
+        self._telling.run_hooks()
         return self.loop.tick()
 
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
@@ -127,6 +131,12 @@ class Runtime:
 
         Those of an earlier boot are closed whichever their GPU.
         """
+        outcomes = self._settled(act, only)
+        self._telling.run_hooks()
+        return outcomes
+
+    def _settled(self, act: bool, only: frozenset[GpuUuid] | None) -> tuple[Outcome, ...]:
+        """Do what `settle` says; the hooks are still to be run."""
         ground = self._assembly.ground
 
         def work() -> tuple[Outcome, ...]:
@@ -147,7 +157,9 @@ class Runtime:
                     only=only,
                 )
 
-        return self.loop.between_ticks(work)
+        outcomes = self.loop.between_ticks(work)
+        self._telling.changed(outcomes)
+        return outcomes
 
     def reload(self) -> tuple[str, ...]:
         """Read the file anew, all or nothing; returns what is wrong with it, in words."""
