@@ -165,7 +165,7 @@ class Comeback:
         """Return which of the GPUs that somebody emptied may not be changed now."""
         inp = self._loop.assemble()
         is_shut = inp is None or any(node_gates(inp)) or Direction.FINER in freezes(inp)[0]
-        return due if is_shut else self._held()
+        return due if is_shut else self._held(reloaded=False)
 
     def _look(self, snapshot: NodeSnapshot) -> None:
         """Bring up to date which GPUs lack everything that they should have."""
@@ -211,7 +211,7 @@ class Comeback:
         gpus = snapshot.gpus if snapshot is not None else ()
         owned = {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is not None}
         open_plans = {plan.gpu_uuid: plan.plan_id for plan in ground.store.open_plans()}
-        held = _NONE if reloaded else self._held()
+        held = self._held(reloaded=reloaded)
         left = {}
         for uuid in uuids:
             if uuid in open_plans:
@@ -255,13 +255,17 @@ class Comeback:
 
         return self._loop.between_ticks(work)
 
-    def _held(self) -> frozenset[GpuUuid]:
-        """Return the GPUs that somebody holds as a whole and that had their layout in this boot."""
+    def _held(self, *, reloaded: bool | None) -> frozenset[GpuUuid]:
+        """Return the GPUs that somebody holds as a whole, and so keeps as he found or emptied them.
+
+        What he holds is not kept from coming back after a reboot or reload, but once that failed:
+        he may be mending it.
+        """
         ground = self._assembly.ground
         holds = ground.store.holds(ground.clock.now())
         held = frozenset(hold.gpu_uuid for hold in holds if hold.spec is None)
-        wanted = ground.store.wanted()
-        return held & {one.gpu_uuid for one in wanted if one.boot_id == ground.boot_id}
+        in_this_boot = {w.gpu_uuid for w in ground.store.wanted() if w.boot_id == ground.boot_id}
+        return held & ((_NONE if reloaded else in_this_boot) | frozenset(self._tries))
 
     @contextmanager
     def our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:

@@ -252,7 +252,11 @@ class Runtime:
 
     def _note_settled(self, outcomes: tuple[Outcome, ...]) -> None:
         """Show what settling did; what a restore has not made by now is missing."""
-        restored = (one.gpu_uuid for one in outcomes if one.plan_id.startswith(RESTORE))
+        restored = (
+            one.gpu_uuid
+            for one in outcomes
+            if one.plan_id.startswith(RESTORE) and one.layout is not None
+        )
         self.loop.note_outcomes(outcomes, "settle", frozenset(restored))
 
     def release_driver(self) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.model.plan import GateReason
+from migscaler.model.ids import GiId, PlanId
+from migscaler.model.layout import Layout
+from migscaler.model.plan import GateReason, Step, StepAction
+from migscaler.store.records import NvmlAction, PlanRecord, StepRequest, StepState
 from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
-from tests.unit.app.test_comeback import HALVES, live, wanted, wanting
+from tests.unit.app.test_comeback import HALVES, empty, live, wanted, wanting
 from tests.unit.app.test_runtime_start import leave_open
 
 TWO = "2xA100-SXM4-40GB"
@@ -21,6 +24,32 @@ def work(here: NodeAtWork, minutes: int) -> None:
         here.watch(60)
         here.runtime.housekeeping()
         here.runtime.tick()
+
+
+def leave_creating(here: NodeAtWork, gi_id: GiId) -> None:
+    """Let the process have died after it made 1g.5gb@0 on an empty GPU."""
+    snapshot = here.runtime.loop.status().snapshot
+    assert snapshot is not None
+    model = snapshot.gpus[0].reading.model
+    assert model is not None
+    spec = model.spec("1g@0")
+    seq = here.store.begin_plan(
+        PlanRecord(
+            plan_id=PlanId("p1"),
+            gpu_uuid=here.uuid(),
+            before=Layout(),
+            after=Layout((spec,)),
+            steps=(Step(action=StepAction.CREATE, spec=spec),),
+            instances=(),
+            boot_id=here.node.boot_id,
+            begun_at=here.clock.now(),
+        )
+    )
+    for action in (NvmlAction.CREATE_GI, NvmlAction.CREATE_CI):
+        request = StepRequest(action=action, spec=spec, gi_id=gi_id)
+        ticket = here.store.begin_step(seq, here.uuid(), request)
+        assert ticket.step_id is not None
+        here.store.end_step(ticket.step_id, StepState.DONE, gi_id=gi_id)
 
 
 def swap_card(here: NodeAtWork) -> None:
@@ -105,6 +134,20 @@ def test_layout_before_is_wanted_if_none_was_when_the_driver_was_loaded_anew(
         here.runtime.begin()
 
         assert here.layout() == HALVES
+
+
+def test_gpu_that_settling_empties_is_restored_at_once(tmp_path: Path) -> None:
+    """Its plan began on the empty GPU, after a restore had failed."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        wanting(here)
+        empty(here)
+        begun = here.node.foreign_create(0, "1g@0", actor="migscaler")
+        leave_creating(here, GiId(begun))
+        here.restart()
+
+        here.runtime.begin()
+
+        assert (here.layout(), wanted(here)) == (HALVES, [HALVES])
 
 
 @pytest.mark.parametrize("when", ["start", "later"])
