@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from migscaler.app.config.settings import OnBootSettings
 from migscaler.app.wiring import Assembly
@@ -11,13 +12,29 @@ from migscaler.control.recovery import restore
 from migscaler.errors import HardwareError
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
-from migscaler.model.plan import Direction, Outcome, OutcomeReason
+from migscaler.model.plan import Direction, Outcome, OutcomeKind, OutcomeReason
 from migscaler.model.profile import InstanceSpec
 from migscaler.policy.gates import freezes, node_gates
 
 _log = logging.getLogger("migscaler.comeback")
 
 _NONE: frozenset[GpuUuid] = frozenset()
+# A GPU that could not be given its layout is tried again after a minute, then after twice as long.
+_FIRST_PAUSE_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tries:
+    """How often restoring a GPU failed, and the monotonic second of the next attempt."""
+
+    failures: int = 0
+    next_at: float = float("-inf")
+
+    def failed(self, now: float) -> "_Tries":
+        """Return it after one more failure: what the driver refused may work in a while."""
+        wait = min(_FIRST_PAUSE_SECONDS * 2 ** min(self.failures, 10), _LONGEST_PAUSE_SECONDS)
+        return _Tries(failures=self.failures + 1, next_at=now + wait)
 
 
 class Comeback:
@@ -36,7 +53,7 @@ class Comeback:
         self._late = _NONE
         self._empty_since: dict[GpuUuid, float] = {}
         self._reloaded = _NONE
-        self._tried = _NONE
+        self._tries: dict[GpuUuid, _Tries] = {}
         self._looked_at = float("-inf")
         self._away_at = float("-inf")
 
@@ -44,67 +61,111 @@ class Comeback:
         """Note that nobody watched the driver at this moment: it may have been loaded anew."""
         self._away_at = self._assembly.ground.clock.monotonic()
 
-    def begin(self, on_boot: OnBootSettings, alone: frozenset[GpuUuid]) -> None:
-        """Restore what a reboot or a reload took before this start.
+    def begin(self, on_boot: OnBootSettings, alone: frozenset[GpuUuid]) -> tuple[Outcome, ...]:
+        """Restore what a reboot or a reload took before this start; say how.
 
         Raises:
             HardwareError: NVML does not answer.
             StoreError: the state file can't be read.
         """
-        self._note(self._restore(on_boot, alone, reloaded=None))
         snapshot = self._loop.status().snapshot
-        readable = _readable(snapshot)
-        wanted = self._wanted()
+        lacking = self._lacking(snapshot)
+        lost = _NONE if snapshot is None else _lost_by_reload(snapshot, self._wanted())
+        left = self._left_alone(lacking, alone, reloaded=None)
+        outcomes = self._restore(on_boot, lacking, left, reloaded=None)
+        tried = lacking - frozenset(left)
+        for outcome in outcomes:
+            if outcome.gpu_uuid in tried:
+                self._take_in(outcome, on_boot)
+        # Once some are restored the others no longer look as a reload left them.
+        self._reloaded |= lost & tried
+        self._note(outcomes)
         is_paused = self._assembly.ground.store.pause() is not None
-        self._late = wanted if is_paused else wanted - readable
-        self._tried = wanted & readable
+        self._late = lacking if is_paused else lacking - _readable(snapshot)
         self._looked_at = self._assembly.ground.clock.monotonic()
+        return outcomes
 
-    def tick(self, on_boot: OnBootSettings, alone: Callable[[], frozenset[GpuUuid]]) -> None:
-        """Restore what is due by now: lost since, not answering or paused at the start.
+    def tick(
+        self, on_boot: OnBootSettings, alone: Callable[[], frozenset[GpuUuid]]
+    ) -> tuple[Outcome, ...]:
+        """Restore what is due by now: lost since, not answering or paused at the start, failed.
+
+        What may not be changed now is looked at again with the next tick.
 
         Raises:
             StoreError: the state file can't be read.
         """
-        due, reloaded = self._due()
+        snapshot = self._loop.status().snapshot
+        if snapshot is None:
+            return ()
+        self._look(snapshot)
+        if self._assembly.ground.store.pause() is not None:
+            return ()
+        for due, reloaded in self._due(snapshot):
+            may = self._may_change(due & self._lacking(snapshot), alone, reloaded=reloaded)
+            if may:
+                return self._try(on_boot, may, reloaded=reloaded)
+        return ()
+
+    def _may_change(
+        self,
+        due: frozenset[GpuUuid],
+        alone: Callable[[], frozenset[GpuUuid]],
+        *,
+        reloaded: bool | None,
+    ) -> frozenset[GpuUuid]:
+        """Return which of the GPUs that are due may be changed now."""
         if due and reloaded is False:
             due -= self._kept_back(due)
-        if not due or self._assembly.ground.store.pause() is not None:
-            return
+        return due - frozenset(self._left_alone(due, alone(), reloaded=reloaded)) if due else due
+
+    def _try(
+        self, on_boot: OnBootSettings, due: frozenset[GpuUuid], *, reloaded: bool | None
+    ) -> tuple[Outcome, ...]:
+        """Restore these GPUs."""
         try:
-            outcomes = self._restore(on_boot, alone() & due, reloaded=reloaded)
+            outcomes = self._restore(on_boot, due, {}, reloaded=reloaded)
         except HardwareError as error:
             _log.warning("restore_put_off error=%s", error)
-            return
+            return ()
         self._late -= due
-        self._tried |= due
-        self._note(tuple(outcome for outcome in outcomes if outcome.gpu_uuid in due))
+        ours = tuple(outcome for outcome in outcomes if outcome.gpu_uuid in due)
+        for outcome in ours:
+            self._take_in(outcome, on_boot)
+        self._note(ours)
         self._loop.sample()
+        return ours
 
-    def _due(self) -> tuple[frozenset[GpuUuid], bool | None]:
-        """Return the GPUs to restore now, and whether a reload took their instances.
+    def _take_in(self, outcome: Outcome, on_boot: OnBootSettings) -> None:
+        """Keep when a GPU that is still empty is tried again, longer after each failure.
+
+        Not again where it was left empty on purpose; as soon as it may be where a pause came.
+        """
+        uuid, known = outcome.gpu_uuid, self._tries.get(outcome.gpu_uuid, _Tries())
+        if on_boot.layout != "restore" or outcome.reason is OutcomeReason.CHANGED_UNDERNEATH:
+            self._tries[uuid] = replace(known, next_at=float("inf"))
+        elif outcome.kind is not OutcomeKind.DONE and outcome.reason is not OutcomeReason.PAUSED:
+            now = self._assembly.ground.clock.monotonic()
+            self._tries[uuid] = known.failed(now)
+
+    def _due(self, snapshot: NodeSnapshot) -> Iterator[tuple[frozenset[GpuUuid], bool | None]]:
+        """Give the GPUs to restore now, and whether a reload took their instances.
 
         None for the latter: as at a start, what the GPUs look like tells.
         """
-        snapshot = self._loop.status().snapshot
-        if snapshot is None:
-            return _NONE, None
-        self._look(snapshot)
-        late = self._late & _readable(snapshot)
-        if late:
-            return late, None
-        empty = frozenset(self._empty_since) - self._tried
-        if reloaded := empty & self._reloaded:
-            return reloaded, True
-        rest = self._loop.parts.policy.pace.rest.total_seconds()
+        yield (self._late & _readable(snapshot)) - self._reloaded, None
         now = self._assembly.ground.clock.monotonic()
-        return frozenset(u for u in empty if now - self._empty_since[u] >= rest), False
+        waiting = {uuid for uuid, tries in self._tries.items() if now < tries.next_at}
+        empty = frozenset(self._empty_since) - waiting
+        yield empty & self._reloaded, True
+        rest = self._loop.parts.policy.pace.rest.total_seconds()
+        yield frozenset(u for u in empty if now - self._empty_since[u] >= rest), False
 
     def _kept_back(self, due: frozenset[GpuUuid]) -> frozenset[GpuUuid]:
         """Return which of the GPUs that somebody emptied may not be changed now."""
         inp = self._loop.assemble()
         is_shut = inp is None or any(node_gates(inp)) or Direction.FINER in freezes(inp)[0]
-        return due if is_shut else self._held()
+        return due if is_shut else self._held(reloaded=False)
 
     def _look(self, snapshot: NodeSnapshot) -> None:
         """Bring up to date which GPUs lack everything that they should have."""
@@ -121,7 +182,10 @@ class Comeback:
         for uuid in frozenset(self._empty_since) - empty:
             if uuid in _readable(snapshot):
                 del self._empty_since[uuid]
-        self._tried -= _readable(snapshot) - empty
+        there = frozenset(gpu.uuid for gpu in snapshot.gpus if gpu.instances)
+        self._late -= there
+        for uuid in there & frozenset(self._tries):
+            del self._tries[uuid]
         self._reloaded &= frozenset(self._empty_since)
         self._looked_at = max(self._looked_at, snapshot.taken_monotonic)
 
@@ -130,22 +194,48 @@ class Comeback:
         wanted = self._assembly.ground.store.wanted()
         return frozenset(record.gpu_uuid for record in wanted if len(record.layout))
 
-    def _restore(
-        self, on_boot: OnBootSettings, act_on: frozenset[GpuUuid], *, reloaded: bool | None
-    ) -> tuple[Outcome, ...]:
-        """Make again what was lost, on these GPUs.
+    def _lacking(self, snapshot: NodeSnapshot | None) -> frozenset[GpuUuid]:
+        """Return the GPUs that should have instances and show none."""
+        gpus = () if snapshot is None else snapshot.gpus
+        return self._wanted() - {gpu.uuid for gpu in gpus if gpu.instances}
+
+    def _left_alone(
+        self, uuids: frozenset[GpuUuid], alone: frozenset[GpuUuid], *, reloaded: bool | None
+    ) -> dict[GpuUuid, str]:
+        """Return which of these GPUs may not be changed now, and why.
 
         Not where somebody else owns the layouts, nor beside a plan that could not be settled: two
         would undo each other's work.
         """
         ground, snapshot = self._assembly.ground, self._loop.status().snapshot
-        gpus = snapshot.gpus if snapshot is not None and snapshot.is_ours else ()
-        act_on &= {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is None}
-        act_on -= {plan.gpu_uuid for plan in ground.store.open_plans()}
-        act_on -= _NONE if reloaded else self._held()
+        gpus = snapshot.gpus if snapshot is not None else ()
+        owned = {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is not None}
+        open_plans = {plan.gpu_uuid: plan.plan_id for plan in ground.store.open_plans()}
+        held = self._held(reloaded=reloaded)
+        left = {}
+        for uuid in uuids:
+            if uuid in open_plans:
+                left[uuid] = f"plan {open_plans[uuid]} is still open there"
+            elif snapshot is None or not snapshot.is_ours or uuid in owned:
+                left[uuid] = "its layout is, or may be, somebody else's"
+            elif uuid in held:
+                left[uuid] = "it is held"
+            elif uuid not in alone:
+                left[uuid] = "acting is off"
+        return left
+
+    def _restore(
+        self,
+        on_boot: OnBootSettings,
+        lacking: frozenset[GpuUuid],
+        left: Mapping[GpuUuid, str],
+        *,
+        reloaded: bool | None,
+    ) -> tuple[Outcome, ...]:
+        """Make again what these GPUs lack, but where they are left alone."""
+        ground = self._assembly.ground
         # Only where something is to be made: another GPU's change meanwhile is somebody else's.
-        lost = self._wanted() - {g.uuid for g in (snapshot.gpus if snapshot else ()) if g.instances}
-        act_on &= lost
+        act_on = lacking - frozenset(left)
 
         def work() -> tuple[Outcome, ...]:
             with self.our_change(dict.fromkeys(act_on, ())):
@@ -160,17 +250,22 @@ class Comeback:
                     mig_mode=on_boot.mig_mode,
                     act_on=act_on,
                     reloaded=reloaded,
+                    left=left,
                 )
 
         return self._loop.between_ticks(work)
 
-    def _held(self) -> frozenset[GpuUuid]:
-        """Return the GPUs that somebody holds as a whole and that had their layout in this boot."""
+    def _held(self, *, reloaded: bool | None) -> frozenset[GpuUuid]:
+        """Return the GPUs that somebody holds as a whole, and so keeps as he found or emptied them.
+
+        What he holds is not kept from coming back after a reboot or reload, but once that failed:
+        he may be mending it.
+        """
         ground = self._assembly.ground
         holds = ground.store.holds(ground.clock.now())
         held = frozenset(hold.gpu_uuid for hold in holds if hold.spec is None)
-        wanted = ground.store.wanted()
-        return held & {one.gpu_uuid for one in wanted if one.boot_id == ground.boot_id}
+        in_this_boot = {w.gpu_uuid for w in ground.store.wanted() if w.boot_id == ground.boot_id}
+        return held & ((_NONE if reloaded else in_this_boot) | frozenset(self._tries))
 
     @contextmanager
     def our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:

@@ -7,6 +7,7 @@ from migscaler.app.node import Handler, Node
 from migscaler.app.nvidia_smi import command_lines
 from migscaler.app.plan_view import decision_view, outcome_view, plan_view
 from migscaler.control.aftermath import closed_breaker
+from migscaler.control.mig_mode import ModeResult, one_by_one
 from migscaler.control.orphans import is_orphan, plan_removal
 from migscaler.control.request import plan_layout, refuse_switched_off
 from migscaler.errors import CommandRefused
@@ -56,6 +57,7 @@ class ActingCommands:
         gpu = self._node.find_gpu(gpu_name)
         self._must_be_ours(gpu)
         refuse_switched_off(gpu)
+        self._must_not_be_anothers()
         gpu_plan = plan_layout(gpu, layout, self._node.store.holds(self._node.clock.now()))
         if gpu_plan is None:
             return {
@@ -127,12 +129,24 @@ class ActingCommands:
                 "recommend or enforce to allow it"
             )
 
-    def _carry_out(self, plan: Plan) -> list[dict[str, object]]:
-        """Execute a plan now, after a look at what forbids it."""
-        self._must_have_writer()
+    def _must_not_be_anothers(self) -> None:
+        """Refuse beside somebody who shapes the node's GPUs: he would undo it."""
+        snapshot = self._node.snapshot()
+        if snapshot.foreign_owner is not None:
+            remedy = snapshot.foreign_owner_remedy
+            way_out = f"; way out: {remedy}" if remedy else ""
+            raise CommandRefused(f"the layout belongs to {snapshot.foreign_owner}{way_out}")
+
+    def _must_not_be_paused(self) -> None:
+        """Refuse during a pause."""
         pause = self._node.store.pause()
         if pause is not None:
             raise CommandRefused(f"paused by {pause.who}: {pause.why}; `migscaler resume` first")
+
+    def _carry_out(self, plan: Plan) -> list[dict[str, object]]:
+        """Execute a plan now, after a look at what forbids it."""
+        self._must_have_writer()
+        self._must_not_be_paused()
         return self._ended(self._node.loop.request(plan))
 
     def _ended(self, outcomes: tuple[Outcome, ...]) -> list[dict[str, object]]:
@@ -145,6 +159,7 @@ class ActingCommands:
         dry_run = arguments.flag("dry_run")
         if not dry_run:
             self._must_have_writer()
+            self._must_not_be_anothers()
         outcomes = self._node.settle(not dry_run)
         return {"outcomes": self._ended(outcomes), "dry_run": dry_run}
 
@@ -154,20 +169,41 @@ class ActingCommands:
         layout, switch = arguments.optional_text("layout"), self._node.mode_switch
         if switch is None:
             raise CommandRefused(self._node.why_no_writer)
-        gpus = [self._node.find_gpu(named) for named in arguments.gpus("gpus")]
-        for hold in self._node.store.holds(self._node.clock.now()):
+        names = arguments.gpus("gpus")
+
+        def change_all() -> list[ModeResult]:
+            # All that may forbid it is asked here: it may have come while a plan was waited for.
+            gpus = [self._node.find_gpu(named) for named in names]
             for gpu in gpus:
-                if hold.gpu_uuid == gpu.uuid:
-                    raise CommandRefused(
-                        f"GPU {gpu.reading.index} is held by {hold.owner}: {hold.reason}"
-                    )
+                self._may_switch(gpu)
+            foreseen = [switch.change(gpu, layout, enabled=enabled, dry_run=True) for gpu in gpus]
+            if dry_run:
+                return foreseen
+            return one_by_one(
+                gpus, lambda gpu: switch.change(gpu, layout, enabled=enabled, dry_run=False)
+            )
 
-        def change_all() -> list[dict[str, object]]:
-            return [
-                asdict(switch.change(gpu, layout, enabled=enabled, dry_run=dry_run)) for gpu in gpus
-            ]
+        results = list(map(asdict, self._node.loop.between_ticks(change_all)))
+        return {"results": results, "dry_run": dry_run}
 
-        return {"results": self._node.loop.between_ticks(change_all), "dry_run": dry_run}
+    def _may_switch(self, gpu: GpuState) -> None:
+        """Refuse to switch the mode of a GPU that `apply` would refuse to change, or that is held.
+
+        A switch is no call that the journal could refuse: nobody else asks for pause and holds.
+        """
+        self._must_be_ours(gpu)
+        self._must_not_be_anothers()
+        self._must_not_be_paused()
+        store, index = self._node.store, gpu.reading.index
+        for hold in store.holds(self._node.clock.now()):
+            if hold.gpu_uuid == gpu.uuid:
+                raise CommandRefused(f"GPU {index} is held by {hold.owner}: {hold.reason}")
+        for plan in store.open_plans():
+            if plan.gpu_uuid == gpu.uuid:
+                raise CommandRefused(
+                    f"plan {plan.plan_id} is still open on GPU {index}; "
+                    "`migscaler apply --settle` first"
+                )
 
     def _breaker_reset(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Close a GPU's breaker and end its rest."""

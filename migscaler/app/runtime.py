@@ -22,6 +22,7 @@ from migscaler.app.start import (
     with_state_problem,
     without_rival,
 )
+from migscaler.app.telling import Telling
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
 from migscaler.control.loop import Loop, Parts
@@ -34,6 +35,7 @@ from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
 from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import Status
+from migscaler.store.records import RESTORE
 from migscaler.web.views import status_view
 
 # A GPU that could not be read when its plan ended is asked again no sooner than this.
@@ -75,6 +77,7 @@ class Runtime:
         self._swapping = threading.RLock()
         self.loop = Loop(self._parts(in_force))
         self._comeback = Comeback(assembly, self.loop)
+        self._telling = Telling(assembly)
         self.commands = NodeCommands(self._node())
 
     @property
@@ -94,8 +97,11 @@ class Runtime:
         store = self._assembly.ground.store
         try:
             alone = self._acts_alone()
-            self.loop.note_outcomes(self.settle(bool(alone), alone), "settle")
-            self._comeback.begin(self.loaded.settings.on_boot, alone)
+            self._note_settled(self._settled(True, alone))
+            # What settling made, or found gone, is in no picture taken before it.
+            if self.loop.sample() is None:
+                return
+            self._telling.changed(self._comeback.begin(self.loaded.settings.on_boot, alone))
             self._begun = True
             if self.in_force.status.valid and self.in_force.status.path:
                 store.write_good_config(self.loaded.text, self.loaded.sha256)
@@ -113,13 +119,24 @@ class Runtime:
         if not self._begun and self.loop.status().snapshot is not None:
             self.begin()
         try:
-            self._comeback.tick(self.loaded.settings.on_boot, self._acts_alone)
+            on_boot = self.loaded.settings.on_boot
+            self._telling.changed(self._comeback.tick(on_boot, self._acts_alone))
         except StoreError as error:
             _log.error("restore_put_off error=%s", error)
+        self._telling.run_hooks()
         return self.loop.tick()
 
     def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
-        """End the plans found open (of `only` these GPUs); only report them unless `act`."""
+        """End the plans found open (of `only` these GPUs); only report them unless `act`.
+
+        Those of an earlier boot are closed whichever their GPU.
+        """
+        outcomes = self._settled(act, only)
+        self._telling.run_hooks()
+        return outcomes
+
+    def _settled(self, act: bool, only: frozenset[GpuUuid] | None) -> tuple[Outcome, ...]:
+        """Do what `settle` says; the hooks are still to be run."""
         ground = self._assembly.ground
 
         def work() -> tuple[Outcome, ...]:
@@ -140,7 +157,9 @@ class Runtime:
                     only=only,
                 )
 
-        return self.loop.between_ticks(work)
+        outcomes = self.loop.between_ticks(work)
+        self._telling.changed(outcomes)
+        return outcomes
 
     def reload(self) -> tuple[str, ...]:
         """Read the file anew, all or nothing; returns what is wrong with it, in words."""
@@ -222,13 +241,23 @@ class Runtime:
         now = ground.clock.monotonic()
         if now - self._settled_at < _SETTLE_AGAIN_SECONDS or self.loop.status().running:
             return
-        alone = self._acts_alone()
-        if not any(plan.gpu_uuid in alone for plan in ground.store.open_plans()):
+        alone, boot_id = self._acts_alone(), ground.boot_id
+        plans = ground.store.open_plans()
+        if not any(plan.gpu_uuid in alone or plan.boot_id != boot_id for plan in plans):
             return
         self._settled_at = now
         outcomes = self.settle(True, alone)
         still_open = {plan.plan_id for plan in ground.store.open_plans()}
-        self.loop.note_outcomes(tuple(o for o in outcomes if o.plan_id not in still_open), "settle")
+        self._note_settled(tuple(o for o in outcomes if o.plan_id not in still_open))
+
+    def _note_settled(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Show what settling did; what a restore has not made by now is missing."""
+        restored = (
+            one.gpu_uuid
+            for one in outcomes
+            if one.plan_id.startswith(RESTORE) and one.layout is not None
+        )
+        self.loop.note_outcomes(outcomes, "settle", frozenset(restored))
 
     def release_driver(self) -> None:
         """End the NVML session, between two GPU plans: one under way would be left half done."""
@@ -282,22 +311,28 @@ class Runtime:
         snapshot = self.loop.status().snapshot
         if snapshot is None:
             return
-        findings = (*self.loaded.warnings, *warnings_against_snapshot(self.loaded, snapshot))
-        warnings = tuple(map(finding_text, findings))
-        for warning in warnings:
-            _log.warning("config_doubt warning=%s", warning)
-        status = replace(self.in_force.status, warnings=warnings)
-        self._put_in_force(replace(self.in_force, status=status))
+        with self._swapping:
+            findings = (*self.loaded.warnings, *warnings_against_snapshot(self.loaded, snapshot))
+            warnings = tuple(map(finding_text, findings))
+            for warning in warnings:
+                _log.warning("config_doubt warning=%s", warning)
+            status = replace(self.in_force.status, warnings=warnings)
+            self._put_in_force(replace(self.in_force, status=status))
 
     def _acts_alone(self) -> frozenset[GpuUuid]:
-        """Return the GPUs that may be changed at start without being asked."""
+        """Return the GPUs that may be changed at start without being asked.
+
+        None beside somebody who owns the layouts, or may: two would undo each other's work.
+        """
         snapshot, policy = self.loop.status().snapshot, self.loaded.policy
-        if snapshot is None or self.loop.parts.enforcer is None:
+        if snapshot is None or not snapshot.is_ours or self.loop.parts.enforcer is None:
             return frozenset()
         if self._assembly.ground.store.pause() is not None:
             return frozenset()
         entries = {
-            gpu.uuid: policy.entry_for(gpu.reading, snapshot.taken_at) for gpu in snapshot.gpus
+            gpu.uuid: policy.entry_for(gpu.reading, snapshot.taken_at)
+            for gpu in snapshot.gpus
+            if gpu.reading.foreign_owner is None
         }
         return frozenset(
             uuid for uuid, entry in entries.items() if entry and entry.mode is Mode.ENFORCE

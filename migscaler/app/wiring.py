@@ -132,6 +132,10 @@ class Assembly:
         for client in self._clients.values():
             client.close()
 
+    def run_hooks(self, uuid: GpuUuid, layout: Layout) -> str | None:
+        """Run the hooks of the configuration in force; return what went wrong."""
+        return run_hooks(self._hooks, uuid, layout)
+
     def _gatherer(self, settings: Settings) -> Gatherer:
         """Return the sources of a configuration; connections are kept where they stay the same."""
         return Gatherer(
@@ -177,9 +181,6 @@ class Assembly:
         """Return what acts; it keeps its books over reloads."""
         ground = self.ground
 
-        def tell_hooks(uuid: GpuUuid, layout: Layout) -> str | None:
-            return run_hooks(self._hooks, uuid, layout)
-
         executor = Executor(
             store=ground.store,
             reader=ground.reader,
@@ -187,7 +188,7 @@ class Assembly:
             scheduler=self.scheduler,
             clock=ground.clock,
             boot_id=ground.boot_id,
-            after_change=(*ground.tell_node, tell_hooks),
+            after_change=(*ground.tell_node, self.run_hooks),
         )
         return Enforcer(
             executor=executor, observer=self.observer, store=ground.store, clock=ground.clock

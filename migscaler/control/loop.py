@@ -17,7 +17,7 @@ from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
-from migscaler.control.request import refuse_beside_open_plan
+from migscaler.control.request import refuse_beside_open_plan, why_open
 from migscaler.control.second_look import closed_since, reason_of
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
@@ -351,7 +351,7 @@ class Loop:
             self._journal_problem = str(error)
         return Conditions(
             journal_problem=self._journal_problem,
-            open_plan=open_plans[0].plan_id if open_plans else None,
+            open_plan=why_open(open_plans, self._snapshot),
             clock_step=self._watch.problem(),
             forced_observe=parts.config.forced_observe,
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),

@@ -5,11 +5,11 @@ pending; Hopper and newer switch at once (MIG User Guide, Getting Started). A GP
 MIG on and no instance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from migscaler.control.request import plan_layout
-from migscaler.errors import CommandRefused, HardwareError
+from migscaler.errors import CommandRefused, HardwareError, MigscalerError
 from migscaler.model.gpu import GpuReading, GpuState, InstanceState, ModeChange
 from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel, Layout
@@ -102,6 +102,8 @@ class ModeSwitch:
         if now.processes:
             users = ", ".join(map(str, now.processes))
             raise CommandRefused(f"GPU {index} is in use by {users}; stop it first")
+        if now.mig_enabled and gpu.instances is not None and now.layout != gpu.layout:
+            raise CommandRefused(f"somebody is changing GPU {index}: it has {now.layout} now")
         unseen = now.processes is None if now.mig_enabled is False else now.instances is None
         if unseen or gpu.instances is None:
             why = "; ".join(gap.why for gap in now.gaps) or "no answer"
@@ -109,6 +111,9 @@ class ModeSwitch:
         pinned = [state for state in gpu.instances or () if state.pin is not None]
         if pinned:
             raise CommandRefused(f"GPU {index} is not free: {_pinned_text(pinned[0])}")
+        if busy := [one for one in now.instances or () if one.processes]:
+            users = ", ".join(map(str, busy[0].processes or ()))
+            raise CommandRefused(f"{busy[0].instance.spec} on GPU {index} is in use by {users}")
 
     def _intended(self, gpu: GpuState, layout: str | None) -> Layout | None:
         """Return what a GPU gets once MIG is on; None where its profiles are not told before."""
@@ -213,6 +218,29 @@ def _usual(gpu: GpuState, model: GpuModel) -> str:
     It has instances where a switch off that is still pending is taken back.
     """
     return str(gpu.layout) if gpu.layout is not None and len(gpu.layout) else _whole(model)
+
+
+def one_by_one(
+    gpus: Iterable[GpuState], change: Callable[[GpuState], ModeResult]
+) -> list[ModeResult]:
+    """Switch GPU by GPU; the first that can't be switched ends it and is told after the others.
+
+    Raises:
+        MigscalerError: not even the first could be switched.
+    """
+    results: list[ModeResult] = []
+    for gpu in gpus:
+        try:
+            results.append(change(gpu))
+        except MigscalerError as error:
+            if not results:
+                raise
+            text = f"not switched: {error}"
+            failed = ModeResult(
+                gpu=gpu.reading.index, active=False, pending_on=None, clients=(), message=text
+            )
+            return [*results, failed]
+    return results
 
 
 def _whole(model: GpuModel) -> str:

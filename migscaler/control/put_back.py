@@ -3,11 +3,12 @@
 Works from the journal alone, so that undoing in the same process and settling after a crash are
 one thing. It destroys only what the plan made, of matching identity and free now; it makes only
 what the plan destroyed (or, where an instance now in use stands in the way, what keeps promise
-(b): no profile below min(before, after)).
+(b): no profile below min(before, after)). A restore is ended the same way: what it was to make
+counts as taken away.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from migscaler.control.fit_back import best_addition, fits
 from migscaler.control.last_look import Identities, still_free
@@ -90,8 +91,22 @@ def put_back(runner: StepRunner, record: PlanRecord) -> PutBack:
     Returns with `stop` (blind) if the GPU can't be read or the journal not be written: the plan
     stays open.
     """
+    return _run(_PuttingBack(runner, record))
+
+
+def finish_restore(runner: StepRunner, record: PlanRecord) -> PutBack:
+    """Settle the step in doubt by looking, then make what is missing of a restore's layout.
+
+    Nothing that it made is taken away: going back would leave the GPU empty. As `put_back` else.
+    """
+    owed = replace(record, before=record.after)
+    return _run(_PuttingBack(runner, owed, taken=frozenset(record.after.specs)))
+
+
+def _run(undoing: "_PuttingBack") -> PutBack:
+    """Run it; a journal that can't be written leaves the plan open."""
     try:
-        return _PuttingBack(runner, record).run()
+        return undoing.run()
     except StoreError as problem:
         return PutBack(
             reading=None,
@@ -107,9 +122,15 @@ def put_back(runner: StepRunner, record: PlanRecord) -> PutBack:
 class _PuttingBack:
     """One undoing of one plan."""
 
-    def __init__(self, runner: StepRunner, record: PlanRecord) -> None:
+    def __init__(
+        self,
+        runner: StepRunner,
+        record: PlanRecord,
+        taken: frozenset[InstanceSpec] = frozenset(),
+    ) -> None:
         self._runner = runner
         self._record = record
+        self._taken = taken
         self._kept: set[InstanceSpec] = set()
         self._blind: Stop | None = None
         self._impossible: set[InstanceSpec] = set()
@@ -136,8 +157,8 @@ class _PuttingBack:
         )
 
     def _ledger(self) -> Ledger:
-        """Add up the journal."""
-        ledger = Ledger()
+        """Add up the journal, on top of what others took away."""
+        ledger = Ledger(destroyed=set(self._taken))
         for step in self._runner.site.store.steps_of(self._record.seq):
             if step.state is StepState.DONE:
                 ledger.add(step)

@@ -10,9 +10,9 @@ from datetime import timedelta
 from functools import partial
 
 from migscaler.control.endings import lost_text
-from migscaler.control.put_back import PutBack, put_back
+from migscaler.control.put_back import PutBack, finish_restore, put_back
 from migscaler.control.restoring import Restored, Restoring
-from migscaler.control.steps_run import Site, StepRunner
+from migscaler.control.steps_run import Site, StepRunner, Stop
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GpuUuid, PlanId
@@ -24,7 +24,14 @@ from migscaler.model.plan import (
     direction_between,
 )
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
-from migscaler.store.records import PlanRecord, PlanState, WantedRecord
+from migscaler.store.records import (
+    RESTORE,
+    NvmlAction,
+    PlanRecord,
+    PlanState,
+    StepState,
+    WantedRecord,
+)
 from migscaler.store.store import Store
 
 # So long after a plan began it is tried again to make what could not be put back; then the plan is
@@ -47,14 +54,17 @@ def settle(
 
     Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written, and for ten minutes one of which something could not be made again.
+    written, and for ten minutes one of which something could not be made again. One of another boot
+    needs no call: it is closed for any GPU, also for one that is not there any more.
 
     Raises:
         StoreError: the journal can't be read; nothing was touched.
     """
     outcomes = []
     for record in store.open_plans():
-        allowed = act and (only is None or record.gpu_uuid in only)
+        # Nothing is left of another boot's plan but its row, whatever became of its GPU.
+        is_past = record.boot_id != boot_id
+        allowed = act and (only is None or record.gpu_uuid in only or is_past)
         if writer is None or not allowed:
             outcomes.append(_reported(record, clock))
             continue
@@ -103,8 +113,53 @@ def _ended(site: Site, record: PlanRecord) -> tuple[Outcome, bool]:
     if record.state is PlanState.VERIFIED:
         return _completed(site, record), False
     runner = StepRunner(site, record.seq, record.gpu_uuid)
-    back = put_back(runner, record)
-    return _after(back, record, site.clock, runner), bool(back.unmade)
+    found = runner.look()
+    if isinstance(found, Stop):
+        return _after(PutBack(reading=None, stop=found), record, site.clock, runner), False
+    if not found.instances and _has_left_some(site, record):
+        return _given_up(site, record), False
+    back = finish_restore(runner, record) if record.is_restore else put_back(runner, record)
+    outcome = _after(back, record, site.clock, runner)
+    return _finished(outcome, record, site) if record.is_restore else outcome, bool(back.unmade)
+
+
+def _has_left_some(site: Site, record: PlanRecord) -> bool:
+    """Say whether an empty GPU lost more than the plan took: all, as to a driver loaded anew.
+
+    Making only what the plan took would keep the rest from being restored. A restore took nothing.
+    """
+    try:
+        steps = site.store.steps_of(record.seq)
+    except StoreError:
+        return False  # who puts back meets it too, and leaves the plan open
+    gone = (s for s in steps if s.action is NvmlAction.DESTROY_GI and s.state is not StepState.VOID)
+    return record.is_restore or len(record.before.without(step.spec for step in gone)) > 0
+
+
+def _given_up(site: Site, record: PlanRecord) -> Outcome:
+    """End a plan of a GPU that lost everything: what was wanted there is restored, as a whole."""
+    text = "all instances of the GPU are gone since; what was wanted is for restoring to make"
+    try:
+        if not record.is_restore and all(
+            w.gpu_uuid != record.gpu_uuid for w in site.store.wanted()
+        ):
+            site.store.write_wanted(record.gpu_uuid, record.before, record.boot_id)
+    except StoreError as error:
+        text = f"{text}; {error}"
+    return _outcome(record, site.clock, text)
+
+
+def _finished(outcome: Outcome, record: PlanRecord, site: Site) -> Outcome:
+    """Tell how a restore ended that was found open; what is whole again is wanted in this boot."""
+    outcome = replace(outcome, rolled_back=False)
+    if outcome.layout is None or outcome.layout != record.after:
+        return outcome
+    text = f"found open; restored {outcome.layout}"
+    try:
+        site.store.write_wanted(record.gpu_uuid, record.after, site.boot_id)
+    except StoreError as error:
+        text = f"{text}; {error}"
+    return replace(outcome, explanation=text)
 
 
 def _completed(site: Site, record: PlanRecord) -> Outcome:
@@ -187,14 +242,15 @@ def restore(
     mig_mode: bool,
     act_on: Collection[GpuUuid],
     reloaded: bool | None = None,
+    left: Mapping[GpuUuid, str] | None = None,
 ) -> tuple[Outcome, ...]:
     """Give GPUs that lost all instances the layout last wanted; one outcome per such GPU, by index.
 
     `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in
-    `act_on` are changed, the others reported. A GPU with any instance is left alone. MIG mode that
-    is off in the boot of the wanted layout was switched off by a person, unless the driver was
-    loaded anew; that is reported only. Whether it was is what `reloaded` says, or for None what the
-    GPUs look like. Call after `settle`.
+    `act_on` are changed, the others reported, with why they are `left` alone. A GPU with any
+    instance is not touched. MIG mode that is off in the boot of the wanted layout was switched off
+    by a person, unless the driver was loaded anew; that is reported only. Whether it was is what
+    `reloaded` says, or for None what the GPUs look like. Call after `settle`.
 
     Raises:
         HardwareError: NVML does not answer.
@@ -214,7 +270,8 @@ def restore(
             store.forget_wanted(gpu.uuid)
             ended = _untouched(f"{record.layout} is gone and no longer wanted")
         elif writer is None or layout != "restore" or gpu.uuid not in act_on:
-            ended = _untouched(f"{record.layout} is gone; acting is off, not restored")
+            why = (left or {}).get(gpu.uuid, "acting is off")
+            ended = _untouched(f"{record.layout} is gone; {why}, not restored")
         elif not gpu.mig_enabled and record.boot_id == boot_id and not reloaded:
             ended = _switched_off(gpu, record)
         else:
@@ -264,7 +321,7 @@ def _untouched(explanation: str) -> Restored:
 def _restored(gpu_uuid: GpuUuid, ended: Restored, clock: Clock) -> Outcome:
     """Return how restoring a GPU ended as an outcome."""
     return Outcome(
-        plan_id=PlanId(f"restore-{clock.now():%Y%m%dT%H%M%S}"),
+        plan_id=PlanId(f"{RESTORE}{clock.now():%Y%m%dT%H%M%S}"),
         gpu_uuid=gpu_uuid,
         kind=ended.kind,
         reason=ended.reason,

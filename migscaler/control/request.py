@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from migscaler.errors import CommandRefused
 from migscaler.model.decision import HoldRecord
-from migscaler.model.gpu import GpuState, InstanceState
+from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Plan
 from migscaler.model.profile import InstanceSpec
 from migscaler.planner.layouts import all_layouts
 from migscaler.planner.steps import order_steps
+from migscaler.store.records import PlanRecord
 from migscaler.store.store import Store
 
 
@@ -87,6 +88,20 @@ def refuse_beside_open_plan(plan: Plan, store: Store) -> None:
                 f"plan {record.plan_id} is still open on that GPU and may be undone; "
                 "`migscaler apply --settle` first"
             )
+
+
+def why_open(plans: tuple[PlanRecord, ...], snapshot: NodeSnapshot | None) -> str | None:
+    """Return which open plan keeps the node from changing and the way out, None without one.
+
+    The plan of a GPU that does not answer, or is not there, keeps only that GPU: nothing can be
+    planned on it, and once it answers the plan is settled before anything else is changed.
+    """
+    for plan in plans:
+        gpu = None if snapshot is None else snapshot.gpu(plan.gpu_uuid)
+        if snapshot is None or (gpu is not None and gpu.instances is not None):
+            named = plan.gpu_uuid if gpu is None else f"GPU {gpu.reading.index}"
+            return f"{plan.plan_id} on {named}; way out: migscaler apply --settle"
+    return None
 
 
 def why_pinned(state: InstanceState) -> str:

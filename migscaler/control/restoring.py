@@ -20,7 +20,7 @@ from migscaler.model.plan import (
     StepTiming,
 )
 from migscaler.model.profile import InstanceSpec
-from migscaler.store.records import PlanRecord, Purpose, WantedRecord
+from migscaler.store.records import RESTORE, PlanRecord, Purpose, WantedRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,39 +46,64 @@ class Restoring:
         self._runner = StepRunner(site, 0, gpu.uuid)
 
     def run(self, *, mig_mode: bool) -> Restored:
-        """Switch the mode on if it is off and `mig_mode` allows it, then make what fits."""
-        refused = self._mode(switch=mig_mode)
+        """Switch the mode on if it is off and `mig_mode` allows it, then make what fits.
+
+        Nothing is changed before it is in the journal: a GPU whose mode is on and that nobody knows
+        to lack its layout would stay empty.
+        """
+        refused = self._why_not(switch=mig_mode)
+        if refused is not None:
+            return refused
+        try:
+            record = self._begin()
+            self._runner = StepRunner(self._site, record.seq, record.gpu_uuid)
+            ready = self._ready()
+            if isinstance(ready, Restored):
+                self._site.store.end_plan(record.seq, outcome_of(ready, record, self._site))
+                return ready
+            return _stopped(ready) if isinstance(ready, Stop) else self._make(record, ready)
+        except StoreError as problem:
+            return _left(OutcomeReason.JOURNAL_UNWRITABLE, str(problem))
+
+    def _why_not(self, *, switch: bool) -> Restored | None:
+        """Say why nothing may be changed, as far as that can be told before."""
+        gpu, known = self._gpu, self._site.store.generation(self._gpu.uuid)
+        reason = OutcomeReason.CHANGED_UNDERNEATH
+        if known is not None and known.model_name not in (None, gpu.name):
+            return _left(reason, "it is another GPU now, left alone")
+        if gpu.mig_enabled:
+            goes_off = gpu.mig_pending is False
+            return _left(reason, "MIG mode goes off at the next reset") if goes_off else None
+        if not switch or (known is not None and known.mig_mode_wanted is False):
+            return _left(reason, "MIG mode is off and not to be changed")
+        if gpu.mig_pending:
+            # Asked for already; a reset or the end of a client brings it, not asking again.
+            return _left(OutcomeReason.NOT_VERIFIED, "MIG mode is pending")
+        if gpu.processes != ():
+            return _left(OutcomeReason.NO_LONGER_IDLE, "MIG mode is off and the GPU is not idle")
+        return None
+
+    def _ready(self) -> GpuReading | Stop | Restored:
+        """Have MIG mode on and return the empty GPU, or what keeps it from being filled."""
+        refused = None if self._gpu.mig_enabled else self._switch_on()
         if refused is not None:
             return refused
         reading = self._runner.look()
         if isinstance(reading, Stop):
-            return _stopped(reading)
-        known = self._site.store.generation(self._gpu.uuid)
-        another = known is not None and known.model_name not in (None, reading.name)
-        if reading.model is None or another:
-            return _left(OutcomeReason.CHANGED_UNDERNEATH, "it is another GPU now, left alone")
+            return reading
+        if reading.model is None:
+            return _left(OutcomeReason.CHANGED_UNDERNEATH, "its profiles are not known")
         if reading.instances:
             return _left(OutcomeReason.CHANGED_UNDERNEATH, "it has instances by now")
-        fitting = fitting_part(reading.model, self._wanted.layout)
-        try:
-            return self._make(reading, fitting)
-        except StoreError as problem:
-            return _left(OutcomeReason.JOURNAL_UNWRITABLE, str(problem))
+        return reading
 
-    def _mode(self, *, switch: bool) -> Restored | None:
-        """Have MIG mode on, or say why it is not."""
-        gpu = self._gpu
-        if gpu.mig_enabled and gpu.mig_pending is False:
-            return _left(OutcomeReason.CHANGED_UNDERNEATH, "MIG mode goes off at the next reset")
-        if gpu.mig_enabled:
-            return None
-        known = self._site.store.generation(gpu.uuid)
-        if not switch or (known is not None and known.mig_mode_wanted is False):
-            return _left(OutcomeReason.CHANGED_UNDERNEATH, "MIG mode is off and not to be changed")
-        if gpu.processes != ():
-            return _left(OutcomeReason.NO_LONGER_IDLE, "MIG mode is off and the GPU is not idle")
+    def _switch_on(self) -> Restored | None:
+        """Switch MIG mode on, or say why it is not on."""
+        pause = self._site.store.pause()
+        if pause is not None:
+            return _left(OutcomeReason.PAUSED, f"paused by {pause.who}: {pause.why}")
         try:
-            answer = self._site.writer.set_mig_mode(gpu.uuid, enabled=True)
+            answer = self._site.writer.set_mig_mode(self._gpu.uuid, enabled=True)
         except HardwareError as problem:
             return _left(OutcomeReason.DRIVER_FAULT, f"MIG mode could not be set: {problem}")
         if answer.active:
@@ -89,35 +114,38 @@ class Restoring:
             f"MIG mode is pending on {answer.pending_on}",
         )
 
-    def _make(self, reading: GpuReading, fitting: Layout) -> Restored:
+    def _make(self, record: PlanRecord, reading: GpuReading) -> Restored:
         """Create instance by instance; one that can't be made does not keep the others away."""
-        record = self._begin(fitting)
-        self._runner = StepRunner(self._site, record.seq, record.gpu_uuid)
+        wanted = self._wanted.layout
+        fitting = wanted if reading.model is None else fitting_part(reading.model, wanted)
         problems = [
-            f"{spec} does not fit" for spec in self._wanted.layout.without(fitting.specs).specs
+            (OutcomeReason.INSUFFICIENT_RESOURCES, f"{spec} does not fit")
+            for spec in wanted.without(fitting.specs).specs
         ]
-        for step in record.steps:
-            made = self._one(record, reading, step)
+        for spec in fitting.specs:
+            made = self._one(record, reading, Step(action=StepAction.CREATE, spec=spec))
             if isinstance(made, Stop):
-                problems.append(made.explanation)
+                problems.append((made.reason, made.explanation))
                 if made.blind:
                     return _stopped(made)
+                if made.reason is OutcomeReason.PAUSED:
+                    break
                 found = self._runner.look()
                 if isinstance(found, Stop):
                     return _stopped(found)
                 made = found
             reading = made
-        return self._end(record, reading, problems)
+        return self._end(record, reading, fitting, problems)
 
-    def _begin(self, fitting: Layout) -> PlanRecord:
-        """Write in the journal what is going to be made."""
-        now = self._site.clock.now()
+    def _begin(self) -> PlanRecord:
+        """Write in the journal what is to be made; what of it fits is known once the mode is on."""
+        now, wanted = self._site.clock.now(), self._wanted.layout
         record = PlanRecord(
-            plan_id=PlanId(f"restore-{now:%Y%m%dT%H%M%S}"),
+            plan_id=PlanId(f"{RESTORE}{now:%Y%m%dT%H%M%S}"),
             gpu_uuid=self._gpu.uuid,
             before=Layout(),
-            after=fitting,
-            steps=tuple(Step(action=StepAction.CREATE, spec=spec) for spec in fitting.specs),
+            after=wanted,
+            steps=tuple(Step(action=StepAction.CREATE, spec=spec) for spec in wanted.specs),
             instances=(),
             boot_id=self._site.boot_id,
             begun_at=now,
@@ -140,26 +168,40 @@ class Restoring:
             return back.stop or result
         return result
 
-    def _end(self, record: PlanRecord, reading: GpuReading, problems: list[str]) -> Restored:
+    def _end(
+        self,
+        record: PlanRecord,
+        reading: GpuReading,
+        fitting: Layout,
+        problems: list[tuple[OutcomeReason, str]],
+    ) -> Restored:
         """Close the journal; a layout that is whole again is the wanted one of this boot.
 
         An instance that got no compute instance and can't be taken away (somebody leased it, the
-        driver refuses) is not restored.
+        driver refuses) is not restored. A GPU with a part of it keeps its plan open: settling tries
+        to make the rest for a while, and nobody else would.
         """
         store, there = self._site.store, reading.instances or ()
         layout = Layout(tuple(one.instance.spec for one in there if one.instance.usable))
         whole = layout == reading.layout == self._wanted.layout
+        goes_on = bool(there) and any(spec not in layout for spec in fitting.specs)
+        texts = [f"restored {layout}", *(text for _, text in problems)]
         ended = Restored(
-            kind=OutcomeKind.DONE if whole else OutcomeKind.FAILED,
-            reason=OutcomeReason.COMPLETED if whole else OutcomeReason.INSUFFICIENT_RESOURCES,
-            explanation="; ".join((f"restored {layout}", *problems)),
+            kind=OutcomeKind.DONE,
+            reason=OutcomeReason.COMPLETED,
+            explanation="; ".join([*texts, *["left open, to be tried again"] * goes_on]),
             layout=reading.layout,
             steps=tuple(self._runner.timings),
-            counts_as_failure=not whole,
         )
+        if not whole:
+            reason = problems[0][0] if problems else OutcomeReason.NOT_VERIFIED
+            failed = reason is not OutcomeReason.PAUSED
+            kind = OutcomeKind.FAILED if failed else OutcomeKind.ABANDONED
+            ended = replace(ended, kind=kind, reason=reason, counts_as_failure=failed)
         if whole:
             store.write_wanted(record.gpu_uuid, self._wanted.layout, self._site.boot_id)
-        store.end_plan(record.seq, outcome_of(ended, record, self._site))
+        if not goes_on:
+            store.end_plan(record.seq, outcome_of(ended, record, self._site))
         return ended
 
 

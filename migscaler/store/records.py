@@ -9,6 +9,9 @@ from migscaler.model.layout import Layout
 from migscaler.model.plan import Direction, OutcomeKind, OutcomeReason, Step
 from migscaler.model.profile import InstanceSpec
 
+RESTORE = "restore-"
+"""How the ids of plans begin that make again what a reboot or a driver loaded anew took."""
+
 
 class NvmlAction(enum.Enum):
     """One NVML call that changes a GPU; four of them make two planned steps."""
@@ -69,6 +72,11 @@ class PlanRecord:
     begun_at: datetime
     seq: int = 0
     state: PlanState = PlanState.OPEN
+
+    @property
+    def is_restore(self) -> bool:
+        """Say whether it makes again what was lost: ended by going on, never by going back."""
+        return self.plan_id.startswith(RESTORE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from migscaler.sim.faults import slow
 from tests.e2e.lives import RESTING, Life, Site
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import free_port, running, wait_until
 
 pytestmark = pytest.mark.xdist_group("reboot")
 
@@ -87,5 +88,30 @@ def test_reboot_brings_back_both_layouts_and_the_mode_before_it_is_ready(tmp_pat
         told = missing(life)
 
     assert modes == [1, 0]
+    assert ready == WANTED
+    assert told == [0.0, 0.0]
+
+
+def test_restore_that_kill_9_cut_short_is_finished_before_the_next_start_is_ready(
+    tmp_path: Path,
+) -> None:
+    """The start undid it and left the GPU alone: empty for good, with nothing told as missing."""
+    site = Site(tmp_path, BOTH, RESTING)
+    with site.life():
+        shaped(site)
+    site.node.reboot()
+    site.node.add_fault(slow("nvmlDeviceCreateGpuInstanceWithPlacement", 0.5))
+    command = site.command(*site.run_words(free_port()))
+    with running(command, site.log) as process:
+        wait_until("one is made", lambda: "@" in site.layout() and "!" not in site.layout())
+        process.kill()
+        process.wait()
+    site.node.clear_faults()
+    cut = layouts(site)
+    with site.life() as life:
+        ready = layouts(site)
+        told = missing(life)
+
+    assert cut[1] == ""
     assert ready == WANTED
     assert told == [0.0, 0.0]

@@ -12,6 +12,10 @@ _IDLENESS = "tests/unit/policy/test_idleness.py"
 _EXECUTOR = f"{_CONTROL}/test_executor.py"
 _FAULTS = f"{_CONTROL}/test_executor_faults.py"
 _CRASH = "tests/simulation/test_crash_executor.py"
+_CRASH_RESTORE = "tests/simulation/test_crash_restore.py"
+_COMEBACK = "tests/unit/app/test_comeback_again.py"
+_OPEN_PLANS = "tests/unit/app/test_open_plans.py"
+_MIG_MODE = "tests/unit/app/test_mig_mode_refused.py"
 _DECIDE = "tests/property/test_policy_decide.py"
 
 
@@ -152,6 +156,14 @@ MUTATIONS = (
         new="",
         tests=("tests/contract/test_nvml_service.py",),
     ),
+    Mutation(
+        promise="a",
+        breaks="a hold does not keep a GPU from being switched off",
+        path="migscaler/app/commands_acting.py",
+        old="            if hold.gpu_uuid == gpu.uuid:\n",
+        new="            if False:\n",
+        tests=(_MIG_MODE,),
+    ),
     # b: no node ends a change with fewer usable instances than min(before, after)
     Mutation(
         promise="b",
@@ -184,6 +196,22 @@ MUTATIONS = (
         old="        if not self._runner.changed:\n            return self._unchanged(stop)\n",
         new="        return self._unchanged(stop)\n",
         tests=(_FAULTS,),
+    ),
+    Mutation(
+        promise="b",
+        breaks="MIG mode is switched on during a pause, and the GPU stays empty",
+        path="migscaler/app/commands_acting.py",
+        old="        self._must_not_be_paused()\n        store, index",
+        new="        store, index",
+        tests=(_MIG_MODE,),
+    ),
+    Mutation(
+        promise="b",
+        breaks="an open plan keeps nothing from changing",
+        path="migscaler/control/request.py",
+        old="        if snapshot is None or (gpu is not None and gpu.instances is not None):\n",
+        new="        if False:\n",
+        tests=(_OPEN_PLANS,),
     ),
     # c: a crash at any point is settled at the next start
     Mutation(
@@ -289,6 +317,78 @@ MUTATIONS = (
         old='            holder = "a process that was asked too often to answer"\n',
         new="            return\n",
         tests=("tests/contract/test_nvml_service.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a restore that was cut short is undone",
+        path="migscaler/control/recovery.py",
+        old="    back = finish_restore(runner, record) if record.is_restore else ",
+        new="    back = ",
+        tests=(_CRASH_RESTORE,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a start restores by the picture taken before it settled",
+        path="migscaler/app/runtime.py",
+        old="            if self.loop.sample() is None:\n                return\n            self",
+        new="            self",
+        tests=(_OPEN_PLANS,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="of a GPU that lost everything only what its open plan took is made again",
+        path="migscaler/control/recovery.py",
+        old="    if not found.instances and _has_left_some(site, record):\n",
+        new="    if False:\n",
+        tests=(_OPEN_PLANS,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a restore that failed is never tried again",
+        path="migscaler/app/comeback.py",
+        old="next_at=now + wait)",
+        new='next_at=float("inf"))',
+        tests=(_COMEBACK,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="the rest of a restore is given up at once",
+        path="migscaler/control/restoring.py",
+        old="        if not goes_on:\n",
+        new="        if True:\n",
+        tests=(f"{_CONTROL}/test_recovery.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a restore switches MIG mode on during a pause",
+        path="migscaler/control/restoring.py",
+        old="        if pause is not None:\n",
+        new="        if False:\n",
+        tests=(_COMEBACK,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="an open plan of another boot waits for its GPU",
+        path="migscaler/control/recovery.py",
+        old="        is_past = record.boot_id != boot_id\n",
+        new="        is_past = False\n",
+        tests=(_OPEN_PLANS,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="settling acts beside another owner",
+        path="migscaler/app/runtime.py",
+        old="        if snapshot is None or not snapshot.is_ours or self.loop",
+        new="        if snapshot is None or self.loop",
+        tests=(_OPEN_PLANS,),
+    ),
+    Mutation(
+        promise="c",
+        breaks="what settling and restoring made gets no device nodes",
+        path="migscaler/app/telling.py",
+        old="            for tell in self._assembly.ground.tell_node:\n",
+        new="            for tell in ():\n",
+        tests=("tests/unit/app/test_telling.py",),
     ),
     # d: missing data can veto a change, never justify one
     Mutation(

@@ -103,7 +103,17 @@ def _empty_file() -> bytes:
     return content
 
 
-_EMPTY = _empty_file()
+EMPTY_FILE = _empty_file()
+
+
+def watched_database(content: bytes = EMPTY_FILE) -> WatchedDatabase:
+    """Return a state file of that content, in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.deserialize(content)
+    return WatchedDatabase(connection, None)
+
+
 # Reading the catalog takes longer than settling does; rules are facts and shared by all nodes.
 _NODE = build_node("A30", DRIVER)
 
@@ -123,10 +133,7 @@ class Life:
         self.node = node_of(decode(left.node), self.clock)
         for line in left.log:
             self.node.store.append(line)
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        connection.deserialize(left.file)
-        self._database = WatchedDatabase(connection, None)
+        self._database = watched_database(left.file)
         self.store = Store(self._database, self.clock)
         self.fault: tuple[int, str, int] | None = None
         self.calls = 0
@@ -187,7 +194,7 @@ class Bench:
             node.foreign_create(0, str(spec), actor="setup")
         for text in case.busy:
             start_job(node, text)
-        return Left(file=_EMPTY, node=encode(state), log=node.store.lines(), fenced=frozenset())
+        return Left(file=EMPTY_FILE, node=encode(state), log=node.store.lines(), fenced=frozenset())
 
     def carry_out(self, case: Case, left: Left) -> tuple[Outcome, Life]:
         """Carry the plan out to its end; return what every crash on the way would leave."""

@@ -1,12 +1,14 @@
 """Judges what migscaler does by the simulated node and the harness's own books, never by its own.
 
-Only two things are taken from migscaler: which plan it says it is carrying out (to know what was
-promised), and whether its journal calls a plan open (to know when the promise falls due).
+Only three things are taken from migscaler: which plan it says it is carrying out (to know what was
+promised), whether its journal calls a plan open (to know when the promise falls due), and which
+layout was last wanted (to know what a start owes a GPU that lost everything).
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 
+from migscaler.model.layout import Layout
 from migscaler.model.plan import Direction, direction_between
 from migscaler.model.policy import Mode
 from migscaler.model.status import Running, Status
@@ -74,6 +76,7 @@ class Judge:
         self.plan: Promise | None = None
         self.recovering = False
         self.recovery_injected: set[str] = set()
+        self._disturbed = False
         self.debts: list[Promise] = []
         self.closed_directions: frozenset[Direction] = frozenset()
         self.node_closed: str | None = None
@@ -149,7 +152,9 @@ class Judge:
         if plan.meddled or plan.injected or any(self._is_kept(gpu, key) for key in plan.ours):
             return
         found = layout_of(self._node, gpu)
-        if found not in (plan.running.before, plan.running.after):
+        # A start gives a GPU that it finds empty what it last was to have.
+        owed = None if len(plan.running.before) else self._wanted(gpu)
+        if found not in (plan.running.before, plan.running.after, owed):
             self.wrong(f"{plan.running.plan_id} left {found} of {plan.running.before}")
 
     def _is_kept(self, gpu: GpuState, key: Key) -> bool:
@@ -285,6 +290,7 @@ class Judge:
 
     def meddle(self, uuid: str | None) -> None:
         """Note that somebody else changed or broke a GPU (None: all)."""
+        self._disturbed = True
         plans = [*self.debts, *([] if self.plan is None else [self.plan])]
         for plan in plans:
             plan.meddled = plan.meddled or uuid in (None, plan.uuid)
@@ -313,8 +319,11 @@ class Judge:
         """What was left open may be undone from here on, and nothing else."""
         opened = {one.gpu_uuid for one in self._store.open_plans()}
         if not self.recovering and opened <= {debt.uuid for debt in self.debts}:
-            # Else a recovery was cut short, or left its own plan open: the next undoes it too.
+            # Else a recovery was cut short, or left its own plan open: the next ends it too.
             self._recovered = set()
+        if not self.recovering:
+            self._disturbed = False
+        self._disturbed |= bool(self._node.state.faults)
         self.recovering = True
         self._recovered |= set().union(*(debt.ours for debt in self.debts))
 
@@ -332,13 +341,32 @@ class Judge:
             self.debts.remove(debt)
             self.counts["settled"] += 1
             self._lost(debt, debt.missing(gpu), None)
-            if len(debt.running.before):  # else a start gives it what a reboot had taken
-                self._put_back(debt, gpu)
+            self._put_back(debt, gpu)
             self._half_made(gpu, excused=debt.injected)
         for gpu in self._node.state.gpus:
             if gpu.uuid not in opened:
                 self._half_made(gpu, excused=gpu.uuid in self.recovery_injected)
+                if must_settle:
+                    self._restored(gpu)
         self.recovery_injected.clear()
+
+    def _restored(self, gpu: GpuState) -> None:
+        """After a start no GPU is empty that is to have instances, unless something forbids it."""
+        wanted = self._wanted(gpu)
+        is_enforced = self._scenario.policy.gpus[gpu.index].mode is Mode.ENFORCE
+        if gpu.instances or wanted is None or not is_enforced or gpu.lost:
+            return
+        self.counts["empty at starts"] += 1
+        is_held = any(held.gpu == gpu.uuid and held.spec is None for held in self._ledger.held)
+        forbidden = self._ledger.is_paused() or is_held or not gpu.mig_current
+        if not (forbidden or self._disturbed or gpu.uuid in self.recovery_injected):
+            self.wrong(f"{gpu.uuid} is empty after a start that owes it {wanted}")
+
+    def _wanted(self, gpu: GpuState) -> Layout | None:
+        """Return the layout that a GPU was last to have."""
+        wanted = self._store.wanted()
+        found = (one.layout for one in wanted if one.gpu_uuid == gpu.uuid and len(one.layout))
+        return next(found, None)
 
     def _half_made(self, gpu: GpuState, *, excused: bool) -> None:
         """Nothing that migscaler made is left without compute instance; a broken driver may."""

@@ -43,6 +43,15 @@ def destroyed_in_use(log: Iterable[CallRecord]) -> list[str]:
     ]
 
 
+def half_made(gpu: GpuState) -> list[str]:
+    """Return the instances that no job can use, or that are not whole."""
+    return [
+        f"no compute instance in {gi.profile}@{gi.start}"
+        for gi in gpu.instances.values()
+        if len(gi.compute) != 1
+    ]
+
+
 def broken(
     node: SimNode,
     model: GpuModel,
@@ -64,11 +73,7 @@ def broken(
     violation = model.violation(layout_of(node, model, index))
     if violation is not None:
         found.append(f"illegal: {violation}")
-    found += [
-        f"no compute instance in {gi.profile}@{gi.start}"
-        for gi in gpu.instances.values()
-        if len(gi.compute) != 1
-    ]
+    found += half_made(gpu)
     whole = Counter(gi.profile for gi in gpu.instances.values() if len(gi.compute) == 1)
     short = (before.profiles() & after.profiles()) - whole
     return found + [f"{count} x {profile} lost" for profile, count in short.items()]

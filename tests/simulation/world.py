@@ -186,7 +186,9 @@ class World:
         judge.node_closed = None
         if scenario.has_veto and self.objection.active is not False:
             judge.node_closed = f"the veto is {self.objection.active}"
-        if self.store.open_plans():
+        read = () if self.seen is None else self.seen.gpus
+        answering = {gpu.uuid for gpu in read if gpu.instances is not None}
+        if any(plan.gpu_uuid in answering for plan in self.store.open_plans()):
             judge.node_closed = "a plan is open"
         opened = {window.text for window in scenario.windows if window.is_open(now)}
         closed: set[Direction] = set()

@@ -62,11 +62,22 @@ class NodeAtWork:
         self.host = HostFiles(directory)
         self.config = directory / "migscaler.yaml"
         self.config.write_text(config)
-        self.store = Store.open(None, self.clock)
+        self.store = self._open_store()
         self.told: list[str] = []
+        self.nodes_made: list[str] = []
         self.shown: list[Status] = []
         self.after_change: Callable[[], object] = str  # called once the last call was made
         self._begin()
+
+    def _make_nodes(self, _uuid: GpuUuid, layout: Layout) -> str | None:
+        """Stand in for nvidia-smi."""
+        self.nodes_made.append(str(layout))
+        self.after_change()
+        return None
+
+    def _open_store(self) -> Store:
+        """Open the state, which outlives the processes."""
+        return Store.open(None, self.clock)
 
     def _begin(self, rival: str | None = None) -> None:
         self.reader, writer = self._hardware()
@@ -79,7 +90,7 @@ class NodeAtWork:
                 store=self.store,
                 boot_id=self.node.boot_id,
                 roots=self.host.roots,
-                tell_node=(self._tell,),
+                tell_node=(self._make_nodes,),
             )
         )
         outside = Outside(
@@ -94,11 +105,6 @@ class NodeAtWork:
         in_force = load_in_force(self.config, {}, self.store, self.clock)
         in_force = with_rival(in_force, rival)
         self.runtime = Runtime(self.assembly, in_force, outside)
-
-    def _tell(self, _uuid: GpuUuid, _layout: Layout) -> str | None:
-        """Tell the node of a changed GPU."""
-        self.after_change()
-        return None
 
     def _hardware(self) -> tuple[NvmlReader | NvmlWorker, GpuWriter]:
         """Open the GPUs, as the process begins."""

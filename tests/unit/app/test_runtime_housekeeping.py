@@ -37,7 +37,7 @@ def test_plan_left_open_is_settled_once_its_gpu_answers(tmp_path: Path) -> None:
 
         assert left == 1
         assert decision is not None
-        assert GateReason.OPEN_PLAN in {gate.reason for gate in decision.gates}
+        assert GateReason.DRIVER_FAULT in {gate.reason for gate in decision.gates}
         assert open_plans(here) == 0
         assert here.layout() == "3g.20gb@0 3g.20gb@4"
         settled = here.runtime.loop.status().outcomes[0]

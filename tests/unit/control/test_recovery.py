@@ -14,6 +14,7 @@ from migscaler.sim.faults import fails
 from migscaler.store.records import GenerationRecord
 from tests.builders import NOW
 from tests.simulation.acting import SHAPES, Crash, Desk, Shape, desk
+from tests.simulation.clockwork import VirtualClock
 
 AMPERE = Shape(name="a100", board="A100-SXM4-40GB", before="7g@0", after="3g@0 2g@4 1g@6")
 HOPPER = Shape(name="h100", board="H100-80GB", before="7g@0", after="4g@0 3g@4")
@@ -141,8 +142,69 @@ def test_part_that_fits_is_restored_and_the_rest_reported(tmp_path: Path) -> Non
         (outcome,) = restored(made)
         assert (outcome.kind, outcome.counts_as_failure) == (OutcomeKind.FAILED, True)
         assert str(outcome.layout) == str(made.layout()) == "3g.20gb@0 1g.5gb@6"
+        assert outcome.reason is OutcomeReason.INSUFFICIENT_RESOURCES
         assert "2g.10gb@4" in outcome.explanation
+        assert len(made.store.open_plans()) == 1
+
+
+def test_rest_of_a_restore_is_made_by_settling(tmp_path: Path) -> None:
+    """What the driver refused once was never tried again, as the GPU was not empty."""
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        made.node.add_fault(fails("nvmlDeviceCreateGpuInstanceWithPlacement", Code.UNKNOWN, nth=2))
+        (outcome,) = restored(made)
+        (settled,) = made.settle()
+        assert outcome.reason is OutcomeReason.DRIVER_FAULT
+        assert (settled.kind, settled.rolled_back) == (OutcomeKind.ABANDONED, False)
+        assert settled.explanation == "found open; restored 3g.20gb@0 2g.10gb@4 1g.5gb@6"
+        assert made.wrongs() == []
+        assert made.layout() == made.after
+        assert [one.boot_id for one in made.store.wanted()] == [made.boot_id]
+
+
+def test_rest_that_the_driver_refuses_is_given_up_after_ten_minutes(tmp_path: Path) -> None:
+    clock = VirtualClock(NOW)
+    with desk(AMPERE, tmp_path / "s.db", clock) as made:
+        rebooted(made)
+        create = fails("nvmlDeviceCreateGpuInstanceWithPlacement", Code.UNKNOWN, times=None)
+        create.skip = 1
+        made.node.add_fault(create)
+        restored(made)
+        (tried,) = made.settle()
+        left_open = len(made.store.open_plans())
+        clock.advance(601)
+        (given_up,) = made.settle()
+        assert tried.explanation.endswith("left open, to be tried again")
+        assert left_open == 1
+        assert (given_up.kind, made.store.open_plans()) == (OutcomeKind.FAILED, ())
+        assert str(made.layout()) == "3g.20gb@0"
+
+
+def test_rest_of_a_restore_is_made_beside_what_somebody_else_made(tmp_path: Path) -> None:
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        create = fails("nvmlDeviceCreateGpuInstanceWithPlacement", Code.UNKNOWN, times=None)
+        create.skip = 1
+        made.node.add_fault(create)
+        restored(made)
+        made.node.clear_faults()
+        made.node.foreign_create(0, "1g@4")
+        (settled,) = made.settle()
+        assert str(made.layout()) == "3g.20gb@0 1g.5gb@4 1g.5gb@6"
+        assert "1 x 2g.10gb fewer than promised" in settled.explanation
         assert made.store.open_plans() == ()
+
+
+def test_mode_is_not_asked_for_again_while_it_is_pending(tmp_path: Path) -> None:
+    """Switched on whenever nothing ran for a moment, it would surprise who uses the card whole."""
+    with desk(AMPERE, tmp_path / "s.db") as made:
+        rebooted(made)
+        with made.node.changing() as state:
+            state.gpus[0].mig_current, state.gpus[0].mig_pending = 0, 1
+        before = len(made.node.call_log())
+        (outcome,) = restored(made)
+        assert outcome.reason is OutcomeReason.NOT_VERIFIED
+        assert len(made.node.call_log()) == before
 
 
 def test_instance_that_stays_half_made_is_not_restored(tmp_path: Path) -> None:
@@ -159,7 +221,6 @@ def test_instance_that_stays_half_made_is_not_restored(tmp_path: Path) -> None:
         assert (outcome.kind, outcome.counts_as_failure) == (OutcomeKind.FAILED, True)
         assert "restored 3g.20gb@0; create_ci 2g.10gb@4" in outcome.explanation
         assert made.store.wanted() == (before,)
-        assert made.store.open_plans() == ()
 
 
 def test_restoring_cut_at_every_point_is_finished_by_the_next_start(tmp_path: Path) -> None:
