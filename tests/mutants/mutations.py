@@ -690,4 +690,20 @@ MUTATIONS = (
         new="                pass\n",
         tests=("tests/unit/hardware/test_worker_turns.py",),
     ),
+    Mutation(
+        promise="g",
+        breaks="a worker process that can't be made ends the whole service",
+        path="migscaler/app/nvml_server.py",
+        old='        except OSError as error:\n            _log.error("worker_not_made',
+        new='        except ValueError as error:\n            _log.error("worker_not_made',
+        tests=("tests/unit/app/test_nvml_server.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a worker that can't be started is tried again for each GPU",
+        path="migscaler/hardware/worker_lane.py",
+        old="            self._records.leave_alone(key, str(error), first=_START_AGAIN_SECONDS)\n",
+        new="",
+        tests=("tests/unit/hardware/test_worker_start.py",),
+    ),
 )
