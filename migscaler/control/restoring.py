@@ -92,7 +92,7 @@ class Restoring:
         if isinstance(reading, Stop):
             return reading
         if reading.model is None:
-            return _left(OutcomeReason.CHANGED_UNDERNEATH, "its profiles are not known")
+            return _left(OutcomeReason.NOT_VERIFIED, "its profiles can't be read")
         if reading.instances:
             return _left(OutcomeReason.CHANGED_UNDERNEATH, "it has instances by now")
         return reading

@@ -109,7 +109,7 @@ def test_driver_that_refuses_for_a_while_delays_a_cut_restore(
             lose(made)
             if made.start(die_at=point):
                 break
-            made.node.add_fault(fails(CREATE, Code.UNKNOWN, times=3))
+            made.node.add_fault(fails(CREATE, Code.UNKNOWN, times=2))
             made.start()
             made.live(300)
             assert made.wrongs() == [], f"died at point {point}"
