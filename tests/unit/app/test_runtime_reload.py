@@ -138,3 +138,36 @@ def test_file_that_no_check_foresaw_is_rejected_and_told(tmp_path: Path) -> None
         config = here.shown[-1].config
         assert (config.valid, config.last_reload_success) == (False, False)
         assert here.runtime.loop.parts.policy.gpus[0].mode is Mode.RECOMMEND
+
+
+SOURCE = """
+mode: enforce
+gpus: [{model: "*"}]
+idle: {after: 10m}
+sources: {q: {type: prometheus, url: "https://127.0.0.1:1", query: up, FILE}}
+rules: [{name: notebooks, size: 1g, min: 1, from: [q]}]
+veto: [{source: q, query: max(maintenance) > 0}]
+"""
+FIGURES = """
+mode: enforce
+gpus: [{model: "*"}]
+idle: {after: 10m}
+activity: {prometheus: {url: "https://127.0.0.1:1", FILE}}
+"""
+
+
+@pytest.mark.parametrize("file", ["/nonexistent/x.pem", "/etc", "/proc/version"])
+@pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])
+@pytest.mark.parametrize("text", [SOURCE, FIGURES], ids=["source", "activity"])
+def test_file_of_a_source_that_can_not_be_read_ends_nothing(
+    tmp_path: Path, text: str, key: str, file: str
+) -> None:
+    """The daemon ended at its start, or passed the reload by, saying that all was well."""
+    text = text.replace("FILE", f"{key}: {file}")
+    with node_at_work(tmp_path, "7g@0", config=text) as here:
+        here.watch(2)
+        here.config.write_text(text + "tick: 30s\n")
+
+        assert here.runtime.reload() == ()
+
+        assert here.runtime.loop.parts.policy.tick.total_seconds() == 30
