@@ -628,6 +628,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise="g",
+        breaks="a file that loads and can't be put in force ends the daemon",
+        path="migscaler/app/runtime.py",
+        old="                self.in_force = not_in_force(self.in_force, finding, store)\n",
+        new="                raise\n",
+        tests=("tests/unit/app/test_runtime_reload.py",),
+    ),
+    Mutation(
+        promise="g",
         breaks="a GPU that hung is asked again at once",
         path="migscaler/hardware/exclusions.py",
         old="        if left > 0:\n",
