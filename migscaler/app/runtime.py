@@ -10,6 +10,7 @@ from migscaler.app.comeback import Comeback
 from migscaler.app.commands import NodeCommands
 from migscaler.app.config.against import warnings_against_snapshot
 from migscaler.app.config.load import LoadedConfig, load_file
+from migscaler.app.config.unforeseen import unforeseen
 from migscaler.app.memory import give_back
 from migscaler.app.mode_switch import mode_switch
 from migscaler.app.node import Node
@@ -18,6 +19,7 @@ from migscaler.app.start import (
     finding_text,
     fixed_changes,
     good_status,
+    not_in_force,
     with_rival,
     with_state_problem,
     without_rival,
@@ -75,7 +77,7 @@ class Runtime:
         self._is_released = False
         # SIGHUP, a written file, a command and a rival's end may come at the same moment.
         self._swapping = threading.RLock()
-        self.loop = Loop(self._parts(in_force))
+        self.loop = Loop(self._first_parts())
         self._comeback = Comeback(assembly, self.loop)
         self._telling = Telling(assembly)
         self.commands = NodeCommands(self._node())
@@ -200,7 +202,13 @@ class Runtime:
         taken = InForce(loaded=loaded, status=good_status(loaded, Path(path), clock))
         taken = with_state_problem(taken, self.in_force.status.state_problem)
         taken = replace(taken, web_problems=self.in_force.web_problems)
-        self._put_in_force(with_rival(taken, self.in_force.rival))
+        before = self.in_force
+        try:
+            self._put_in_force(with_rival(taken, before.rival))
+        except Exception as error:  # noqa: BLE001 - a fault of ours, as in `load_text`
+            self.in_force = before
+            self._rebuild()
+            return self._reject(path, (finding_text(unforeseen(error)),), valid=False)
         try:
             self._assembly.ground.store.write_good_config(loaded.text, loaded.sha256)
         except StoreError as error:
@@ -278,6 +286,18 @@ class Runtime:
         ground = self._assembly.ground
         ground.store.prune(ground.clock.now())
         give_back()
+
+    def _first_parts(self) -> Parts:
+        """Return the parts to start with; of what can be put in force where the file can't be."""
+        for store in (self._assembly.ground.store, None):
+            try:
+                return self._parts(self.in_force)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end the daemon
+                finding = unforeseen(error)
+                path = self.in_force.status.path
+                _log.error("config_rejected file=%s problem=%s", path, finding_text(finding))
+                self.in_force = not_in_force(self.in_force, finding, store)
+        return self._parts(self.in_force)
 
     def _parts(self, in_force: InForce) -> Parts:
         """Return the loop's parts under a configuration."""

@@ -128,6 +128,15 @@ def fixed_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[str, ...]:
     return tuple(problems)
 
 
+def not_in_force(in_force: InForce, finding: Finding, store: Store | None) -> InForce:
+    """Return what to start with in the place of a file that loads and can't be put in force."""
+    path = in_force.status.path or in_force.loaded.source
+    instead = _fallen_back(Path(path), ConfigError(path, (finding,)), store)
+    instead = with_state_problem(instead, in_force.status.state_problem)
+    instead = replace(instead, web_problems=in_force.web_problems)
+    return with_rival(instead, in_force.rival)
+
+
 def _fallen_back(path: Path, error: ConfigError, store: Store | None) -> InForce:
     """Return the last good configuration, or none, held in observe."""
     problems = tuple(map(finding_text, error.findings))

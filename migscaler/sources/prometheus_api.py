@@ -5,7 +5,6 @@ deadline and a size limit: a server that drips bytes must not hold up the others
 """
 
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -64,18 +63,19 @@ class Answer:
 def open_client(connection: Connection) -> "httpx.Client":
     """Return a client for one server; proxies of the environment are not used.
 
-    Raises:
-        OSError: the file of certificate authorities can't be read.
+    A file of certificate authorities is read at the first request, see `LateAuthority`.
     """
     # Takes 0.13 s to load, for which a start without such a source need not wait.
     import httpx
 
     seconds = connection.timeout.total_seconds()
-    if connection.ca_file is not None:
-        context = ssl.create_default_context(cafile=str(connection.ca_file))
-        return httpx.Client(timeout=seconds, trust_env=False, verify=context)
     # Loading the system's authorities takes 20 ms and 3 MB, and plain http has no use for them.
     verify = connection.url.startswith("https:")
+    if verify and connection.ca_file is not None:
+        from migscaler.sources.late_authority import LateAuthority
+
+        transport = LateAuthority(connection.ca_file)
+        return httpx.Client(timeout=seconds, trust_env=False, transport=transport)
     return httpx.Client(timeout=seconds, trust_env=False, verify=verify)
 
 

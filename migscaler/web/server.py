@@ -105,7 +105,8 @@ class WebServer:
             AddressTaken: an address is in use or not ours, and it was to be `whole`; nothing is
                 listened on then.
         """
-        self._sockets += self._bound()
+        made, self.lacking = self._bound()
+        self._sockets += made
         if whole and self.lacking:
             self._close()
             raise AddressTaken(self.lacking[0])
@@ -118,13 +119,15 @@ class WebServer:
 
         May take as long as a name server does, where the address is a name.
         """
-        for one in self._bound():
+        made, lacking = self._bound()
+        for one in made:
             with self._mutex:
                 if self._has_ended:
                     one.close()
                     continue
                 self._sockets.append(one)
             self._done(partial(self._server.add, one))
+        self.lacking = lacking  # last: whoever sees that nothing is missing finds it served
 
     def protect(self, protection: Protection) -> None:
         """Serve TCP under another protection once it returns; called from any other thread.
@@ -151,8 +154,8 @@ class WebServer:
         if self._server.tell(work):
             done.wait(_STOP_SECONDS)
 
-    def _bound(self) -> list[socket.socket]:
-        """Bind what is missing; keep in `lacking` why something still is."""
+    def _bound(self) -> tuple[list[socket.socket], tuple[str, ...]]:
+        """Bind what is missing; return the sockets, and why something still is."""
         made, missing, why = [], [], []
         for make in self._missing:
             try:
@@ -160,8 +163,8 @@ class WebServer:
             except (AddressTaken, OSError) as error:  # also for want of descriptors
                 missing.append(make)
                 why.append(str(error))
-        self._missing, self.lacking = missing, tuple(why)
-        return made
+        self._missing = missing
+        return made, tuple(why)
 
     def _run(self) -> None:
         self._server.run(sockets=self._sockets)

@@ -620,6 +620,22 @@ MUTATIONS = (
     ),
     Mutation(
         promise="g",
+        breaks="a file of authorities that is missing ends the daemon",
+        path="migscaler/sources/late_authority.py",
+        old="            except OSError as error:  # also ssl.SSLError: no certificate in it\n",
+        new="            except ZeroDivisionError as error:\n",
+        tests=("tests/unit/sources/test_prometheus.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a file that loads and can't be put in force ends the daemon",
+        path="migscaler/app/runtime.py",
+        old="                self.in_force = not_in_force(self.in_force, finding, store)\n",
+        new="                raise\n",
+        tests=("tests/unit/app/test_runtime_reload.py",),
+    ),
+    Mutation(
+        promise="g",
         breaks="a GPU that hung is asked again at once",
         path="migscaler/hardware/exclusions.py",
         old="        if left > 0:\n",

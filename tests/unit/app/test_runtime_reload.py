@@ -1,9 +1,15 @@
 """A reload takes the whole file or nothing of it, and says why."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from migscaler.app.config.load import LoadedConfig
+from migscaler.app.runtime import Runtime
+from migscaler.app.start import load_in_force
+from migscaler.app.wiring import Assembly
+from migscaler.control.loop import Parts
 from migscaler.errors import CommandRefused
 from migscaler.model.policy import Mode
 from tests.unit.app.nodes import ENFORCE, RECOMMEND, NodeAtWork, node_at_work
@@ -138,3 +144,94 @@ def test_file_that_no_check_foresaw_is_rejected_and_told(tmp_path: Path) -> None
         config = here.shown[-1].config
         assert (config.valid, config.last_reload_success) == (False, False)
         assert here.runtime.loop.parts.policy.gpus[0].mode is Mode.RECOMMEND
+
+
+SOURCE = """
+mode: enforce
+gpus: [{model: "*"}]
+idle: {after: 10m}
+sources: {q: {type: prometheus, url: "https://127.0.0.1:1", query: up, FILE}}
+rules: [{name: notebooks, size: 1g, min: 1, from: [q]}]
+veto: [{source: q, query: max(maintenance) > 0}]
+"""
+FIGURES = """
+mode: enforce
+gpus: [{model: "*"}]
+idle: {after: 10m}
+activity: {prometheus: {url: "https://127.0.0.1:1", FILE}}
+"""
+
+
+@pytest.mark.parametrize("file", ["/nonexistent/x.pem", "/etc", "/proc/version"])
+@pytest.mark.parametrize("key", ["ca_file", "bearer_token_file"])
+@pytest.mark.parametrize("text", [SOURCE, FIGURES], ids=["source", "activity"])
+def test_file_of_a_source_that_can_not_be_read_ends_nothing(
+    tmp_path: Path, text: str, key: str, file: str
+) -> None:
+    """The daemon ended at its start, or passed the reload by, saying that all was well."""
+    text = text.replace("FILE", f"{key}: {file}")
+    with node_at_work(tmp_path, "7g@0", config=text) as here:
+        here.watch(2)
+        here.config.write_text(text + "tick: 30s\n")
+
+        assert here.runtime.reload() == ()
+
+        assert here.runtime.loop.parts.policy.tick.total_seconds() == 30
+
+
+class Fragile(Assembly):
+    """Makes no parts of a file that names Seoul, for a reason that no check foresaw."""
+
+    def parts(self, loaded: LoadedConfig, **more: Any) -> Parts:
+        if loaded.settings.timezone == "Asia/Seoul":
+            raise OverflowError("a secret of the file")
+        return super().parts(loaded, **more)
+
+
+SEOUL = RECOMMEND + "timezone: Asia/Seoul\n"
+
+
+def fragile(here: NodeAtWork) -> Runtime:
+    """Begin another process, with such an assembly."""
+    here.assembly = Fragile(here.assembly.ground)
+    in_force = load_in_force(here.config, {}, here.store, here.clock)
+    here.runtime = Runtime(here.assembly, in_force, here.runtime._outside)
+    return here.runtime
+
+
+def test_file_that_loads_and_can_not_be_put_in_force_is_rejected_whole(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "7g@0", config=RECOMMEND) as here:
+        runtime = fragile(here)
+        here.watch(5)
+        here.config.write_text(SEOUL + RULE)
+
+        (problem,) = runtime.reload()
+
+        assert problem.startswith("(file): could not be judged (OverflowError in runtime.py")
+        assert "secret" not in problem
+        assert rules(here) == []
+        assert runtime.loaded.settings.timezone == "UTC"
+        config = here.shown[-1].config
+        assert (config.valid, config.last_reload_success) == (False, False)
+        here.config.write_text(RECOMMEND + RULE)
+        assert runtime.reload() == ()
+        assert rules(here) == ["notebooks"]
+
+
+@pytest.mark.parametrize("good", [RECOMMEND + RULE, SEOUL, None])
+def test_start_with_such_a_file_observes_with_the_last_good_one_if_that_can_be(
+    tmp_path: Path, good: str | None
+) -> None:
+    with node_at_work(tmp_path, "7g@0", config=SEOUL) as here:
+        if good is not None:
+            here.store.write_good_config(good, "0")
+
+        runtime = fragile(here)
+        here.watch(5)
+        runtime.tick()
+
+        assert rules(here) == (["notebooks"] if good == RECOMMEND + RULE else [])
+        config = here.shown[-1].config
+        assert (config.valid, config.last_reload_success) == (False, False)
+        assert "observing only" in str(config.forced_observe)
+        assert len(config.problems) == 1

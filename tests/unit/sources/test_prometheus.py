@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
 from migscaler.model.demand import Counts, Fetched, RawRow, Reading, VetoStatus, Want
 from migscaler.model.ids import SourceName
@@ -15,7 +16,7 @@ from migscaler.sources.prometheus import (
     VetoSettings,
     shows_data,
 )
-from migscaler.sources.prometheus_api import MAX_BYTES, Connection
+from migscaler.sources.prometheus_api import MAX_BYTES, Connection, open_client
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 STAMP = NOW.timestamp()
@@ -146,6 +147,28 @@ def test_token_is_read_at_every_request(tmp_path: Path) -> None:
         "Bearer first",
         "Bearer second",
     ]
+
+
+def test_authorities_that_can_not_be_read_make_a_source_unknown_until_they_can(
+    tmp_path: Path,
+) -> None:
+    """Read at once, a file that was missing ended the daemon at its start (2026-11-29)."""
+    file = tmp_path / "ca.pem"
+    connection = replace(CONNECTION, url="https://127.0.0.1:1", ca_file=file)
+    settings = replace(SETTINGS, connection=connection)
+    with open_client(connection) as client:
+        source = PrometheusSource(settings=settings, client=client, clock=VirtualClock())
+        missing = source.fetch().problem
+        file.write_text("no certificate\n")
+        wrong = source.fetch().problem
+        trustme.CA().cert_pem.write_to_path(file)
+        nobody = source.fetch().problem
+
+    begins = "https://127.0.0.1:1 did not answer: "
+    assert missing == f"{begins}ca_file can't be read: No such file or directory"
+    assert str(wrong).startswith(f"{begins}ca_file can't be read: ")
+    assert str(nobody).startswith(begins)
+    assert "ca_file" not in str(nobody)
 
 
 @pytest.mark.parametrize("content", [b"s3cr3t\nother", b"s3cr3t other", "s3cr3t\u00e9".encode()])
