@@ -8,12 +8,16 @@ from migscaler.app.node import Handler, Node
 from migscaler.errors import NotFound
 from migscaler.web.ports import Actor
 
+# What is to outlive the daemon, and does not where its state is in memory.
+_KEPT = frozenset({"hold", "pause"})
+
 
 class NodeCommands:
     """Carries out commands on one node; safe for several threads."""
 
     def __init__(self, node: Node) -> None:
         """Build the table of commands."""
+        self._node = node
         reading, holding, acting = (
             ReadingCommands(node),
             HoldingCommands(node),
@@ -40,4 +44,8 @@ class NodeCommands:
         handler = self._handlers.get(name)
         if handler is None:
             raise NotFound(f"no command {name!r}; there are {', '.join(self.names())}")
-        return handler(Arguments(name, arguments), actor)
+        answer = handler(Arguments(name, arguments), actor)
+        problem = self._node.loop.parts.config.state_problem
+        if name in _KEPT and problem is not None:
+            return {**answer, "not_kept": problem}
+        return answer

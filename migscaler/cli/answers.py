@@ -49,7 +49,10 @@ def moment(answer: Mapping[str, object], key: str) -> str:
 
 
 def kept_where(answer: Mapping[str, object]) -> str:
-    """Return what to add where no daemon took the command: for whom it is in force."""
+    """Return what to add where it matters who took the command: for whom, or how long, it holds."""
+    problem = text(answer, "not_kept", "")
+    if problem:
+        return f" (only until the daemon ends, since it can't be kept: {problem})"
     place = text(answer, "kept_in", "")
     return f" (no daemon answers; in force for the state in {place})" if place else ""
 

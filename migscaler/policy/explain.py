@@ -100,9 +100,18 @@ def _if_open(wanted: Plan | None, telling: _Telling) -> list[str]:
     reasons = {gate.reason for gate in telling.decision.gates if gate.blocks}
     if GateReason.NOT_IDLE in reasons:
         return ["with every other gate open: nothing would change until what is in the way is idle"]
+    if GateReason.INFEASIBLE in reasons and _is_gated(telling.decision):
+        return [
+            "with every gate open: not known; only GPUs that can't change now offer what is missing"
+        ]
     if GateReason.INFEASIBLE in reasons:
         return ["with every other gate open: nothing would change; there is no room for more"]
     return ["with every gate open: nothing would change"]
+
+
+def _is_gated(decision: Decision) -> bool:
+    """Say whether what is missing is kept back, at least in part, by gates of GPUs."""
+    return any(one.cause is UnmetCause.GATE for one in decision.unmet)
 
 
 def _rule(telling: _Telling, line: RuleDecision, target: RuleTarget) -> Paragraph:

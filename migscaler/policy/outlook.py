@@ -147,6 +147,8 @@ def _unservable(found: Survey, one: RuleTarget) -> Gate:
         return Gate(reason=GateReason.NOT_IDLE, explanation=words, rule=one.rule.name, blocks=True)
     if offering:
         words = f"{name} lacks {one.missing} x {size}; nothing more fits beside what comes before"
+    elif any(_offers(gpu, one) for gpu in found.gpus):
+        words = f"{name} lacks {one.missing} x {size}, which only GPUs offer that can't change now"
     else:
         words = f"{name} lacks {one.missing} x {size}, which no managed GPU offers to it"
     return Gate(reason=GateReason.INFEASIBLE, explanation=words, rule=one.rule.name, blocks=True)

@@ -1,5 +1,6 @@
 """Holds, pause and demand that people give."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -202,3 +203,18 @@ def test_override_of_no_rule_or_below_zero_is_refused(tmp_path: Path) -> None:
         for count in (-1, 10_001, 10**30):
             with pytest.raises(ParseError, match=r"^demand_override: count must be a "):
                 here.ask("demand_override", rule="notebooks", count=count, ttl_seconds=60)
+
+
+def test_brake_that_ends_with_the_daemon_says_so(tmp_path: Path) -> None:
+    """Kept in memory only, it was said to last until it is taken away."""
+    with node_at_work(tmp_path, "7g@0") as here:
+        here.watch(5)
+        assert "not_kept" not in here.ask("pause", why="kernel")
+        loop = here.runtime.loop
+        loop.reconfigure(
+            replace(loop.parts, config=replace(loop.parts.config, state_problem="disk gone"))
+        )
+
+        assert here.ask("pause", why="kernel")["not_kept"] == "disk gone"
+        assert here.ask("hold", gpu=0, reason="kernel")["not_kept"] == "disk gone"
+        assert "not_kept" not in here.ask("holds")

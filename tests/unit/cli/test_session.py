@@ -122,3 +122,13 @@ def test_command_that_only_looks_reads_the_state_that_is_there(tmp_path: Path) -
     (tmp_path / "again").mkdir()
     with node_of(tmp_path / "again", state_dir=state_dir) as node:
         assert node.execute("status", {})["pause"] is not None
+
+
+def test_pause_that_the_daemon_can_not_keep_says_so(terminal: Terminal) -> None:
+    why = "/var/lib/migscaler can't be used: Permission denied"
+    terminal.replies(pause={"paused": True, "until": None, "not_kept": why})
+
+    assert terminal.run("pause", "--why", "x").stdout == (
+        "paused until `migscaler resume` (only until the daemon ends, since it can't be kept:"
+        f" {why})\n"
+    )

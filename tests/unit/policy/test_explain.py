@@ -169,3 +169,16 @@ def test_explanation_names_what_no_rule_makes() -> None:
         "scheduler wants 1 x 7g, which no rule makes: none of that size is from: [scheduler]"
     ) in told(inp)["Decision"]
     assert len(told(inp)["Decision"]) == 3
+
+
+def test_size_that_only_a_gpu_without_mig_offers_is_not_called_too_much() -> None:
+    """It said that there was no room for more, and one line below that a gate kept it back."""
+    parts = told(waiting(gpu_state(A100, "-", mig=False)))
+
+    assert parts["Decision"][-1] == (
+        "with every gate open: not known; only GPUs that can't change now offer what is missing"
+    )
+    assert any(
+        line.endswith("training lacks 1 x 7g, which only GPUs offer that can't change now")
+        for line in parts["Rule training (7g)"]
+    )
