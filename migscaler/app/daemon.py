@@ -28,6 +28,7 @@ from migscaler.app.logs import set_up_logging
 from migscaler.app.memory import bound_heaps, collect_again, start_over
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import (
+    InForce,
     State,
     first_settings,
     load_in_force,
@@ -147,12 +148,16 @@ class Daemon:
             self.runtime.loop.window_edge, self._clock, partial(self._jobs.soon, "tick")
         )
         self._listen = safe_listen(in_force, options.listen)
+        self._web = self._web_side(in_force)
+        self._is_web_due = False
+        self._config_stamp = self._stamp()
+
+    def _web_side(self, in_force: InForce) -> WebSide:
+        """Return page and API of what is in force; nothing is served yet."""
         web = web_settings(in_force.loaded.config.web, self._listen)
         watch = WebWatch(web.config_file, web.open_to)
         server = self._make_server(in_force.loaded.settings, watch)
-        self._web = WebSide(watch, server, self.runtime.note_web)
-        self._is_web_due = False
-        self._config_stamp = self._stamp()
+        return WebSide(watch, server, self.runtime.note_web)
 
     def _tell_node(self) -> tuple[AfterChange, ...]:
         """Return what is told of a changed GPU before any hook."""
