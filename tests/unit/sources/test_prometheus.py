@@ -1,3 +1,4 @@
+import gzip
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -322,6 +323,9 @@ def test_server_with_a_clock_ahead_does_not_prolong_a_reading() -> None:
     assert (reading.true_at, reading.expires_at) == (NOW, NOW + timedelta(minutes=2))
 
 
+BOMB = gzip.compress(gzip.compress(bytes(8 * MAX_BYTES)))
+
+
 def refusal(status: int, **body: object) -> httpx.Response:
     return httpx.Response(status, json={"status": "error", **body})
 
@@ -351,6 +355,25 @@ def refusal(status: int, **body: object) -> httpx.Response:
             {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}},
             "an answer that can't be read",
         ),
+        *(
+            (
+                {"status": "success", "data": {"resultType": "vector", "result": [series]}},
+                "an answer that can't be read",
+            )
+            for series in (
+                "x",
+                {"metric": None, "value": [STAMP, "1"]},
+                {"metric": ["a"], "value": [STAMP, "1"]},
+                {"metric": {}, "value": "12"},
+                {"metric": {}, "value": [1e300, "1"]},
+            )
+        ),
+        ({"status": "success", "data": []}, "an answer that can't be read"),
+        (httpx.Response(200, content=b"[" * 200_000), "something that is not JSON"),
+        (
+            httpx.Response(200, headers={"Content-Encoding": "gzip, gzip"}, content=iter((BOMB,))),
+            "the answer is compressed (gzip, gzip), which was not asked for",
+        ),
         (httpx.ConnectError("refused"), f"{URL} did not answer: refused"),
         (httpx.ReadTimeout("slow"), f"{URL} did not answer: slow"),
         (httpx.Response(200, content=b" " * (MAX_BYTES + 1)), "more than 4194304 bytes"),
@@ -361,6 +384,16 @@ def test_failure_is_a_problem_in_words(answer: Answer, problem: str) -> None:
 
     assert fetched.reading is None
     assert problem in str(fetched.problem)
+
+
+def test_text_that_can_not_be_written_is_spelled_out() -> None:
+    """Half of a surrogate pair is legal JSON; it ended the tick that recorded it."""
+    body = json.dumps(vector(({"profile": "1g\ud800"}, "1"))).encode()
+
+    fetched = fetch(httpx.Response(200, content=iter((body,))))
+
+    assert str(fetched.problem).encode()
+    assert [row.labels for row in fetched.rows] == ['{profile="1g\\ud800"}']
 
 
 def test_long_explanations_are_cut() -> None:
