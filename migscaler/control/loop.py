@@ -110,6 +110,8 @@ class Loop:
     def reconfigure(self, parts: Parts) -> None:
         """Swap policy, sources and windows at once, between two ticks; history is kept."""
         with self._deciding, self._reading:
+            if parts.gatherer is not self._parts.gatherer:
+                parts.gatherer.take_over(self._parts.gatherer)
             self._parts = parts
             names = {rule.name for rule in parts.policy.rules}
             self._rule_histories = tuple(h for h in self._rule_histories if h.rule in names)

@@ -32,7 +32,8 @@ class RuleTarget:
     `wanted` and `target` count all instances, in use included; `target` adds spare. `raised` and
     `kept` are wanted as pace sees it (kept None: not known for long enough, so all). `open_needs`
     is what is missing regardless of pace, `paced_needs` what may be acted on. `hard_kept` are idle
-    instances that may not go while a source is silent; `no_create` forbids making any.
+    instances that may not go while a source is silent or its number unsure; `no_create` forbids
+    making any.
     """
 
     rule: Rule
@@ -137,7 +138,10 @@ def _target(
         kept=kept,
         open_needs=_needs(rule, supply, demand, floor, wanted, None),
         paced_needs=_needs(rule, supply, demand, floor, raised, (kept,)),
-        hard_kept=_hard_kept(supply, history) if is_unknown else 0,
+        hard_kept=max(
+            _hard_kept(supply, history) if is_unknown else 0,
+            _perhaps_waited_for(rule, supply, demand),
+        ),
         no_create=is_unknown and demand.known is None,
         history=history,
     )
@@ -193,3 +197,14 @@ def _hard_kept(supply: RuleSupply, history: RuleHistory) -> int:
         return supply.idle
     floor = min(supply.free, max(history.last_known_target, supply.in_use))
     return max(0, floor - supply.settling)
+
+
+def _perhaps_waited_for(rule: Rule, supply: RuleSupply, demand: RuleDemand) -> int:
+    """Return the idle instances that may not go since waiting jobs may need them on top.
+
+    That is where nobody looked at what was in use when their number was true.
+    """
+    if demand.most is None or demand.most == demand.waiting:
+        return 0
+    beyond = _limited(rule, demand.most) - supply.in_use
+    return max(0, min(supply.free, beyond) - supply.settling)

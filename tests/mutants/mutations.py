@@ -8,6 +8,7 @@ tests.
 from dataclasses import dataclass
 
 _CONTROL = "tests/unit/control"
+_GATHER = "tests/unit/control/test_gather_sources.py"
 _IDLENESS = "tests/unit/policy/test_idleness.py"
 _EXECUTOR = f"{_CONTROL}/test_executor.py"
 _FAULTS = f"{_CONTROL}/test_executor_faults.py"
@@ -327,8 +328,8 @@ MUTATIONS = (
         promise="d",
         breaks="a silent source no longer protects what it asked for",
         path="migscaler/policy/targets.py",
-        old="        hard_kept=_hard_kept(supply, history) if is_unknown else 0,\n",
-        new="        hard_kept=0,\n",
+        old="            _hard_kept(supply, history) if is_unknown else 0,\n",
+        new="            0,\n",
         tests=(_DECIDE, "tests/unit/policy/test_demand.py"),
     ),
     Mutation(
@@ -362,6 +363,46 @@ MUTATIONS = (
         old="    if not compute and known.full_width:\n",
         new="    if False:\n",
         tests=("tests/unit/hardware/test_denied_once.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="jobs that waited at an unrecorded moment come on top of those in use now",
+        path="migscaler/policy/demand.py",
+        old="    beyond = [answer.count + _base(answer, in_use, missing=0) for answer in waits]",
+        new="    beyond = [answer.count + _base(answer, in_use, missing=9) for answer in waits]",
+        tests=("tests/unit/policy/test_demand.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a reading is matched anew with what was in use each time it is asked for",
+        path="migscaler/control/use_book.py",
+        old="        if found is None or found[0] != moment:\n",
+        new="        if True:\n",
+        tests=(_GATHER,),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a reload forgets what was in use",
+        path="migscaler/control/loop.py",
+        old="                parts.gatherer.take_over(self._parts.gatherer)\n",
+        new="                pass\n",
+        tests=(f"{_CONTROL}/test_pushed_demand.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a veto that can't be asked keeps its last no",
+        path="migscaler/control/gather.py",
+        old="            status = VetoStatus(name=name, active=None, explanation=_raised(error))\n",
+        new="            status = self._vetoes[name]\n",
+        tests=(_GATHER,),
+    ),
+    Mutation(
+        promise="d",
+        breaks="the answer of a veto never grows old",
+        path="migscaler/control/gather.py",
+        old="        if asked is None or self._clock.monotonic() - asked <= limit:\n",
+        new="        if True:\n",
+        tests=(_GATHER,),
     ),
     # e: the same recorded input gives the same decision, with a stated reason
     Mutation(

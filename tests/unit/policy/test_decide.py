@@ -66,6 +66,20 @@ def test_waiting_jobs_reshape_an_idle_gpu() -> None:
     assert decision.wanted == decision.outcome
 
 
+def test_jobs_that_may_already_run_justify_nothing_and_keep_what_is_free() -> None:
+    """Where nobody looked when 2 waited, those 2 may be the ones in use, or want the free ones."""
+    state = gpu_state(A100, "1g@0 1g@1 1g@2 1g@3 3g@4", {"1g@0": PROCESS, "1g@1": PROCESS})
+    rules = policy(rule("big", "2g", "jobs"), rule("notebooks", "1g", "queue"))
+    told = (source_status("queue", {"1g": 2}), source_status("jobs", {"2g": 1}))
+
+    decision = decide(decision_input(snapshot(state), rules, *told))
+
+    assert planned(decision) == {0: "1g.5gb@0 1g.5gb@1 1g.5gb@2 1g.5gb@3 2g.10gb@4"}
+    notebooks = next(one for one in decision.rules if one.rule == "notebooks")
+    assert (notebooks.wanted, notebooks.unmet) == (2, 0)
+    assert "what was in use when jobs waited is not known" in notebooks.explanation
+
+
 def test_no_demand_is_satisfied() -> None:
     decision = decide(whole_gpus(2, {}))
     assert reason(decision) is GateReason.SATISFIED
