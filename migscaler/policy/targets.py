@@ -116,8 +116,9 @@ def _target(
     # Without any source, or with a total that lags behind, at least what is in use is wanted.
     wanted = max(floor, _limited(rule, max(demand.known or 0, supply.in_use)))
     after_raise, after_lower = raise_after(rule, inp.policy), lower_after(rule, inp.policy)
+    doubt = _doubt(rule, demand, wanted, before.last_known_target)
     samples = pace.recorded(
-        before.samples, wanted, inp.now_monotonic, max(after_raise, after_lower)
+        before.samples, wanted, inp.now_monotonic, max(after_raise, after_lower), doubt
     )
     raised = max(floor, pace.raised(samples, inp.now_monotonic, after_raise))
     kept = pace.kept(samples, inp.now_monotonic, after_lower)
@@ -145,8 +146,21 @@ def _target(
         no_create=is_unknown and demand.known is None,
         history=history,
     )
-    since = (before.unmet_since or inp.now) if made.missing else None
+    # While a source is silent nobody knows that nothing is missing any more.
+    kept_since = before.unmet_since if is_unknown else None
+    since = (before.unmet_since or inp.now) if made.missing else kept_since
     return replace(made, history=replace(history, unmet_since=since))
+
+
+def _doubt(rule: Rule, demand: RuleDemand, wanted: int, last_known: int | None) -> int | None:
+    """Return how many more than `wanted` may be wanted, None if nobody knows.
+
+    A silent source may go on wanting what it did; so its silence is no time of a lower target.
+    """
+    if demand.unknown and last_known is None:
+        return None
+    most = max(last_known or 0 if demand.unknown else 0, demand.most or 0)
+    return max(0, _limited(rule, most) - wanted)
 
 
 def _limited(rule: Rule, count: int) -> int:
