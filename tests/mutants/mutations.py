@@ -12,6 +12,7 @@ _GATHER = "tests/unit/control/test_gather_sources.py"
 _IDLENESS = "tests/unit/policy/test_idleness.py"
 _EXECUTOR = f"{_CONTROL}/test_executor.py"
 _FAULTS = f"{_CONTROL}/test_executor_faults.py"
+_COLLECTOR = "tests/unit/metrics/test_collector.py"
 _CRASH = "tests/simulation/test_crash_executor.py"
 _DECIDE = "tests/property/test_policy_decide.py"
 
@@ -404,6 +405,14 @@ MUTATIONS = (
         new="        if True:\n",
         tests=(_GATHER,),
     ),
+    Mutation(
+        promise="d",
+        breaks="time in which a source was silent counts as time with a lower target",
+        path="migscaler/policy/targets.py",
+        old="    doubt = _doubt(rule, demand, wanted, before.last_known_target)\n",
+        new="    doubt = 0\n",
+        tests=("tests/unit/policy/test_decide.py",),
+    ),
     # e: the same recorded input gives the same decision, with a stated reason
     Mutation(
         promise="e",
@@ -445,6 +454,14 @@ MUTATIONS = (
         new="            if False:\n",
         tests=(f"{_CONTROL}/test_between_gpu_plans.py",),
     ),
+    Mutation(
+        promise="e",
+        breaks="a target that rose hides the fall from a higher one",
+        path="migscaler/policy/outlook.py",
+        old="    if one.raised < one.wanted and not (has_fallen and gain < 0):\n",
+        new="    if one.raised < one.wanted:\n",
+        tests=("tests/unit/policy/test_decide.py",),
+    ),
     # f: a scrape shows no instance that is absent from the last snapshot
     Mutation(
         promise="f",
@@ -485,6 +502,46 @@ MUTATIONS = (
         old="        shown = None if status is None else status.at(self._monotonic())\n",
         new="        shown = status\n",
         tests=("tests/unit/metrics/test_exposition.py",),
+    ),
+    Mutation(
+        promise="f",
+        breaks="what is missing of a rule with a silent source is shown as 0",
+        path="migscaler/metrics/policy_part.py",
+        old="        if one.rule not in silent or one.unmet:\n",
+        new="        if True:\n",
+        tests=(_COLLECTOR,),
+    ),
+    Mutation(
+        promise="f",
+        breaks="instances that can't be read count as none",
+        path="migscaler/metrics/hardware_part.py",
+        old="    if seen or not shown:\n",
+        new="    if True:\n",
+        tests=(_COLLECTOR,),
+    ),
+    Mutation(
+        promise="f",
+        breaks="whoever answers names as many sizes as it likes",
+        path="migscaler/metrics/policy_part.py",
+        old="            if any(means_same(want.size, size, models) for size in sizes):\n",
+        new="            if True:\n",
+        tests=(_COLLECTOR,),
+    ),
+    Mutation(
+        promise="f",
+        breaks="use between two ticks is regretted by nobody",
+        path="migscaler/policy/regret.py",
+        old="        if is_in_use(one) or _was_used(book, identity, one):\n",
+        new="        if is_in_use(one):\n",
+        tests=("tests/unit/policy/test_regret.py",),
+    ),
+    Mutation(
+        promise="f",
+        breaks="a GPU that can't be read takes its verdicts back",
+        path="migscaler/policy/regret.py",
+        old="    given = _out_of_sight(book.given, snapshot)\n",
+        new="    given = {}\n",
+        tests=("tests/unit/policy/test_regret.py",),
     ),
     # g: nothing in configuration or hardware can blind the exporter
     Mutation(

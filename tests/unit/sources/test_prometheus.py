@@ -220,6 +220,13 @@ def test_series_that_cannot_be_told_apart_are_unknown(
     assert (fetched.reading, fetched.problem) == (None, problem)
 
 
+def test_answer_with_hundreds_of_sizes_is_unknown() -> None:
+    fetched = fetch(vector(*(({"profile": f"1g.{n}gb"}, "1") for n in range(1, 258))))
+
+    assert fetched.reading is None
+    assert str(fetched.problem).startswith("257 series, more than 256; join them")
+
+
 def test_label_that_is_no_size_is_unknown() -> None:
     fetched = fetch(vector(({"profile": "cpu"}, "3")))
 
