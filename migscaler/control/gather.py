@@ -91,6 +91,11 @@ class Gatherer:
         """Return the names of all sources, in configuration order."""
         return tuple(self._sources)
 
+    def collectors(self) -> tuple[str, ...]:
+        """Return what attempts at asking are noted as."""
+        sources, vetoes = self._sources, self._veto_sources
+        return (*(f"source:{name}" for name in sources), *(f"veto:{name}" for name in vetoes))
+
     def unasked(self) -> tuple[SourceName, ...]:
         """Return the sources that were never asked."""
         with self._lock:

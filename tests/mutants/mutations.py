@@ -462,6 +462,22 @@ MUTATIONS = (
         new="    if one.raised < one.wanted:\n",
         tests=("tests/unit/policy/test_decide.py",),
     ),
+    Mutation(
+        promise="e",
+        breaks="a plan is carried out though its input could not be recorded",
+        path="migscaler/control/loop.py",
+        old="            if acts and decision_id is None:\n",
+        new="            if False:\n",
+        tests=(f"{_CONTROL}/test_loop_acting.py",),
+    ),
+    Mutation(
+        promise="e",
+        breaks="a decision that could not be recorded is never tried again",
+        path="migscaler/control/decision_log.py",
+        old="            self._told = said\n            return None\n",
+        new="            self._told = self._recorded = said\n            return None\n",
+        tests=(f"{_CONTROL}/test_loop_acting.py",),
+    ),
     # f: a scrape shows no instance that is absent from the last snapshot
     Mutation(
         promise="f",
@@ -542,6 +558,14 @@ MUTATIONS = (
         old="    given = _out_of_sight(book.given, snapshot)\n",
         new="    given = {}\n",
         tests=("tests/unit/policy/test_regret.py",),
+    ),
+    Mutation(
+        promise="f",
+        breaks="a veto that is no longer configured goes on failing",
+        path="migscaler/control/collectors.py",
+        old="            self._kept = frozenset(names)\n",
+        new="            self._kept = frozenset((*names, *self._last))\n",
+        tests=(f"{_CONTROL}/test_loop_reporting.py",),
     ),
     # g: nothing in configuration or hardware can blind the exporter
     Mutation(
