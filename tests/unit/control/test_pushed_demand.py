@@ -49,3 +49,6 @@ def test_jobs_that_waited_are_not_made_room_for_again_after_a_reload() -> None:
 
         assert decision is not None
         assert [(one.in_use, one.wanted) for one in decision.rules] == [(2, 2)]
+        inp = made.loop.assemble()
+        assert inp is not None
+        assert [dict(one.in_use_at_reading)["1g"] for one in inp.demand] == [0]
