@@ -148,6 +148,11 @@ class Assembly:
             },
             clock=self.ground.clock,
             overrides=self.ground.store.all_pushed,
+            # Three questions missed, and the two requests of the next: whatever it said is old.
+            veto_holds={
+                veto.name: 3 * veto.interval + 2 * veto.connection.timeout
+                for veto in settings.vetoes
+            },
         )
 
     def _source(self, source: SourceSettings) -> DemandSource:

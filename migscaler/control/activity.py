@@ -40,6 +40,10 @@ class ActivityBook:
             if before != after:
                 self._forget()
 
+    def collectors(self) -> tuple[str, ...]:
+        """Return what attempts at asking are noted as."""
+        return () if self._source is None else ("dcgm",)
+
     def _forget(self) -> None:
         """Start anew."""
         settings = None if self._source is None else self._source.settings

@@ -1,13 +1,14 @@
 """Asks demand sources and remembers what each said last, and since when it has been silent."""
 
+import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from migscaler.control.clock_watch import ClockWatch, moved
+from migscaler.control.use_book import UseBook
 from migscaler.errors import StoreError
 from migscaler.model.demand import Fetched, Reading, SourceStatus, VetoStatus
 from migscaler.model.gpu import NodeSnapshot
@@ -17,8 +18,10 @@ from migscaler.model.ports import Clock
 from migscaler.policy.supply import in_use_by_size
 from migscaler.sources.ports import DemandSource, VetoSource
 
-# How far back a reading's "true for" moment can lie and still be matched with what was in use then.
-_REMEMBERED = timedelta(minutes=15)
+_log = logging.getLogger("migscaler.gather")
+
+# An answer of a veto that is older proves nothing, unless told otherwise.
+_VETO_HOLDS = timedelta(minutes=2)
 
 
 @dataclass(slots=True)
@@ -39,11 +42,14 @@ class Gatherer:
         vetoes: Mapping[str, VetoSource],
         clock: Clock,
         overrides: Callable[[], tuple[tuple[str, Reading], ...]] = tuple,
+        veto_holds: Mapping[str, timedelta] | None = None,
     ) -> None:
         """Take the sources by name; nothing is asked yet, so everything is unknown.
 
-        `overrides` returns what was set by hand, by name, expired or not.
+        `overrides` returns what was set by hand, by name, expired or not. `veto_holds`: for how
+        long a veto's answer counts.
         """
+        self._veto_holds = dict(veto_holds or {})
         self._overrides = overrides
         self._by_hand: tuple[tuple[str, Reading], ...] = ()
         self._sources = dict(sources)
@@ -62,12 +68,33 @@ class Gatherer:
         self._vetoes = {
             name: VetoStatus(name=name, active=None, explanation="not asked yet") for name in vetoes
         }
-        self._asked_vetoes: set[str] = set()
-        self._in_use: deque[tuple[datetime, tuple[tuple[str, int], ...]]] = deque()
+        self._asked_vetoes: dict[str, float] = {}
+        self._book = UseBook()
+
+    def take_over(self, before: "Gatherer") -> None:
+        """Go on from the gatherer of the configuration before; its answers are not taken over.
+
+        What was in use is: readings pushed before a reload are true for a moment before it.
+        """
+        with before._lock:
+            before._follow_clock()
+            book, memories = before._book, dict(before._memories)
+        with self._lock:
+            self._follow_clock()
+            self._book = book
+            for name, memory in self._memories.items():
+                since = memories[name].status.unknown_since if name in memories else None
+                if since is not None:  # else a source that stays silent would never lapse
+                    memory.status = replace(memory.status, unknown_since=since)
 
     def names(self) -> tuple[SourceName, ...]:
         """Return the names of all sources, in configuration order."""
         return tuple(self._sources)
+
+    def collectors(self) -> tuple[str, ...]:
+        """Return what attempts at asking are noted as."""
+        sources, vetoes = self._sources, self._veto_sources
+        return (*(f"source:{name}" for name in sources), *(f"veto:{name}" for name in vetoes))
 
     def unasked(self) -> tuple[SourceName, ...]:
         """Return the sources that were never asked."""
@@ -88,16 +115,19 @@ class Gatherer:
         counts = in_use_by_size(snapshot, policy, at)
         with self._lock:
             self._follow_clock()
-            self._in_use.append((at, counts))
-            while self._in_use and at - self._in_use[0][0] > _REMEMBERED:
-                self._in_use.popleft()
+            self._book.note(at, counts)
 
     def gather(self, name: SourceName) -> Fetched:
         """Ask one source; an error makes it unknown at once, its last reading is kept."""
         with self._lock:
             self._follow_clock()
             steps = self._steps
-        fetched = self._sources[name].fetch()
+        source = self._sources[name]
+        try:
+            fetched = source.fetch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the source did not answer
+            _log.warning("source_raised source=%s", name, exc_info=True)
+            fetched = Fetched(reading=None, problem=_raised(error))
         with self._lock:
             self._follow_clock()
             if steps != self._steps:
@@ -114,7 +144,7 @@ class Gatherer:
                     known=True,
                     reading=fetched.reading,
                     asked_at=now,
-                    in_use_at_reading=self._use_at(fetched.reading.true_at),
+                    in_use_at_reading=self._book.use_at((name, False), fetched.reading.true_at),
                 )
             else:
                 memory.status = replace(
@@ -127,11 +157,16 @@ class Gatherer:
         return fetched
 
     def gather_veto(self, name: str) -> VetoStatus:
-        """Ask one veto and keep its answer; unknown stands as a veto."""
-        status = self._veto_sources[name].fetch_veto()
+        """Ask one veto and keep its answer; unknown stands as a veto, and so does an old answer."""
+        began, veto = self._clock.monotonic(), self._veto_sources[name]
+        try:
+            status = veto.fetch_veto()
+        except Exception as error:  # noqa: BLE001 - the "no" before must not outlive it
+            _log.warning("veto_raised veto=%s", name, exc_info=True)
+            status = VetoStatus(name=name, active=None, explanation=_raised(error))
         with self._lock:
             self._vetoes[name] = status
-            self._asked_vetoes.add(name)
+            self._asked_vetoes[name] = began
         return status
 
     def statuses(self) -> tuple[SourceStatus, ...]:
@@ -145,17 +180,38 @@ class Gatherer:
         # What was set by hand holds until it expires, whether it can be read again or not.
         with suppress(StoreError):
             self._by_hand = self._overrides()
-        by_hand = tuple(
-            SourceStatus(name=SourceName(name), known=True, reading=reading, asked_at=now)
+        lasting = [
+            (name, reading)
             for name, reading in self._by_hand
             if reading.overrides and now < reading.expires_at
-        )
+        ]
+        with self._lock:
+            self._book.forget_overrides(but=[name for name, _ in lasting])
+            by_hand = tuple(
+                SourceStatus(
+                    name=SourceName(name),
+                    known=True,
+                    reading=reading,
+                    asked_at=now,
+                    in_use_at_reading=self._book.use_at((name, True), reading.true_at),
+                )
+                for name, reading in lasting
+            )
         return (*configured, *by_hand)
 
     def vetoes(self) -> tuple[VetoStatus, ...]:
-        """Return the last answer of every veto."""
+        """Return the last answer of every veto; one that is too old is unknown."""
         with self._lock:
-            return tuple(self._vetoes.values())
+            return tuple(map(self._fresh, self._vetoes.values()))
+
+    def _fresh(self, status: VetoStatus) -> VetoStatus:
+        """Return a veto's answer as of now: asking that hangs must not prolong a "no"."""
+        asked = self._asked_vetoes.get(status.name)
+        limit = self._veto_holds.get(status.name, _VETO_HOLDS).total_seconds()
+        if asked is None or self._clock.monotonic() - asked <= limit:
+            return status
+        words = f"its last answer is more than {limit:.0f} s old"
+        return replace(status, active=None, explanation=words)
 
     def _follow_clock(self) -> None:
         """Move what is remembered with a clock that was stepped: ages stay what they were.
@@ -170,14 +226,12 @@ class Gatherer:
         for memory in self._memories.values():
             memory.status = _moved(memory.status, step)
         self._by_hand = tuple((name, _reading(one, step)) for name, one in self._by_hand)
-        self._in_use = deque((moved(at, step), use) for at, use in self._in_use)
+        self._book.follow_clock(step)
 
-    def _use_at(self, moment: datetime) -> tuple[tuple[str, int], ...]:
-        """Return what was in use at a moment: the last picture not after it, or the oldest."""
-        earlier = [use for at, use in self._in_use if at <= moment]
-        if earlier:
-            return earlier[-1]
-        return self._in_use[0][1] if self._in_use else ()
+
+def _raised(error: Exception) -> str:
+    """Return why a source that raised did not answer."""
+    return f"asking it failed: {type(error).__name__}"
 
 
 def _moved(status: SourceStatus, step: timedelta) -> SourceStatus:

@@ -12,7 +12,7 @@ from migscaler.control.books import Books
 from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.control.collectors import Collectors
 from migscaler.control.counters import Tally
-from migscaler.control.decision_log import DecisionLog
+from migscaler.control.decision_log import DecisionLog, unrecorded
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.enforce import Enforcer
 from migscaler.control.gather import Gatherer
@@ -110,9 +110,14 @@ class Loop:
     def reconfigure(self, parts: Parts) -> None:
         """Swap policy, sources and windows at once, between two ticks; history is kept."""
         with self._deciding, self._reading:
+            if parts.gatherer is not self._parts.gatherer:
+                parts.gatherer.take_over(self._parts.gatherer)
+            before = {rule.name: rule.size for rule in self._parts.policy.rules}
+            same = {r.name for r in parts.policy.rules if before.get(r.name) == r.size}
+            self._rule_histories = tuple(h for h in self._rule_histories if h.rule in same)
             self._parts = parts
-            names = {rule.name for rule in parts.policy.rules}
-            self._rule_histories = tuple(h for h in self._rule_histories if h.rule in names)
+            asked = (*parts.gatherer.collectors(), *parts.activity.collectors())
+            self._collectors.keep_only({"nvml", *asked})
         self.publish()
 
     def sample(self) -> NodeSnapshot | None:
@@ -172,8 +177,11 @@ class Loop:
             )
             decision = self._decide(inp)
             decision_id = self._decisions.record(self._parts.store, inp, decision)
+            acts = isinstance(decision.outcome, Plan) and self._parts.enforcer is not None
+            if acts and decision_id is None:
+                decision = self._decision = unrecorded(decision)
             self.publish()
-            if isinstance(decision.outcome, Plan) and self._parts.enforcer is not None:
+            if isinstance(decision.outcome, Plan) and acts:
                 self.carry_out(decision.outcome, decision_id)
             return decision
 

@@ -13,6 +13,7 @@ from migscaler.planner.layouts import (
     stranded,
 )
 from migscaler.planner.space import Space, make_space
+from migscaler.policy.supply import overlaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,11 @@ class Fit:
     fragmentation: tuple[int, int]
 
 
+def layout_of(gpu: GpuState) -> Layout | None:
+    """Return a GPU's layout; None where it is not known or can't be true."""
+    return None if overlaps(gpu) else gpu.layout
+
+
 class FitBook:
     """The last figures per GPU, so that samples of an unchanged layout cost a comparison.
 
@@ -40,7 +46,7 @@ class FitBook:
 
     def fit(self, gpu: GpuState) -> Fit | None:
         """Return the figures, None where layout, verdicts or placements are not known."""
-        model, layout = gpu.reading.model, gpu.layout
+        model, layout = gpu.reading.model, layout_of(gpu)
         if model is None or layout is None or gpu.instances is None:
             return None
         kept = Layout(tuple(i.spec for i in gpu.instances if i.pin is not None))

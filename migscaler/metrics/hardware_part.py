@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from migscaler.metrics import activity
 from migscaler.metrics.family import PIN_REASONS, SLICE_STATES
-from migscaler.metrics.fits import Fit, FitBook
+from migscaler.metrics.fits import Fit, FitBook, layout_of
 from migscaler.metrics.samples import Samples
 from migscaler.model.gpu import GpuReading, GpuState, InstanceState, NodeSnapshot, PinReason
 from migscaler.model.ids import GpuUuid
@@ -55,10 +55,12 @@ def add_node(status: Status, fits: FitBook, out: Samples) -> None:
         out.add("foreign_owner", float(snapshot.foreign_owner is not None))
     hidden = withheld_gpus(status)
     shown = [gpu for gpu in snapshot.gpus if gpu.uuid not in hidden]
-    pins = [instance.pin for gpu in shown for instance in gpu.instances or ()]
-    counts = Counter(pin.value for pin in pins if pin is not None)
-    out.add_closed("pinned_instances", PIN_REASONS, {k: float(n) for k, n in counts.items()})
-    out.add("idle_instances", pins.count(None))
+    seen = [gpu.instances for gpu in shown if gpu.instances is not None]
+    if seen or not shown:
+        pins = [instance.pin for instances in seen for instance in instances]
+        counts = Counter(pin.value for pin in pins if pin is not None)
+        out.add_closed("pinned_instances", PIN_REASONS, {k: float(n) for k, n in counts.items()})
+        out.add("idle_instances", pins.count(None))
     activity.add_node_activity(shown, fits, out)
     known = [fit for fit in map(fits.fit, shown) if fit is not None]
     if any(fit.fragmentation[1] for fit in known):
@@ -111,7 +113,7 @@ def _add_gauges(reading: GpuReading, labels: tuple[str, str], out: Samples) -> N
 
 def _add_layout(gpu: GpuState, fit: Fit | None, labels: tuple[str, str], out: Samples) -> None:
     """Add layout, slices and what fits, as far as they are known."""
-    readings, layout = gpu.reading.instances, gpu.layout
+    readings, layout = gpu.reading.instances, layout_of(gpu)
     if readings is None or layout is None:
         return
     out.add("gpu_layout_info", 1, *labels, str(layout))

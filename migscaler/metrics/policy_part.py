@@ -3,13 +3,15 @@
 from collections import Counter
 
 from migscaler.metrics.family import GATE_REASONS, MODES
+from migscaler.metrics.fits import layout_of
 from migscaler.metrics.hardware_part import gpu_labels, withheld_gpus
 from migscaler.metrics.samples import Samples
-from migscaler.model.decision import Decision, GpuDecision, GpuHistory
+from migscaler.model.decision import Decision, GpuDecision, GpuHistory, RuleDecision
 from migscaler.model.gpu import GpuState
 from migscaler.model.plan import GateReason, Plan, UnmetCause
 from migscaler.model.policy import Mode
 from migscaler.model.status import Status
+from migscaler.policy.demand import means_same
 
 # Where a gate can usually be closed; elsewhere its series appears when it is.
 NODE_GATES = tuple(r for r in GATE_REASONS if r != GateReason.SATISFIED.value)
@@ -33,7 +35,11 @@ _CAUSES = tuple(cause.value for cause in UnmetCause)
 
 
 def add_demand(status: Status, out: Samples) -> None:
-    """Add what sources and vetoes say."""
+    """Add what sources and vetoes say; a size that no rule asks for would be an open label set."""
+    gpus = () if status.snapshot is None else status.snapshot.gpus
+    by_name = {g.reading.model.name: g.reading.model for g in gpus if g.reading.model is not None}
+    models = tuple(by_name.values())
+    sizes = {rule.size for rule in status.policy.rules}
     for source in status.demand:
         out.add("source_known", float(source.known), source.name)
         out.add_time("source_unknown_since_timestamp_seconds", source.unknown_since, source.name)
@@ -41,7 +47,8 @@ def add_demand(status: Status, out: Samples) -> None:
             continue
         out.add_time("source_reading_timestamp_seconds", source.reading.true_at, source.name)
         for want in source.reading.wants if source.known else ():
-            out.add("source_reading_instances", want.count, source.name, want.size)
+            if any(means_same(want.size, size, models) for size in sizes):
+                out.add("source_reading_instances", want.count, source.name, want.size)
     for veto in status.vetoes:
         out.add("veto_stands", float(veto.active is not False), veto.name)
         out.add("veto_known", float(veto.active is not None), veto.name)
@@ -54,16 +61,25 @@ def add_rules(status: Status, out: Samples) -> None:
         out.add("rule_info", 1, rule.name, rule.size)
     if decision is None:
         return
+    silent = {g.rule for g in decision.gates if g.reason is GateReason.SOURCE_UNKNOWN}
     for one in decision.rules:
         out.add("rule_in_use_instances", one.in_use, one.rule)
-        out.add("rule_wanted_instances", one.wanted, one.rule)
-        out.add("rule_target_instances", one.target, one.rule)
         out.add("rule_floor_instances", one.floor, one.rule)
         out.add("rule_supply_instances", one.supply, one.rule)
-        out.add("rule_unmet_instances", one.unmet, one.rule)
-        out.add_time("rule_unmet_since_timestamp_seconds", one.unmet_since, one.rule)
-        causes = {u.cause.value: float(u.count) for u in decision.unmet if u.rule == one.rule}
-        out.add_closed("rule_unmet_by_cause_instances", _CAUSES, causes, one.rule)
+        # With a source silent the rest is not known, but that at least so many are missing.
+        if one.rule not in silent:
+            out.add("rule_wanted_instances", one.wanted, one.rule)
+            out.add("rule_target_instances", one.target, one.rule)
+        if one.rule not in silent or one.unmet:
+            _add_unmet(decision, one, out)
+
+
+def _add_unmet(decision: Decision, one: RuleDecision, out: Samples) -> None:
+    """Add what one rule lacks."""
+    out.add("rule_unmet_instances", one.unmet, one.rule)
+    out.add_time("rule_unmet_since_timestamp_seconds", one.unmet_since, one.rule)
+    causes = {u.cause.value: float(u.count) for u in decision.unmet if u.rule == one.rule}
+    out.add_closed("rule_unmet_by_cause_instances", _CAUSES, causes, one.rule)
 
 
 def add_decision(status: Status, out: Samples) -> None:
@@ -106,8 +122,9 @@ def add_gpu_decision(status: Status, gpu: GpuState, out: Samples) -> None:
     if decided is not None and decided.wanted is not None:
         out.add("gpu_wanted_layout_info", 1, *labels, str(decided.wanted))
         is_known = not status.snapshot_stale and gpu.uuid not in withheld_gpus(status)
-        if is_known and gpu.layout is not None:
-            out.add("gpu_layout_as_wanted", float(gpu.layout == decided.wanted), *labels)
+        layout = layout_of(gpu)
+        if is_known and layout is not None:
+            out.add("gpu_layout_as_wanted", float(layout == decided.wanted), *labels)
 
 
 def add_gpu_past(status: Status, gpu: GpuState, out: Samples) -> None:

@@ -57,10 +57,15 @@ class PauseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSample:
-    """Target of a rule as it was from `since_monotonic` (seconds) on."""
+    """Target of a rule as it was from `since_monotonic` (seconds) on.
+
+    Where a source was silent it is what was certain; `doubt` is how many more may have been wanted
+    (None: nobody knows).
+    """
 
     since_monotonic: float
     target: int
+    doubt: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

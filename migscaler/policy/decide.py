@@ -22,6 +22,9 @@ from migscaler.policy.report import gpu_decisions, plan_sentence, rule_decision
 from migscaler.policy.supply import Survey, survey
 from migscaler.policy.targets import RuleTarget, targets_of
 
+# Gates of a rule that may refuse a plan without blocking it alone.
+_OF_RULES = (GateReason.SOURCE_UNKNOWN, GateReason.SETTLING_TARGET)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Picture:
@@ -145,9 +148,9 @@ def _hold(picture: _Picture) -> Hold:
         blocking = tuple(g for g in outlook.gates if g.reason is GateReason.SOURCE_UNKNOWN)
         if not blocking:
             return Hold(reason=GateReason.SATISFIED, explanation="no change is wanted")
-    # A plan may be refused by several gates none of which names its GPUs; any closed one then says
-    # why.
-    blocking = blocking or outlook.gates
+    # A plan may be refused by several rules' pace together; a gate of a GPU that it leaves alone
+    # never refused it.
+    blocking = blocking or tuple(g for g in outlook.gates if g.reason in _OF_RULES)
     if not blocking:
         words = "the wanted plan is not possible within pace"
         return Hold(reason=GateReason.SETTLING_TARGET, explanation=words)

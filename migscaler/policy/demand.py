@@ -23,7 +23,9 @@ class RuleDemand:
     `waiting` is the number wanted by sources that count jobs waiting (in use + waiting), `total` by
     those that count all; None where no source says. Both are lower bounds while `unknown` names
     sources. `problems` says why they are unknown; `lapsed` have been so for longer than
-    `unknown_for`. `counts` are raw numbers by source.
+    `unknown_for`. `counts` are raw numbers by source. `most` is the number that may be wanted where
+    it is not recorded what was in use when a number of waiting jobs was true; then `waiting` is
+    only what is certain.
     """
 
     waiting: int | None = None
@@ -33,6 +35,7 @@ class RuleDemand:
     lapsed: tuple[str, ...] = ()
     counts: tuple[tuple[str, int], ...] = ()
     overridden_by: str | None = None
+    most: int | None = None
 
     @property
     def known(self) -> int | None:
@@ -195,10 +198,13 @@ def _combined(
     in_use = found.supply[rule.name].in_use
     totals = [answer.count for answer in answers if answer.counts is Counts.TOTAL]
     waits = [answer for answer in answers if answer.counts is Counts.WAITING]
-    beyond = [answer.count + _base(answer, in_use) for answer in waits]
+    beyond = [answer.count + _base(answer, in_use, missing=0) for answer in waits]
+    at_most = [answer.count + _base(answer, in_use, missing=in_use) for answer in waits]
     if rule.sum_waiting and waits:
         latest = max(waits, key=lambda answer: (answer.reading.true_at, answer.source))
-        beyond = [sum(answer.count for answer in waits) + _base(latest, in_use)]
+        total = sum(answer.count for answer in waits)
+        beyond = [total + _base(latest, in_use, missing=0)]
+        at_most = [total + _base(latest, in_use, missing=in_use)]
     pending = [silence for silence in silences if not silence.lapsed]
     overrides = sorted(answer.source for answer in answers if answer.reading.overrides)
     return RuleDemand(
@@ -209,13 +215,16 @@ def _combined(
         lapsed=tuple(silence.source for silence in silences if silence.lapsed),
         counts=tuple(sorted((answer.source, answer.count) for answer in answers)),
         overridden_by=", ".join(overrides) or None,
+        most=max(at_most, default=None),
     )
 
 
-def _base(answer: _Answer, in_use: int) -> int:
+def _base(answer: _Answer, in_use: int, *, missing: int) -> int:
     """Return the instances in use that a number of waiting jobs comes on top of.
 
     Those at the reading's time, else a job that just started would count twice; but never more than
-    now, else instances that are out of sight or were given back would be made again.
+    now, else instances that are out of sight or were given back would be made again. `missing`
+    where that is not recorded: 0 for what may be created, since all that is in use now may be the
+    very jobs that waited.
     """
-    return in_use if answer.in_use is None else min(answer.in_use, in_use)
+    return missing if answer.in_use is None else min(answer.in_use, in_use)

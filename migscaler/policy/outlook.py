@@ -115,10 +115,13 @@ def _settling(inp: DecisionInput, one: RuleTarget, gain: int) -> Iterator[Gate]:
     """
     samples, name = one.history.samples, one.rule.name
     paced, free = one.paced_needs.target, one.supply.free
-    if one.raised < one.wanted:
+    has_fallen = paced > one.open_needs.target
+    # A target can have risen lately from one that had fallen lately from a higher one: what counts
+    # is what the plan does to the rule.
+    if one.raised < one.wanted and not (has_fallen and gain < 0):
         opens = pace.raised_at(samples, one.wanted, raise_after(one.rule, inp.policy))
         words, blocks = "rose", gain > 0 and free + gain > paced
-    elif paced > one.open_needs.target:
+    elif has_fallen:
         opens = pace.lowered_at(samples, one.wanted, lower_after(one.rule, inp.policy))
         words, blocks = "fell", gain < 0 and free + gain < paced
     else:

@@ -50,6 +50,8 @@ def _rule_words(one: RuleTarget) -> str:
         words += f"; unknown: {'; '.join(demand.problems)}"
         if one.hard_kept:
             words += f", so {one.hard_kept} idle are kept"
+    if demand.most is not None and demand.most != demand.waiting:
+        words += "; what was in use when jobs waited is not known, so free ones are kept for them"
     if demand.lapsed:
         words += f"; {listed(list(demand.lapsed))} silent for too long, left out"
     return words

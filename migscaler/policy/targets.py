@@ -32,7 +32,8 @@ class RuleTarget:
     `wanted` and `target` count all instances, in use included; `target` adds spare. `raised` and
     `kept` are wanted as pace sees it (kept None: not known for long enough, so all). `open_needs`
     is what is missing regardless of pace, `paced_needs` what may be acted on. `hard_kept` are idle
-    instances that may not go while a source is silent; `no_create` forbids making any.
+    instances that may not go while a source is silent or its number unsure; `no_create` forbids
+    making any.
     """
 
     rule: Rule
@@ -115,8 +116,9 @@ def _target(
     # Without any source, or with a total that lags behind, at least what is in use is wanted.
     wanted = max(floor, _limited(rule, max(demand.known or 0, supply.in_use)))
     after_raise, after_lower = raise_after(rule, inp.policy), lower_after(rule, inp.policy)
+    doubt = _doubt(rule, demand, wanted, before.last_known_target)
     samples = pace.recorded(
-        before.samples, wanted, inp.now_monotonic, max(after_raise, after_lower)
+        before.samples, wanted, inp.now_monotonic, max(after_raise, after_lower), doubt
     )
     raised = max(floor, pace.raised(samples, inp.now_monotonic, after_raise))
     kept = pace.kept(samples, inp.now_monotonic, after_lower)
@@ -137,12 +139,28 @@ def _target(
         kept=kept,
         open_needs=_needs(rule, supply, demand, floor, wanted, None),
         paced_needs=_needs(rule, supply, demand, floor, raised, (kept,)),
-        hard_kept=_hard_kept(supply, history) if is_unknown else 0,
+        hard_kept=max(
+            _hard_kept(supply, history) if is_unknown else 0,
+            _perhaps_waited_for(rule, supply, demand),
+        ),
         no_create=is_unknown and demand.known is None,
         history=history,
     )
-    since = (before.unmet_since or inp.now) if made.missing else None
+    # While a source is silent nobody knows that nothing is missing any more.
+    kept_since = before.unmet_since if is_unknown else None
+    since = (before.unmet_since or inp.now) if made.missing else kept_since
     return replace(made, history=replace(history, unmet_since=since))
+
+
+def _doubt(rule: Rule, demand: RuleDemand, wanted: int, last_known: int | None) -> int | None:
+    """Return how many more than `wanted` may be wanted, None if nobody knows.
+
+    A silent source may go on wanting what it did; so its silence is no time of a lower target.
+    """
+    if demand.unknown and last_known is None:
+        return None
+    most = max(last_known or 0 if demand.unknown else 0, demand.most or 0)
+    return max(0, _limited(rule, most) - wanted)
 
 
 def _limited(rule: Rule, count: int) -> int:
@@ -193,3 +211,14 @@ def _hard_kept(supply: RuleSupply, history: RuleHistory) -> int:
         return supply.idle
     floor = min(supply.free, max(history.last_known_target, supply.in_use))
     return max(0, floor - supply.settling)
+
+
+def _perhaps_waited_for(rule: Rule, supply: RuleSupply, demand: RuleDemand) -> int:
+    """Return the idle instances that may not go since waiting jobs may need them on top.
+
+    That is where nobody looked at what was in use when their number was true.
+    """
+    if demand.most is None or demand.most == demand.waiting:
+        return 0
+    beyond = _limited(rule, demand.most) - supply.in_use
+    return max(0, min(supply.free, beyond) - supply.settling)

@@ -17,9 +17,10 @@ class LateAuthority(httpx.BaseTransport):
     at once, it ended the daemon at its start, or passed a reload by.
     """
 
-    def __init__(self, ca_file: Path) -> None:
+    def __init__(self, ca_file: Path, limits: httpx.Limits) -> None:
         """Take the file; nothing is read yet."""
         self._ca_file = ca_file
+        self._limits = limits
         self._inner: httpx.HTTPTransport | None = None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -36,7 +37,7 @@ class LateAuthority(httpx.BaseTransport):
                 raise httpx.ConnectError(
                     f"ca_file can't be read: {why}", request=request
                 ) from error
-            self._inner = httpx.HTTPTransport(verify=context)
+            self._inner = httpx.HTTPTransport(verify=context, limits=self._limits)
         return self._inner.handle_request(request)
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ from migscaler.sources.prometheus_api import Answer, Connection, Sample, ask
 if TYPE_CHECKING:
     import httpx
 
+MAX_SERIES = 256
+"""No node has so many sizes; such an answer has a label too many, or is somebody's attack."""
 MAX_COUNT = 1_000_000
 """No node is wanted a million times; such a number is a mistake in the query."""
 _NOISE = 1e-6
@@ -81,7 +83,8 @@ class PrometheusSource:
                 return Fetched(reading=None, problem=problem)
             evaluated_at = alive.samples[0].at
         answer = self._ask(settings.query)
-        rows = tuple(RawRow(labels=s.label_text(), value=s.value) for s in answer.samples)
+        shown = answer.samples[:MAX_SERIES]
+        rows = tuple(RawRow(labels=s.label_text(), value=s.value) for s in shown)
         if answer.problem is not None:
             return Fetched(reading=None, problem=answer.problem, rows=rows)
         try:
@@ -236,6 +239,9 @@ def _wants(samples: tuple[Sample, ...], settings: PrometheusSettings) -> tuple[W
     Raises:
         ParseError: a value or label makes the whole answer doubtful; the message names the series.
     """
+    if len(samples) > MAX_SERIES:
+        remedy = f"join them: sum by ({settings.label}) (...)"
+        raise ParseError(f"{len(samples)} series, more than {MAX_SERIES}; {remedy}")
     counts: dict[str, int] = {}
     for sample in samples:
         size = _size(sample, len(samples), settings)

@@ -1,7 +1,8 @@
 """One instant query to a Prometheus server, with every way of failing told in words.
 
-Answer format: Prometheus HTTP API, "Instant queries" (stable since 1.0). The whole answer has a
-deadline and a size limit: a server that drips bytes must not hold up the others.
+Answer format: Prometheus HTTP API, "Instant queries" (stable since 1.0). The whole exchange has a
+deadline and a size limit: a server that drips bytes must not hold up the others. Compressed answers
+are refused: 660 bytes of gzip in gzip unpacked to 600 MiB before any limit was looked at.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from migscaler.errors import MigscalerError
 from migscaler.model.ports import Clock
+from migscaler.sources.deadline import deadline
 
 if TYPE_CHECKING:
     import httpx
@@ -68,15 +70,17 @@ def open_client(connection: Connection) -> "httpx.Client":
     # Takes 0.13 s to load, for which a start without such a source need not wait.
     import httpx
 
+    # The deadline ends connections, and only one that it saw begin.
+    limits = httpx.Limits(max_keepalive_connections=0)
     seconds = connection.timeout.total_seconds()
     # Loading the system's authorities takes 20 ms and 3 MB, and plain http has no use for them.
     verify = connection.url.startswith("https:")
     if verify and connection.ca_file is not None:
         from migscaler.sources.late_authority import LateAuthority
 
-        transport = LateAuthority(connection.ca_file)
+        transport = LateAuthority(connection.ca_file, limits)
         return httpx.Client(timeout=seconds, trust_env=False, transport=transport)
-    return httpx.Client(timeout=seconds, trust_env=False, verify=verify)
+    return httpx.Client(timeout=seconds, trust_env=False, verify=verify, limits=limits)
 
 
 def ask(connection: Connection, client: "httpx.Client", clock: Clock, query: str) -> Answer:
@@ -112,7 +116,7 @@ def get_page(
     """Return what is at an address; never raises for what a server or network does."""
     import httpx  # see `open_client`
 
-    headers = {"Accept": accept}
+    headers = {"Accept": accept, "Accept-Encoding": "identity"}
     if connection.bearer_token_file is not None:
         try:
             token = connection.bearer_token_file.read_text("ascii").strip()
@@ -147,16 +151,37 @@ def _nobody_listens(error: BaseException) -> bool:
 
 
 def _read(client: "httpx.Client", clock: Clock, seconds: float, request: "httpx.Request") -> Page:
-    """Return status and body, within deadline and size."""
-    deadline = clock.monotonic() + seconds
+    """Return status and body, within deadline and size.
+
+    Raises:
+        _Refused: it took too long, or is too large or compressed.
+    """
+    import httpx  # see `open_client`
+
+    with deadline(seconds) as cut:
+        request.extensions = {**request.extensions, "trace": cut.trace}
+        try:
+            return _page(client, clock, seconds, request)
+        except httpx.HTTPError as error:
+            if cut.is_late:
+                raise _Refused(f"not complete within {seconds:g} s") from error
+            raise
+
+
+def _page(client: "httpx.Client", clock: Clock, seconds: float, request: "httpx.Request") -> Page:
+    """Return status and body."""
+    until = clock.monotonic() + seconds
     body = bytearray()
     response = client.send(request, stream=True)
     try:
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise _Refused(f"the answer is compressed ({encoding}), which was not asked for")
         for piece in response.iter_bytes():
             body += piece
             if len(body) > MAX_BYTES:
                 raise _Refused(f"more than {MAX_BYTES} bytes")
-            if clock.monotonic() > deadline:
+            if clock.monotonic() > until:
                 raise _Refused(f"not complete within {seconds:g} s")
     finally:
         response.close()
@@ -167,7 +192,7 @@ def _decode(status: int, body: bytes) -> Answer:
     """Read an answer of the API; errors come as JSON with 4xx or 5xx, or as a proxy's page."""
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter from a million opening brackets
         return Answer(
             problem=f"HTTP {status} with something that is not JSON; is the address right?"
         )
@@ -178,7 +203,7 @@ def _decode(status: int, body: bytes) -> Answer:
         return Answer(problem=_short(f"HTTP {status}, {kind}: {words}"))
     try:
         samples = _samples(answer["data"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
         return Answer(problem=_short(f"an answer that can't be read: {error!r}"))
     warnings = answer.get("warnings")
     if warnings:
@@ -186,26 +211,42 @@ def _decode(status: int, body: bytes) -> Answer:
     return Answer(samples=samples)
 
 
-def _samples(data: dict[str, object]) -> tuple[Sample, ...]:
-    """Decode a vector or scalar; raises ValueError for a range or a text."""
+def _samples(data: object) -> tuple[Sample, ...]:
+    """Decode a vector or scalar; raises ValueError or TypeError for anything else."""
+    data = _mapping(data)
     kind, result = data["resultType"], data["result"]
     if not isinstance(result, list):
         raise TypeError("the result is no list")
     if kind == "scalar":
         return (_sample({}, result),)
     if kind == "vector":
-        return tuple(_sample(series["metric"], series["value"]) for series in result)
+        return tuple(_sample(one["metric"], one["value"]) for one in map(_mapping, result))
     raise ValueError(f"the query gives a {kind}, not a number per series")
 
 
-def _sample(metric: dict[str, str], value: list[object]) -> Sample:
+def _sample(metric: object, value: object) -> Sample:
+    if not isinstance(value, list) or len(value) != 2:
+        raise TypeError("a value is no pair of moment and number")
     moment, text = value
+    labels = _mapping(metric).items()
     return Sample(
-        labels=tuple(sorted((name, str(v)) for name, v in metric.items() if name != "__name__")),
-        value=str(text),
+        labels=tuple(sorted((_text(n), _text(str(v))) for n, v in labels if n != "__name__")),
+        value=_text(str(text)),
         at=datetime.fromtimestamp(float(str(moment)), UTC),
     )
 
 
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where names and values belong")
+    return value
+
+
+def _text(text: str) -> str:
+    """Return a text that can be written: JSON may name half of a pair of surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _short(text: str) -> str:
+    text = _text(text)
     return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "..."

@@ -333,7 +333,7 @@ class Soak:
         """Return what the daemon counts of itself."""
         text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=20).text
         values = {
-            (sample.name, sample.labels.get("job", "")): sample.value
+            (sample.name, sample.labels.get("task", "")): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }

@@ -267,6 +267,11 @@ INHIBITIONS: tuple[tuple[_Alert, tuple[_Alert, ...], tuple[_Alert, ...]], ...] =
         (("MigscalerFenceStuck", GPU),),
     ),
     (
+        ("MigscalerTickFailing", {**NODE, "task": "tick"}),
+        (("MigscalerDesiredNotActual", GPU),),
+        (("MigscalerFenceStuck", GPU),),
+    ),
+    (
         ("MigscalerUnmetBlocked", RULE),
         (("MigscalerUnmetDemand", RULE),),
         (("MigscalerUnmetDemand", {**RULE, "rule": "notebooks"}),),

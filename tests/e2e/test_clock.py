@@ -98,7 +98,7 @@ def test_steps_of_hours_and_years_end_no_hold_and_silence_nothing(tmp_path: Path
             assert life.get("/-/healthy").is_success
         untouched, missed = (
             site.calls(),
-            life.shown('migscaler_scheduler_job_missed_total{job="tick"}'),
+            life.shown('migscaler_scheduler_job_missed_total{task="tick"}'),
         )
         released = site.cli("release", str(hold_id))
         wait_until("the gate opens again", lambda: life.shown(GATE) == 0.0, 90)

@@ -24,7 +24,7 @@ from migscaler.sources.prometheus import (
     PrometheusVeto,
     VetoSettings,
 )
-from migscaler.sources.prometheus_api import Connection, open_client
+from migscaler.sources.prometheus_api import Connection, ask, open_client
 
 pytestmark = pytest.mark.xdist_group("prometheus_source")
 
@@ -225,3 +225,30 @@ def test_answer_that_prometheus_itself_doubts_is_unknown(tmp_path: Path) -> None
         assert fetched.reading is None
         assert "Prometheus warns" in str(fetched.problem)
         assert fetched.rows[0].value == "2"
+
+
+def test_server_that_drips_its_headers_is_given_up_at_the_deadline() -> None:
+    """httpx has a deadline for each read alone: such a veto said its last "no" for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ended = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                while not ended.wait(0.1):
+                    connection.sendall(b"a")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        connection = Connection(url=url, timeout=timedelta(seconds=0.5))
+        began = time.monotonic()
+        with open_client(connection) as client:
+            answer = ask(connection, client, RealClock(), "up")
+        took = time.monotonic() - began
+        ended.set()
+        thread.join()
+
+    assert answer.problem == f"{url} did not answer: not complete within 0.5 s"
+    assert took < 5.0

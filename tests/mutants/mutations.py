@@ -8,9 +8,11 @@ tests.
 from dataclasses import dataclass
 
 _CONTROL = "tests/unit/control"
+_GATHER = "tests/unit/control/test_gather_sources.py"
 _IDLENESS = "tests/unit/policy/test_idleness.py"
 _EXECUTOR = f"{_CONTROL}/test_executor.py"
 _FAULTS = f"{_CONTROL}/test_executor_faults.py"
+_COLLECTOR = "tests/unit/metrics/test_collector.py"
 _CRASH = "tests/simulation/test_crash_executor.py"
 _CRASH_RESTORE = "tests/simulation/test_crash_restore.py"
 _COMEBACK = "tests/unit/app/test_comeback_again.py"
@@ -427,8 +429,8 @@ MUTATIONS = (
         promise="d",
         breaks="a silent source no longer protects what it asked for",
         path="migscaler/policy/targets.py",
-        old="        hard_kept=_hard_kept(supply, history) if is_unknown else 0,\n",
-        new="        hard_kept=0,\n",
+        old="            _hard_kept(supply, history) if is_unknown else 0,\n",
+        new="            0,\n",
         tests=(_DECIDE, "tests/unit/policy/test_demand.py"),
     ),
     Mutation(
@@ -462,6 +464,54 @@ MUTATIONS = (
         old="    if not compute and known.full_width:\n",
         new="    if False:\n",
         tests=("tests/unit/hardware/test_denied_once.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="jobs that waited at an unrecorded moment come on top of those in use now",
+        path="migscaler/policy/demand.py",
+        old="    beyond = [answer.count + _base(answer, in_use, missing=0) for answer in waits]",
+        new="    beyond = [answer.count + _base(answer, in_use, missing=9) for answer in waits]",
+        tests=("tests/unit/policy/test_demand.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a reading is matched anew with what was in use each time it is asked for",
+        path="migscaler/control/use_book.py",
+        old="        if found is None or found[0] != moment:\n",
+        new="        if True:\n",
+        tests=(_GATHER,),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a reload forgets what was in use",
+        path="migscaler/control/loop.py",
+        old="                parts.gatherer.take_over(self._parts.gatherer)\n",
+        new="                pass\n",
+        tests=(f"{_CONTROL}/test_pushed_demand.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="a veto that can't be asked keeps its last no",
+        path="migscaler/control/gather.py",
+        old="            status = VetoStatus(name=name, active=None, explanation=_raised(error))\n",
+        new="            status = self._vetoes[name]\n",
+        tests=(_GATHER,),
+    ),
+    Mutation(
+        promise="d",
+        breaks="the answer of a veto never grows old",
+        path="migscaler/control/gather.py",
+        old="        if asked is None or self._clock.monotonic() - asked <= limit:\n",
+        new="        if True:\n",
+        tests=(_GATHER,),
+    ),
+    Mutation(
+        promise="d",
+        breaks="time in which a source was silent counts as time with a lower target",
+        path="migscaler/policy/targets.py",
+        old="    doubt = _doubt(rule, demand, wanted, before.last_known_target)\n",
+        new="    doubt = 0\n",
+        tests=("tests/unit/policy/test_decide.py",),
     ),
     # e: the same recorded input gives the same decision, with a stated reason
     Mutation(
@@ -504,6 +554,30 @@ MUTATIONS = (
         new="            if False:\n",
         tests=(f"{_CONTROL}/test_between_gpu_plans.py",),
     ),
+    Mutation(
+        promise="e",
+        breaks="a target that rose hides the fall from a higher one",
+        path="migscaler/policy/outlook.py",
+        old="    if one.raised < one.wanted and not (has_fallen and gain < 0):\n",
+        new="    if one.raised < one.wanted:\n",
+        tests=("tests/unit/policy/test_decide.py",),
+    ),
+    Mutation(
+        promise="e",
+        breaks="a plan is carried out though its input could not be recorded",
+        path="migscaler/control/loop.py",
+        old="            if acts and decision_id is None:\n",
+        new="            if False:\n",
+        tests=(f"{_CONTROL}/test_loop_acting.py",),
+    ),
+    Mutation(
+        promise="e",
+        breaks="a decision that could not be recorded is never tried again",
+        path="migscaler/control/decision_log.py",
+        old="            self._told = said\n            return None\n",
+        new="            self._told = self._recorded = said\n            return None\n",
+        tests=(f"{_CONTROL}/test_loop_acting.py",),
+    ),
     # f: a scrape shows no instance that is absent from the last snapshot
     Mutation(
         promise="f",
@@ -544,6 +618,54 @@ MUTATIONS = (
         old="        shown = None if status is None else status.at(self._monotonic())\n",
         new="        shown = status\n",
         tests=("tests/unit/metrics/test_exposition.py",),
+    ),
+    Mutation(
+        promise="f",
+        breaks="what is missing of a rule with a silent source is shown as 0",
+        path="migscaler/metrics/policy_part.py",
+        old="        if one.rule not in silent or one.unmet:\n",
+        new="        if True:\n",
+        tests=(_COLLECTOR,),
+    ),
+    Mutation(
+        promise="f",
+        breaks="instances that can't be read count as none",
+        path="migscaler/metrics/hardware_part.py",
+        old="    if seen or not shown:\n",
+        new="    if True:\n",
+        tests=(_COLLECTOR,),
+    ),
+    Mutation(
+        promise="f",
+        breaks="whoever answers names as many sizes as it likes",
+        path="migscaler/metrics/policy_part.py",
+        old="            if any(means_same(want.size, size, models) for size in sizes):\n",
+        new="            if True:\n",
+        tests=(_COLLECTOR,),
+    ),
+    Mutation(
+        promise="f",
+        breaks="use between two ticks is regretted by nobody",
+        path="migscaler/policy/regret.py",
+        old="        if is_in_use(one) or _was_used(book, identity, one):\n",
+        new="        if is_in_use(one):\n",
+        tests=("tests/unit/policy/test_regret.py",),
+    ),
+    Mutation(
+        promise="f",
+        breaks="a GPU that can't be read takes its verdicts back",
+        path="migscaler/policy/regret.py",
+        old="    given = _out_of_sight(book.given, snapshot)\n",
+        new="    given = {}\n",
+        tests=("tests/unit/policy/test_regret.py",),
+    ),
+    Mutation(
+        promise="f",
+        breaks="a veto that is no longer configured goes on failing",
+        path="migscaler/control/collectors.py",
+        old="            self._kept = frozenset(names)\n",
+        new="            self._kept = frozenset((*names, *self._last))\n",
+        tests=(f"{_CONTROL}/test_loop_reporting.py",),
     ),
     # g: nothing in configuration or hardware can blind the exporter
     Mutation(

@@ -34,7 +34,7 @@ _CONFIG = "mode: enforce\ngpus: [{index: 0}]\n"
 
 @dataclass
 class Queue:
-    """A source that the harness fills; silent while `problem` is set."""
+    """A source that the harness fills; silent while `problem` is set, raises an `error`."""
 
     clock: VirtualClock
     counts: Counts
@@ -43,8 +43,11 @@ class Queue:
     problem: str | None = None
     absent_is_zero: bool = True
     expires_at: datetime | None = None
+    error: Exception | None = None
 
     def fetch(self) -> Fetched:
+        if self.error is not None:
+            raise self.error
         if self.problem is not None:
             return Fetched(reading=None, problem=self.problem)
         now = self.clock.now()
@@ -67,11 +70,14 @@ class Queue:
 
 @dataclass
 class Objection:
-    """A veto; None: it does not answer."""
+    """A veto; None: it does not answer. Raises an `error`."""
 
     active: bool | None = False
+    error: Exception | None = None
 
     def fetch_veto(self) -> VetoStatus:
+        if self.error is not None:
+            raise self.error
         return VetoStatus(name="objection", active=self.active)
 
 

@@ -81,6 +81,7 @@ def test_alerts_are_exactly_those_that_were_agreed_by_severity() -> None:
         "warning": {
             "Down",
             "CollectorFailing",
+            "TickFailing",
             "ForeignChange",
             "DcgmBlind",
             "ConfigInvalid",

@@ -61,6 +61,7 @@ def veto_stands(two: TwoGpus) -> None:
 
 def freeze_begins(two: TwoGpus) -> None:
     two.here.clock.advance(3600)
+    two.loop.gather_veto("objection")
 
 
 def somebody_pauses(two: TwoGpus) -> None:

@@ -18,6 +18,7 @@ from tests.simulation.clockwork import VirtualClock
 from tests.simulation.process import Objection, Queue
 
 QUEUE = SourceName("queue")
+TOLD = SourceName("told")
 
 
 @dataclass
@@ -33,13 +34,20 @@ class Round:
     def status(self, name: str = "queue") -> SourceStatus:
         return next(one for one in self.gatherer.statuses() if one.name == name)
 
-    def push(self, name: str, *, true_at: datetime, overrides: bool = False) -> None:
+    def push(
+        self,
+        name: str,
+        *,
+        true_at: datetime,
+        overrides: bool = False,
+        ttl: timedelta = timedelta(minutes=10),
+    ) -> None:
         self.store.push(
             name,
             Reading(
                 counts=Counts.TOTAL,
                 true_at=true_at,
-                expires_at=self.clock.now() + timedelta(minutes=10),
+                expires_at=self.clock.now() + ttl,
                 wants=(Want(size="1g", count=4),),
                 overrides=overrides,
             ),
@@ -228,16 +236,15 @@ def test_use_is_counted_at_the_moment_that_the_reading_is_true_for() -> None:
         assert counted == {"1g": 1, "3g": 0}
 
 
-def test_reading_older_than_every_picture_is_matched_with_the_oldest() -> None:
+def test_reading_older_than_every_picture_has_no_use() -> None:
+    """The oldest picture may show the very jobs that waited: 3 wanted became 6 after a reload."""
     with rounds() as made:
         made.see("1g@4")
-        made.clock.advance(5)
-        made.see("1g@4", "1g@5")
         made.push("told", true_at=NOW - timedelta(minutes=1))
 
-        made.gatherer.gather(SourceName("told"))
+        made.gatherer.gather(TOLD)
 
-        assert dict(made.status("told").in_use_at_reading)["1g"] == 1
+        assert made.status("told").in_use_at_reading == ()
 
 
 def test_use_of_more_than_a_quarter_of_an_hour_ago_is_forgotten() -> None:
@@ -247,9 +254,92 @@ def test_use_of_more_than_a_quarter_of_an_hour_ago_is_forgotten() -> None:
         made.see("1g@4")
         made.push("told", true_at=NOW)
 
-        made.gatherer.gather(SourceName("told"))
+        made.gatherer.gather(TOLD)
 
-        assert dict(made.status("told").in_use_at_reading)["1g"] == 1
+        assert made.status("told").in_use_at_reading == ()
+
+
+def test_reading_keeps_the_use_that_was_found_when_it_was_first_seen() -> None:
+    """A number pushed for two hours counted its jobs twice from the sixteenth minute on."""
+    with rounds() as made:
+        made.see()
+        made.push("told", true_at=NOW, ttl=timedelta(hours=2))
+        made.push("by-hand", true_at=NOW, overrides=True, ttl=timedelta(hours=2))
+        made.gatherer.gather(TOLD)
+        made.gatherer.statuses()
+        for _ in range(25):
+            made.clock.advance(60)
+            made.see("1g@4", "1g@5")
+
+        made.gatherer.gather(TOLD)
+
+        assert dict(made.status("told").in_use_at_reading)["1g"] == 0
+        assert dict(made.status("by-hand").in_use_at_reading)["1g"] == 0
+
+
+def test_use_outlives_a_reload() -> None:
+    with rounds() as made:
+        made.see()
+        made.clock.advance(1)
+        made.push("told", true_at=made.clock.now())
+        made.clock.advance(5)
+        made.see("1g@4", "1g@5")
+        told = PushSource(name=TOLD, book=made.store, clock=made.clock)
+        after = Gatherer(sources={TOLD: told}, vetoes={}, clock=made.clock)
+
+        after.take_over(made.gatherer)
+        after.gather(TOLD)
+
+        (status,) = after.statuses()
+        assert dict(status.in_use_at_reading)["1g"] == 0
+
+
+def test_silence_does_not_begin_anew_at_a_reload() -> None:
+    """A file rewritten more often than `unknown_for` kept a dead source from ever lapsing."""
+    with rounds() as made:
+        made.queue.problem = "connection refused"
+        made.gatherer.gather(QUEUE)
+        made.clock.advance(3600)
+        after = Gatherer(sources={QUEUE: made.queue}, vetoes={}, clock=made.clock)
+
+        after.take_over(made.gatherer)
+
+        (status,) = after.statuses()
+        assert status.unknown_since == NOW
+
+
+@pytest.mark.parametrize("error", [AttributeError("items"), RecursionError(), OSError("gone")])
+def test_source_and_veto_that_raise_are_unknown(error: Exception) -> None:
+    """A veto that had said no once went on saying it for days while every question failed."""
+    with rounds() as made:
+        made.objection.active = False
+        made.gatherer.gather_veto("objection")
+        made.gatherer.gather(QUEUE)
+        made.objection.error = made.queue.error = error
+
+        made.gatherer.gather_veto("objection")
+        fetched = made.gatherer.gather(QUEUE)
+
+        (veto,) = made.gatherer.vetoes()
+        words = f"asking it failed: {type(error).__name__}"
+        assert (veto.active, veto.explanation) == (None, words)
+        assert (fetched.reading, fetched.problem) == (None, words)
+        assert (made.status().known, made.status().problem) == (False, words)
+
+
+def test_answer_of_a_veto_that_can_not_be_asked_again_grows_old() -> None:
+    """Asking may hang for ever; what it said last must not stand for as long."""
+    with rounds() as made:
+        made.objection.active = False
+        made.gatherer.gather_veto("objection")
+        made.clock.advance(120)
+        (still,) = made.gatherer.vetoes()
+        made.clock.advance(1)
+
+        (old,) = made.gatherer.vetoes()
+
+        assert still.active is False
+        assert (old.active, old.explanation) == (None, "its last answer is more than 120 s old")
 
 
 def test_reading_before_any_picture_has_no_use() -> None:

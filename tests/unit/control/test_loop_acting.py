@@ -1,7 +1,9 @@
 """The loop while a plan is made, waits and ends: whose picture counts, and what is shown."""
 
+from migscaler.errors import StoreError
+from migscaler.model.decision import Decision, DecisionInput
 from migscaler.model.gpu import PinReason
-from migscaler.model.plan import GateReason, Hold, OutcomeReason, Plan
+from migscaler.model.plan import GateReason, Hold, Outcome, OutcomeReason, Plan
 from migscaler.model.status import Status
 from tests.simulation.acting import Shape
 from tests.unit.control.loop_desk import LoopDesk, loop_desk
@@ -20,6 +22,53 @@ def test_idle_half_is_cut_and_counts_as_our_own_change() -> None:
         (gpu,) = made.shown[-1].snapshot.gpus if made.shown[-1].snapshot else ()
         assert gpu.foreign_change is False
         assert [one.layout for one in made.desk.store.wanted()] == [made.desk.layout()]
+
+
+def test_plan_whose_input_can_not_be_recorded_waits_until_it_can() -> None:
+    """It was carried out with nothing to replay or explain, and never recorded later."""
+    with loop_desk() as made:
+        made.watch(IDLE_SECONDS)
+        store = made.loop.parts.store
+        write = store.record_decision
+
+        def locked(inp: DecisionInput, decision: Decision) -> int:
+            raise StoreError("database is locked")
+
+        store.record_decision = locked  # type: ignore[method-assign]
+        held = made.loop.tick()
+        shown = made.shown[-1].decision
+        store.record_decision = write  # type: ignore[method-assign]
+        made.desk.clock.sleep(15.0)
+        made.loop.sample()
+        planned = made.loop.tick()
+
+        assert held is not None
+        assert planned is not None
+        assert held == shown
+        assert isinstance(held.outcome, Hold)
+        assert held.outcome.reason is GateReason.JOURNAL_UNWRITABLE
+        assert isinstance(planned.outcome, Plan)
+        assert len(made.desk.layout()) == 4
+        (record,) = store.decisions(5)
+        assert str(made.shown[-1].outcomes[0].plan_id).endswith(f"-{record.seq}-1")
+
+
+def test_plan_decided_again_goes_by_the_number_of_its_record() -> None:
+    """Without one it passed for asked by a person, whom pace and freezes do not stop."""
+    with loop_desk() as made:
+        made.watch(IDLE_SECONDS)
+        asked: list[int | None] = []
+
+        def noted(plan: Plan, decision_id: int | None) -> tuple[Outcome, ...]:
+            asked.append(decision_id)
+            return ()
+
+        made.loop.carry_out = noted  # type: ignore[method-assign]
+        made.loop.tick()
+        made.loop.tick()
+
+        (record,) = made.loop.parts.store.decisions(5)
+        assert asked == [record.seq, record.seq]
 
 
 def test_instance_that_a_sample_saw_in_use_while_the_plan_was_made_is_kept() -> None:

@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 
+from migscaler.control.gather import Gatherer
 from migscaler.model.demand import VetoStatus
 from migscaler.model.stats import SchedulerStats
 from migscaler.model.status import ConfigStatus
@@ -48,6 +49,19 @@ def test_library_and_driver_of_two_versions_are_told_and_counted() -> None:
     assert status.driver_mismatch is True
     errors = [(one.function, one.errors) for one in status.calls.functions if one.errors]
     assert errors == [("nvmlDeviceGetCount", (("LIB_RM_VERSION_MISMATCH", 1),))]
+
+
+def test_veto_that_is_no_longer_configured_does_not_fail_for_ever() -> None:
+    with room("7g@0") as made:
+        loop = made.loop(vetoes={"maintenance": Silent()})
+        with_veto = loop.parts
+        loop.sample()
+        loop.gather_veto("maintenance")
+        without = Gatherer(sources={}, vetoes={}, clock=made.clock)
+
+        loop.reconfigure(replace(with_veto, gatherer=without))
+
+        assert [one.name for one in loop.status().collectors] == ["nvml"]
 
 
 def test_silent_veto_is_a_collector_that_failed() -> None:

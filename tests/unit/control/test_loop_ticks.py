@@ -58,6 +58,25 @@ def test_hold_that_says_the_same_is_recorded_once_and_counted_each_time() -> Non
         assert (counters.ticks, counters.holds) == (5, (("satisfied", 5),))
 
 
+def test_rule_that_means_another_size_after_a_reload_begins_anew() -> None:
+    """A rule of the same name took the other size's past for its own: no `raise_after`."""
+    slow = timedelta(minutes=30)
+    with room("7g@0") as here:
+        small = policy(rule("r", "1g", "queue", raise_after=slow), idle=SOON)
+        loop = watched(here, here.loop(small))
+        loop.tick()
+        kept = loop.assemble()
+        large = policy(rule("r", "3g", "queue", raise_after=slow), idle=SOON)
+
+        loop.reconfigure(replace(loop.parts, policy=large))
+
+        begun = loop.assemble()
+        assert kept is not None
+        assert [one.rule for one in kept.history.rules] == ["r"]
+        assert begun is not None
+        assert begun.history.rules == ()
+
+
 def test_hold_for_another_reason_is_recorded_again() -> None:
     with room("3g@0 3g@4") as here:
         loop = watched(here, here.loop(FINER))

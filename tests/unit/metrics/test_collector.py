@@ -14,7 +14,7 @@ from migscaler.model.ids import PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.status import Counters, Running, Status
 from migscaler.store.records import NvmlAction
-from tests.builders import A100, H100, NOW, gpu_state, layout, snapshot, uuid
+from tests.builders import A100, H100, NOW, gpu_state, layout, snapshot, source_status, uuid
 from tests.unit.metrics.statuses import GAUGES, full_status, histogram, measured_by_dcgm
 
 
@@ -288,8 +288,72 @@ def test_rules_show_wanted_there_and_missing() -> None:
 def test_reading_that_no_longer_holds_is_absent() -> None:
     status = full_status()
 
-    assert values(status, "source_reading_instances") == {("queue", "1g"): 4, ("queue", "3g"): 0}
+    assert values(status, "source_reading_instances") == {("queue", "1g"): 4}
     assert values(status, "source_known") == {("queue",): 1, ("batch",): 0}
+
+
+def test_sizes_of_an_answer_are_shown_as_far_as_rules_ask_for_them() -> None:
+    """The label's values came from whoever answered: 5,000 made-up sizes were 5,000 series."""
+    wants = {f"1g.{n}gb": 1 for n in range(1, 300)}
+    status = replace(full_status(), demand=(source_status("queue", wants),))
+
+    shown = values(status, "source_reading_instances")
+
+    around = (5, 9, 10, 11)  # drivers' words for one profile differ by a gigabyte
+    assert shown == {("queue", f"1g.{n}gb"): 1 for n in around}
+
+
+def silent(unmet: int) -> Status:
+    """Return a status with a silent source of training, of which so much is missing for certain."""
+    status = full_status()
+    assert status.decision is not None
+    rules = tuple(
+        replace(one, unmet=unmet, unmet_since=NOW) if one.rule == "training" else one
+        for one in status.decision.rules
+    )
+    return replace(status, decision=replace(status.decision, rules=rules))
+
+
+def test_rule_with_a_silent_source_shows_no_figure_that_is_not_known() -> None:
+    """Unmet fell to 0 at one missed answer, and an alert of 30 minutes began anew."""
+    for short in (
+        "rule_wanted_instances",
+        "rule_target_instances",
+        "rule_unmet_instances",
+        "rule_unmet_since_timestamp_seconds",
+    ):
+        assert list(values(silent(0), short)) == [("notebooks",)]
+    causes = values(silent(0), "rule_unmet_by_cause_instances")
+    assert {rule for rule, _ in causes} == {"notebooks"}
+    assert values(silent(0), "rule_floor_instances")[("training",)] == 0
+    assert values(silent(2), "rule_unmet_instances")[("training",)] == 2
+
+
+def test_counts_of_instances_are_absent_where_none_can_be_read() -> None:
+    gpu = gpu_state(A100, "-")
+    blind = replace(gpu, instances=None, reading=replace(gpu.reading, instances=None))
+    seen = gpu_state(A100, "1g@0", index=1)
+
+    assert values(showing(blind), "idle_instances") == {}
+    assert values(showing(blind), "pinned_instances") == {}
+    assert values(showing(blind, seen), "idle_instances") == {(): 1}
+
+
+def test_reading_that_can_not_be_true_hides_its_own_gpu_alone() -> None:
+    torn = gpu_state(A100, "-")
+    whole = gpu_state(A100, "7g@0").instances or ()
+    half = gpu_state(A100, "3g@4").instances or ()
+    readings = tuple(one.reading for one in (*whole, *half))
+    reading = replace(torn.reading, instances=readings)
+    torn = replace(torn, instances=(*whole, *half), reading=reading)
+    status = showing(torn, gpu_state(A100, "1g@0", index=1))
+
+    success = values(status, "collector_success")
+
+    assert [name for (name,), worked in success.items() if not worked] == []
+    assert values(status, "gpu_layout_info", 0) == {}
+    assert len(values(status, "gpu_layout_info", 1)) == 1
+    assert len(values(status, "fragmentation_ratio")) == 1
 
 
 def test_veto_that_does_not_answer_stands() -> None:

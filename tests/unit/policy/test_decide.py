@@ -3,9 +3,12 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from migscaler.model.decision import Decision, DecisionInput, GpuHistory
-from migscaler.model.demand import Counts
+import pytest
+
+from migscaler.model.decision import Decision, DecisionInput, GpuHistory, RuleHistory
+from migscaler.model.demand import Counts, SourceStatus
 from migscaler.model.gpu import Gap, PinReason
+from migscaler.model.ids import RuleName
 from migscaler.model.plan import GateReason, Hold, Plan, Unmet, UnmetCause
 from migscaler.model.policy import Mode, Pace
 from migscaler.policy.decide import decide
@@ -13,6 +16,7 @@ from tests.builders import (
     A30,
     A100,
     H100,
+    MONOTONIC,
     NOW,
     decision_input,
     gpu_entry,
@@ -64,6 +68,20 @@ def test_waiting_jobs_reshape_an_idle_gpu() -> None:
     assert decision.sentence == "Reshape GPU 1 from 7g to 1g+1g: notebooks waits for 2 x 1g"
     assert decision.gates == ()
     assert decision.wanted == decision.outcome
+
+
+def test_jobs_that_may_already_run_justify_nothing_and_keep_what_is_free() -> None:
+    """Where nobody looked when 2 waited, those 2 may be the ones in use, or want the free ones."""
+    state = gpu_state(A100, "1g@0 1g@1 1g@2 1g@3 3g@4", {"1g@0": PROCESS, "1g@1": PROCESS})
+    rules = policy(rule("big", "2g", "jobs"), rule("notebooks", "1g", "queue"))
+    told = (source_status("queue", {"1g": 2}), source_status("jobs", {"2g": 1}))
+
+    decision = decide(decision_input(snapshot(state), rules, *told))
+
+    assert planned(decision) == {0: "1g.5gb@0 1g.5gb@1 1g.5gb@2 1g.5gb@3 2g.10gb@4"}
+    notebooks = next(one for one in decision.rules if one.rule == "notebooks")
+    assert (notebooks.wanted, notebooks.unmet) == (2, 0)
+    assert "what was in use when jobs waited is not known" in notebooks.explanation
 
 
 def test_no_demand_is_satisfied() -> None:
@@ -235,6 +253,79 @@ def test_target_that_just_fell_keeps_its_instances_from_lower_rules() -> None:
     assert decision.gates[0].opens_at == NOW + timedelta(minutes=9)
     old = decision_input(state, ruled, status, histories=(rule_history("a", (900, 1), (600, 0)),))
     assert planned(decide(old)) == {0: "1g.5gb@0"}
+
+
+def test_hold_names_the_fall_that_refuses_and_not_a_gpu_that_stays_as_it_is() -> None:
+    """5 wanted for long, none a minute ago, 3 now: the hold blamed the mode of another GPU."""
+    state = snapshot(gpu_state(A100, "1g@0 1g@1 1g@2 1g@3 1g@4"), gpu_state(A100, "7g@0", index=1))
+    slow = timedelta(minutes=10)
+    ruled = policy(
+        rule("notebooks", "1g", "queue", raise_after=timedelta(seconds=30), lower_after=slow),
+        rule("big", "3g", "jobs"),
+        gpus=(gpu_entry(Mode.OBSERVE, index=1), gpu_entry(index=0)),
+    )
+    past = (
+        rule_history("notebooks", (3600, 5), (60, 0), last_known_target=0),
+        rule_history("big", (3600, 1), last_known_target=1),
+    )
+    told = (source_status("queue", {"1g": 3}), source_status("jobs", {"3g": 1}))
+
+    decision = decide(decision_input(state, ruled, *told, histories=past))
+
+    assert decision.wanted is not None
+    assert reason(decision) is GateReason.SETTLING_TARGET
+    assert decision.sentence.startswith("Hold: notebooks: the target fell to 3, not long enough")
+    blocking = [gate.reason for gate in decision.gates if gate.blocks]
+    assert blocking == [GateReason.SETTLING_TARGET]
+
+
+def test_what_was_missing_stays_missing_while_its_source_is_silent() -> None:
+    since = NOW - timedelta(minutes=40)
+    past = RuleHistory(rule=RuleName("training"), unmet_since=since, last_known_target=3)
+    ruled = policy(rule("training", "7g", "queue"))
+    busy = snapshot(gpu_state(A100, "7g@0", {"7g@0": PROCESS}))
+    silent = source_status("queue", {"7g": 2}, known=False)
+
+    decision = decide(decision_input(busy, ruled, silent, histories=(past,)))
+
+    assert decision.rule_histories[0].unmet_since == since
+
+
+@pytest.mark.parametrize("was_known", [True, False])
+def test_silence_is_no_time_of_a_lower_target(was_known: bool) -> None:
+    """A queue exporter that just restarted says 0: five instances went at the first tick."""
+    state = gpu_state(A100, "1g@0 1g@1 1g@2 1g@3 1g@4")
+    ten_minutes = timedelta(minutes=10)
+    ruled = policy(
+        rule("notebooks", "1g", "queue", lower_after=ten_minutes), rule("training", "7g", "train")
+    )
+    histories: tuple[RuleHistory, ...] = ()
+
+    def tick(second: float, queue: SourceStatus) -> Decision:
+        nonlocal histories
+        monotonic = MONOTONIC + second
+        decision = decide(
+            decision_input(
+                snapshot(state, monotonic=monotonic),
+                ruled,
+                queue,
+                source_status("train", {"7g": 1}),
+                monotonic=monotonic,
+                histories=histories,
+            )
+        )
+        histories = decision.rule_histories
+        return decision
+
+    for second in range(0, 1_200, 60):
+        tick(second, source_status("queue", {"1g": 5}, known=was_known))
+    for second in range(1_200, 2_400, 60):
+        tick(second, source_status("queue", {"1g": 5}, known=False))
+
+    returned = [tick(second, source_status("queue", {"1g": 0})) for second in (2_400, 2_999, 3_000)]
+
+    assert [planned(one) for one in returned] == [{}, {}, {0: "7g.40gb@0"}]
+    assert reason(returned[0]) is GateReason.SETTLING_TARGET
 
 
 def test_silent_source_keeps_its_supply_and_creates_nothing() -> None:

@@ -1,5 +1,6 @@
 """What sources ask for: the largest, never a guess."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from migscaler.model.demand import Counts, SourceStatus
@@ -24,9 +25,10 @@ BUSY = {"1g@0": PinReason.PROCESS, "1g@1": PinReason.ALLOCATION}
 
 
 def asked(of: Rule, *demand: SourceStatus, rules: Policy | None = None) -> RuleDemand:
-    """Return a rule's demand on an A100 with two 1g in use and one idle."""
+    """Return a rule's demand on an A100 with two 1g in use, then as now, and one idle."""
     state = gpu_state(A100, "1g@0 1g@1 1g@2", BUSY)
-    inp = decision_input(snapshot(state), rules or policy(of), *demand)
+    seen = [replace(one, in_use_at_reading=one.in_use_at_reading or (("1g", 2),)) for one in demand]
+    inp = decision_input(snapshot(state), rules or policy(of), *seen)
     return demand_of(of, inp, survey(inp))
 
 
@@ -38,6 +40,17 @@ def test_waiting_comes_on_top_of_those_in_use() -> None:
 def test_waiting_does_not_count_a_just_started_job_twice() -> None:
     status = source_status("queue", {"1g": 3}, in_use_at_reading={"1g": 1})
     assert asked(rule("r", "1g", "queue"), status).waiting == 4
+
+
+def test_waiting_of_an_unrecorded_moment_may_be_the_very_jobs_that_run() -> None:
+    """A reload forgot what was in use: 3 pushed as waiting, 2 of them running, and 2 + 3 made."""
+    state = gpu_state(A100, "1g@0 1g@1 1g@2", BUSY)
+    of = rule("r", "1g", "queue")
+    inp = decision_input(snapshot(state), policy(of), source_status("queue", {"1g": 3}))
+
+    found = demand_of(of, inp, survey(inp))
+
+    assert (found.waiting, found.most) == (3, 5)
 
 
 def test_waiting_never_makes_again_what_ended_since_the_reading() -> None:

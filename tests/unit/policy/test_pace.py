@@ -64,3 +64,33 @@ def test_raised_at_counts_from_the_last_dip() -> None:
 
 def test_lowered_at_counts_from_the_end_of_the_last_peak() -> None:
     assert pace.lowered_at(samples((0, 5), (100, 2), (110, 1)), 1, HALF_MINUTE) == 140.0
+
+
+def test_doubt_counts_as_wanted_for_lowering_and_not_for_raising() -> None:
+    past = (
+        TargetSample(since_monotonic=0, target=0, doubt=5),
+        TargetSample(since_monotonic=100, target=3),
+    )
+    assert pace.kept(past, 129.0, HALF_MINUTE) == 5
+    assert pace.kept(past, 130.0, HALF_MINUTE) == 3
+    assert pace.raised(past, 129.0, HALF_MINUTE) == 0
+    assert pace.lowered_at(past, 3, HALF_MINUTE) == 130.0
+
+
+def test_target_that_nobody_knew_keeps_everything() -> None:
+    past = (
+        TargetSample(since_monotonic=0, target=2, doubt=None),
+        TargetSample(since_monotonic=100, target=2),
+    )
+    assert pace.kept(past, 129.0, HALF_MINUTE) is None
+    assert pace.kept(past, 130.0, HALF_MINUTE) == 2
+    assert pace.lowered_at(past, 2, HALF_MINUTE) == 130.0
+
+
+def test_recorded_tells_a_target_in_doubt_from_a_certain_one() -> None:
+    past = samples((0, 1))
+    silent = pace.recorded(past, 1, 10.0, HALF_MINUTE, doubt=4)
+    assert silent[-1] == TargetSample(since_monotonic=10.0, target=1, doubt=4)
+    assert pace.recorded(silent, 1, 20.0, HALF_MINUTE)[-1] == TargetSample(
+        since_monotonic=20.0, target=1
+    )

@@ -1,3 +1,4 @@
+import gzip
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -262,6 +263,13 @@ def test_series_that_cannot_be_told_apart_are_unknown(
     assert (fetched.reading, fetched.problem) == (None, problem)
 
 
+def test_answer_with_hundreds_of_sizes_is_unknown() -> None:
+    fetched = fetch(vector(*(({"profile": f"1g.{n}gb"}, "1") for n in range(1, 258))))
+
+    assert fetched.reading is None
+    assert str(fetched.problem).startswith("257 series, more than 256; join them")
+
+
 def test_label_that_is_no_size_is_unknown() -> None:
     fetched = fetch(vector(({"profile": "cpu"}, "3")))
 
@@ -365,6 +373,9 @@ def test_server_with_a_clock_ahead_does_not_prolong_a_reading() -> None:
     assert (reading.true_at, reading.expires_at) == (NOW, NOW + timedelta(minutes=2))
 
 
+BOMB = gzip.compress(gzip.compress(bytes(8 * MAX_BYTES)))
+
+
 def refusal(status: int, **body: object) -> httpx.Response:
     return httpx.Response(status, json={"status": "error", **body})
 
@@ -394,6 +405,25 @@ def refusal(status: int, **body: object) -> httpx.Response:
             {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}},
             "an answer that can't be read",
         ),
+        *(
+            (
+                {"status": "success", "data": {"resultType": "vector", "result": [series]}},
+                "an answer that can't be read",
+            )
+            for series in (
+                "x",
+                {"metric": None, "value": [STAMP, "1"]},
+                {"metric": ["a"], "value": [STAMP, "1"]},
+                {"metric": {}, "value": "12"},
+                {"metric": {}, "value": [1e300, "1"]},
+            )
+        ),
+        ({"status": "success", "data": []}, "an answer that can't be read"),
+        (httpx.Response(200, content=b"[" * 200_000), "something that is not JSON"),
+        (
+            httpx.Response(200, headers={"Content-Encoding": "gzip, gzip"}, content=iter((BOMB,))),
+            "the answer is compressed (gzip, gzip), which was not asked for",
+        ),
         (httpx.ConnectError("refused"), f"{URL} did not answer: refused"),
         (httpx.ReadTimeout("slow"), f"{URL} did not answer: slow"),
         (httpx.Response(200, content=b" " * (MAX_BYTES + 1)), "more than 4194304 bytes"),
@@ -404,6 +434,16 @@ def test_failure_is_a_problem_in_words(answer: Answer, problem: str) -> None:
 
     assert fetched.reading is None
     assert problem in str(fetched.problem)
+
+
+def test_text_that_can_not_be_written_is_spelled_out() -> None:
+    """Half of a surrogate pair is legal JSON; it ended the tick that recorded it."""
+    body = json.dumps(vector(({"profile": "1g\ud800"}, "1"))).encode()
+
+    fetched = fetch(httpx.Response(200, content=iter((body,))))
+
+    assert str(fetched.problem).encode()
+    assert [row.labels for row in fetched.rows] == ['{profile="1g\\ud800"}']
 
 
 def test_long_explanations_are_cut() -> None:
