@@ -162,6 +162,8 @@ def _command(name: str, takes: dict[str, tuple[str, bool]]) -> dict[str, object]
     schema: dict[str, object] = {
         "type": "object",
         "properties": {one: _KINDS[kind] for one, (kind, _) in sorted(takes.items())},
+        # Others are not read, but their texts are refused as any: nobody should send them.
+        "additionalProperties": False,
     }
     required = sorted(one for one, (_, must) in takes.items() if must)
     if required:

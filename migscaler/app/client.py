@@ -1,5 +1,6 @@
 """Commands sent to a running daemon over its Unix socket."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from migscaler.web.unix_path import short_path
 _ANSWER_SECONDS = 130.0
 _CONNECT_SECONDS = 3.0
 _FORBIDDEN = 403
+_JSON = {"content-type": "application/json"}
 # Commands that only look, and the views of the API that say the same without naming anybody.
 _SHOWN_TO_ALL = {
     "status": ("status",),
-    "explain": ("explain",),
+    "explain": ("explain", "status"),
     "demand": ("demand",),
-    "plan": ("status", "plan"),
+    "plan": ("plan", "status"),
 }
 
 
@@ -60,7 +62,9 @@ class RemoteCommands:
     ) -> httpx.Response:
         """Send one request and return its answer, whatever that says."""
         try:
-            return self._client.request(method, path, json=arguments)
+            # In ASCII: half a character (os.fsdecode) gets to the daemon, which refuses it.
+            body = None if arguments is None else json.dumps(arguments)
+            return self._client.request(method, path, content=body, headers=_JSON)
         except httpx.HTTPError as error:
             raise DaemonSilent(f"no daemon answers at {self._path}: {error}") from error
 
@@ -137,11 +141,20 @@ def _body_of(answer: httpx.Response) -> dict[str, object]:
 
 
 def _as_command(name: str, views: list[dict[str, object]]) -> dict[str, object]:
-    """Return what the API shows to everybody as the command of that name answers it."""
-    if name != "plan":
+    """Return what the API shows to everybody as the command of that name answers it.
+
+    Raises:
+        CommandRefused: the GPUs were never read, so that there is nothing to say of them.
+    """
+    if len(views) == 1:
         return views[0]
-    status, plan = views
-    decision, wanted = status.get("decision"), plan.get("gpu_plans")
+    shown, status = views
+    problem = status.get("snapshot_problem")
+    if problem is not None and status.get("snapshot_at") is None:
+        raise CommandRefused(f"{problem}; see `migscaler doctor`")
+    if name != "plan":
+        return {**shown, "snapshot_problem": problem}
+    decision, wanted = status.get("decision"), shown.get("gpu_plans")
     return {
         "sentence": decision.get("sentence") if isinstance(decision, dict) else None,
         "wanted": [_with_steps(one) for one in wanted] if isinstance(wanted, list) else [],

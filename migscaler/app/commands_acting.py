@@ -171,6 +171,11 @@ class ActingCommands:
             raise CommandRefused(self._node.why_no_writer)
         names = arguments.gpus("gpus")
 
+        def change_one(gpu: GpuState) -> ModeResult:
+            # Asked again: minutes may lie between two GPUs.
+            self._may_switch(gpu)
+            return switch.change(gpu, layout, enabled=enabled, dry_run=False)
+
         def change_all() -> list[ModeResult]:
             # All that may forbid it is asked here: it may have come while a plan was waited for.
             gpus = [self._node.find_gpu(named) for named in names]
@@ -179,9 +184,7 @@ class ActingCommands:
             foreseen = [switch.change(gpu, layout, enabled=enabled, dry_run=True) for gpu in gpus]
             if dry_run:
                 return foreseen
-            return one_by_one(
-                gpus, lambda gpu: switch.change(gpu, layout, enabled=enabled, dry_run=False)
-            )
+            return one_by_one(gpus, change_one)
 
         results = list(map(asdict, self._node.loop.between_ticks(change_all)))
         return {"results": results, "dry_run": dry_run}

@@ -25,14 +25,17 @@ class Telling:
 
     def changed(self, outcomes: Iterable[Outcome]) -> None:
         """Make the device nodes of what was made, and keep it for the hooks."""
+        made: dict[GpuUuid, Layout] = {}
         for outcome in outcomes:
             ended = outcome.reason in (OutcomeReason.SETTLED, OutcomeReason.COMPLETED)
             # Without a call of ours now, the one who died may not have told of his last.
-            if outcome.layout is None or not (outcome.steps or ended):
-                continue
-            self._untold[outcome.gpu_uuid] = outcome.layout
+            if outcome.layout is not None and (outcome.steps or ended):
+                made[outcome.gpu_uuid] = outcome.layout
+        self._untold |= made
+        # Once: it makes the nodes of all GPUs, may take 30 s, and the start waits for it.
+        for uuid, layout in list(made.items())[-1:]:
             for tell in self._assembly.ground.tell_node:
-                _warn(outcome.gpu_uuid, tell(outcome.gpu_uuid, outcome.layout))
+                _warn(uuid, tell(uuid, layout))
 
     def run_hooks(self) -> None:
         """Run the hooks for every GPU that changed since they last ran."""

@@ -30,6 +30,7 @@ class WebSide:
         self._note = note
         self._lacking: tuple[str, ...] = ()
         self._stop = threading.Event()
+        self._trying: threading.Thread | None = None
 
     def start(self, *, attended: bool) -> str | None:
         """Serve; return the page's address, None where nobody is served over TCP.
@@ -41,8 +42,7 @@ class WebSide:
         self._server.start(whole=attended)
         if self._look_at_addresses():
             self.tell()
-        if self._server.lacking:
-            threading.Thread(target=self._keep_trying, name="listen", daemon=True).start()
+        self._try_what_lacks()
         return self.page
 
     @property
@@ -59,6 +59,7 @@ class WebSide:
         is_changed = self._watch.look()
         if is_changed and self._watch.protection is not None:
             self._server.protect(self._watch.protection)
+            self._try_what_lacks()
         return self._look_at_addresses() or is_changed
 
     def tell(self) -> None:
@@ -71,6 +72,12 @@ class WebSide:
         """Stop serving, after the answers under way."""
         self._stop.set()
         self._server.stop()
+
+    def _try_what_lacks(self) -> None:
+        """Have a thread try what is not listened on, if none does."""
+        if self._server.lacking and not (self._trying and self._trying.is_alive()):
+            self._trying = threading.Thread(target=self._keep_trying, name="listen", daemon=True)
+            self._trying.start()
 
     def _keep_trying(self) -> None:
         """Try until nothing is lacking; a thread of its own, as name servers may be slow."""

@@ -158,10 +158,13 @@ class _PuttingBack:
 
     def _ledger(self) -> Ledger:
         """Add up the journal, on top of what others took away."""
-        ledger = Ledger(destroyed=set(self._taken))
-        for step in self._runner.site.store.steps_of(self._record.seq):
-            if step.state is StepState.DONE:
-                ledger.add(step)
+        steps = self._runner.site.store.steps_of(self._record.seq)
+        done = [step for step in steps if step.state is StepState.DONE]
+        # What a restore had made and is gone without our doing was taken away by somebody.
+        made = {step.spec for step in done if step.action is NvmlAction.CREATE_GI}
+        ledger = Ledger(destroyed=set(self._taken - made))
+        for step in done:
+            ledger.add(step)
         return ledger
 
     def _settle_doubt(self, reading: GpuReading) -> None:

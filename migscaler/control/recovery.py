@@ -118,9 +118,20 @@ def _ended(site: Site, record: PlanRecord) -> tuple[Outcome, bool]:
         return _after(PutBack(reading=None, stop=found), record, site.clock, runner), False
     if not found.instances and _has_left_some(site, record):
         return _given_up(site, record), False
+    if record.is_restore and _made_nothing(site, record):
+        return _outcome(record, site.clock, "it has instances by now that this did not make"), False
     back = finish_restore(runner, record) if record.is_restore else put_back(runner, record)
     outcome = _after(back, record, site.clock, runner)
     return _finished(outcome, record, site) if record.is_restore else outcome, bool(back.unmade)
+
+
+def _made_nothing(site: Site, record: PlanRecord) -> bool:
+    """Say whether no instance there can be the plan's: adding to another's is not for it."""
+    try:
+        steps = site.store.steps_of(record.seq)
+    except StoreError:
+        return False  # who puts back meets it too, and leaves the plan open
+    return all(step.state is StepState.VOID for step in steps)
 
 
 def _has_left_some(site: Site, record: PlanRecord) -> bool:

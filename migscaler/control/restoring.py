@@ -58,10 +58,15 @@ class Restoring:
             record = self._begin()
             self._runner = StepRunner(self._site, record.seq, record.gpu_uuid)
             ready = self._ready()
+            if isinstance(ready, Stop):
+                if not self._gpu.mig_enabled:
+                    return _stopped(ready)
+                # Nothing was done: an open plan would be finished beside what can't be seen now.
+                ready = _stopped(ready)
             if isinstance(ready, Restored):
                 self._site.store.end_plan(record.seq, outcome_of(ready, record, self._site))
                 return ready
-            return _stopped(ready) if isinstance(ready, Stop) else self._make(record, ready)
+            return self._make(record, ready)
         except StoreError as problem:
             return _left(OutcomeReason.JOURNAL_UNWRITABLE, str(problem))
 

@@ -35,10 +35,13 @@ class Exclusions:
         if left > 0:
             raise HardwareError(f"left alone for {left:.0f} s more: {entry.why}")
 
-    def add(self, key: str, why: str, first: float | None = None) -> None:
-        """Exclude the key from now on, twice as long as the last time; `first` is for this key."""
+    def add(
+        self, key: str, why: str, first: float | None = None, longest: float | None = None
+    ) -> None:
+        """Exclude the key from now on, twice as long as the last time; bounds are for this key."""
         known = self._entries.get(key)
-        backoff = min(self._longest, 2 * known.backoff) if known else first or self._first
+        most = longest or self._longest
+        backoff = min(most, 2 * known.backoff) if known else first or self._first
         until = self._clock.monotonic() + backoff
         self._entries[key] = _Entry(why=why, until=until, backoff=backoff)
 

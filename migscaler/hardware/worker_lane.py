@@ -10,8 +10,10 @@ from migscaler.hardware.worker_messages import Request
 from migscaler.hardware.worker_records import WorkerRecords
 
 _STOP_SECONDS = 3.0
-# A start that failed is tried again with the next sample or so: meanwhile no GPU is read at all.
+# A start that failed is tried again with the next sample or so, and never much later: meanwhile no
+# GPU is read at all.
 _START_AGAIN_SECONDS = 5.0
+_START_LATEST_SECONDS = 30.0
 
 T = TypeVar("T")
 
@@ -110,7 +112,9 @@ class Lane:
         try:
             process = self._start()
         except (DeadlineExceeded, ConnectionError) as error:
-            self._records.leave_alone(key, str(error), first=_START_AGAIN_SECONDS)
+            self._records.leave_alone(
+                key, str(error), first=_START_AGAIN_SECONDS, longest=_START_LATEST_SECONDS
+            )
             self._records.note_replaced()
             if isinstance(error, HardwareError):
                 raise

@@ -48,10 +48,12 @@ class WorkerRecords:
             self._exclusions.clear(key)
             self._gone_for.discard(key)
 
-    def leave_alone(self, key: str, why: str, first: float | None = None) -> None:
-        """Have `key` left alone for a while, the first time for so many seconds."""
+    def leave_alone(
+        self, key: str, why: str, first: float | None = None, longest: float | None = None
+    ) -> None:
+        """Have `key` left alone for a while, the first time and at most for so many seconds."""
         with self._mutex:
-            self._exclusions.add(key, why, first)
+            self._exclusions.add(key, why, first, longest)
 
     def missed_driver(self, key: str) -> bool:
         """Note that the driver had gone for `key`; say whether that is the second time running."""

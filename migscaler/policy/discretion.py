@@ -25,7 +25,7 @@ NAMING_GATES = frozenset(
 
 
 # "process 812 of uid 1007", "process 5151 (dockerd, in its environment)", "uid 1007".
-_SOMEBODY = re.compile(r"\bprocess \d+(?: of uid \d+)?(?: \([^()]*\))?")
+_SOMEBODY = re.compile(r"\bprocess \d+(?: of uid \d+)?(?: \((?:[^()]|\([^()]*\))*\))?")
 _ACCOUNT = re.compile(r"\buid \d+")
 
 

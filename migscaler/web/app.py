@@ -118,8 +118,8 @@ class _Site:
         """Say whether the GPUs were read and what an earlier process left is put right."""
         status = self._status()
         if status is None or status.snapshot is None:
-            unread = "the GPUs have not been read yet" if status is None else unread_words(status)
-            return PlainTextResponse(f"{unread}\n", 503)
+            unread = None if status is None else views.told_of(unread_words(status), trusted=False)
+            return PlainTextResponse(f"{unread or 'the GPUs have not been read yet'}\n", 503)
         missing = self._options.ready()
         return PlainTextResponse(f"{missing or 'ok'}\n", 503 if missing else 200)
 

@@ -66,9 +66,9 @@ class Door:
     def open(self) -> None:
         """Listen; again does nothing."""
         if not self._is_open:
-            self._is_open = True
             self._socket.setblocking(False)
             self._socket.listen(_BACKLOG)
+            self._is_open = True
             self._loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:

@@ -86,6 +86,7 @@ def _banners(status: Status, *, trusted: bool) -> list[Markup]:
         banners.append(_banner("Paused", f"{pause.why}{who}, {end}. Nothing is changed meanwhile."))
     unread = unread_words(status)
     if unread is not None:
+        unread = told(unread, names=trusted)
         title = "No figures" if status.snapshot is None else "Old figures"
         banners.append(_banner(title, f"{unread[0].upper()}{unread[1:]}.", "bad"))
     if status.config.forced_observe is not None:

@@ -66,7 +66,7 @@ class WebServer:
             self._missing.append(partial(_tcp_socket, listen))
         if unix_socket is not None:
             self._missing.append(partial(_unix_socket, unix_socket))
-        self.lacking: tuple[str, ...] = ()
+        self._unbound: tuple[str, ...] = ()
         self._sockets: list[socket.socket] = []
         self._mutex = threading.Lock()
         self._has_ended = False
@@ -90,6 +90,11 @@ class WebServer:
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        """Return why addresses are not listened on."""
+        return self._unbound + self._server.unopened
+
+    @property
     def address(self) -> tuple[str, int] | None:
         """Return the TCP address really listened on, None without one."""
         for one in self._sockets:
@@ -105,7 +110,7 @@ class WebServer:
             AddressTaken: an address is in use or not ours, and it was to be `whole`; nothing is
                 listened on then.
         """
-        made, self.lacking = self._bound()
+        made, self._unbound = self._bound()
         self._sockets += made
         if whole and self.lacking:
             self._close()
@@ -127,7 +132,8 @@ class WebServer:
                     continue
                 self._sockets.append(one)
             self._done(partial(self._server.add, one))
-        self.lacking = lacking  # last: whoever sees that nothing is missing finds it served
+        self._done(self._server.open_tcp)
+        self._unbound = lacking  # last: whoever sees that nothing is missing finds it served
 
     def protect(self, protection: Protection) -> None:
         """Serve TCP under another protection once it returns; called from any other thread.
@@ -203,6 +209,7 @@ class _Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._tcp: list[Door] = []
+        self.unopened: tuple[str, ...] = ()
         self._unix: list[Door] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -221,8 +228,17 @@ class _Server(uvicorn.Server):
             self._unix[-1].open()
             return
         self._tcp.append(self._door(one, self._limits, lambda: self._protection or _OPEN))
-        if self._protection is not None:
-            self._tcp[-1].open()
+        self.open_tcp()
+
+    def open_tcp(self) -> None:
+        """Listen, under a protection; whoever binds the same address may have listened first."""
+        found = []
+        for door in () if self._protection is None else self._tcp:
+            try:
+                door.open()
+            except OSError as error:
+                found.append(f"cannot listen: {error.strerror}; stop who listens at web.listen")
+        self.unopened = tuple(found)
 
     async def main_loop(self) -> None:
         """Serve until asked to stop."""
@@ -240,8 +256,7 @@ class _Server(uvicorn.Server):
         for connection in () if admits_like else list(self.server_state.connections):
             if isinstance(connection, PeerProtocol) and connection.is_tcp:
                 connection.end_after_answer()
-        for door in self._tcp:
-            door.open()
+        self.open_tcp()
 
     def ask_to_stop(self) -> None:
         """End `main_loop`; called from another thread, once `startup` has run."""

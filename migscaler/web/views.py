@@ -31,7 +31,7 @@ def status_view(status: Status, *, trusted: bool) -> View:
         "driver_version": None if snapshot is None else snapshot.driver_version,
         "snapshot_at": None if snapshot is None else when(snapshot.taken_at),
         "snapshot_stale": status.snapshot_stale,
-        "snapshot_problem": unread_words(status),
+        "snapshot_problem": told_of(unread_words(status), trusted),
         "processes_visible": None if snapshot is None else snapshot.processes_visible,
         "state_writable": status.state_writable,
         "config": {

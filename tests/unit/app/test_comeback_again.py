@@ -36,6 +36,13 @@ def rebooted(here: NodeAtWork) -> None:
     here.restart()
 
 
+def keep_house(here: NodeAtWork, seconds: int) -> None:
+    """Let time pass with samples, ticks and housekeeping, which settles what was left open."""
+    for _ in range(seconds // 15):
+        live(here, 15)
+        here.runtime.housekeeping()
+
+
 @pytest.mark.parametrize(("spec", "halves"), [("A100-SXM4-40GB", HALVES), (H100, HOPPER_HALVES)])
 @pytest.mark.parametrize("lost_by", ["reboot", "reload"])
 def test_driver_that_fails_at_the_start_is_asked_again(
@@ -220,3 +227,43 @@ def test_gpu_emptied_by_hand_in_a_pause_rests_also_if_the_daemon_began_in_it(
 
         assert resting == []
         assert here.layout() == HALVES
+
+
+@pytest.mark.parametrize("found", ["somebody else's", "what a person left", "all of it"])
+def test_gpu_whose_instances_can_not_be_seen_is_not_restored_beside_them(
+    tmp_path: Path, found: str
+) -> None:
+    """An empty restore plan stayed open, and was finished once the instances were seen."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        wanting(here)
+        if found == "somebody else's":
+            here.node.reboot()
+            here.node.foreign_create(0, "1g@0")
+        elif found == "what a person left":
+            here.node.foreign_destroy(0, min(here.node.state.gpus[0].instances))
+        there = here.layout()
+        here.restart()
+        here.node.add_fault(fails("nvmlDeviceGetGpuInstances", Code.NO_PERMISSION, times=None))
+        here.runtime.begin()
+        left_open = here.store.open_plans()
+        here.node.clear_faults()
+
+        keep_house(here, 120)
+
+        assert left_open == ()
+        assert (here.layout(), here.our_calls()) == (there, [])
+
+
+def test_instance_that_a_person_took_from_a_part_restored_gpu_stays_away(tmp_path: Path) -> None:
+    """It was made again within half a minute, though the rest alone was to be made."""
+    with node_at_work(tmp_path, "3g@0 2g@4 1g@6", config=ENFORCE) as here:
+        rebooted(here)
+        here.node.add_fault(fails(CREATE, Code.UNKNOWN, nth=3, times=None))
+        here.runtime.begin()
+        instances = here.node.state.gpus[0].instances
+        here.node.foreign_destroy(0, next(i for i, gi in instances.items() if gi.start == 0))
+        here.node.clear_faults()
+
+        keep_house(here, 60)
+
+        assert here.layout() == "2g.10gb@4 1g.5gb@6"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from migscaler.errors import CommandRefused
+from migscaler.model.gpu import ModeChange
+from migscaler.model.ids import GpuUuid
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails
 from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
@@ -170,4 +172,27 @@ def test_gpu_that_was_switched_is_told_though_the_next_one_failed(tmp_path: Path
         assert (first["gpu"], first["active"]) == (0, True)
         assert (second["gpu"], second["active"]) == (1, False)
         assert second["message"].startswith("not switched: ")
+        assert [gpu.mig_current for gpu in here.node.state.gpus] == [1, 0]
+
+
+def test_pause_while_the_first_gpu_is_switched_keeps_the_second_as_it_is(tmp_path: Path) -> None:
+    """It was switched on and then left empty, as the pause forbade to make its instance."""
+    with node_at_work(tmp_path, config=ENFORCE, spec=TWO, mig=False) as here:
+        here.runtime.begin()
+        here.watch(60)
+        writer = here.assembly.ground.writer
+        assert writer is not None
+        switch = writer.set_mig_mode
+
+        def switch_and_pause(uuid: GpuUuid, *, enabled: bool) -> ModeChange:
+            if here.store.pause() is None:
+                here.ask("pause", why="stop")
+            return switch(uuid, enabled=enabled)
+
+        writer.set_mig_mode = switch_and_pause  # type: ignore[method-assign]
+        answer = here.ask("mig_mode", gpus=["0", "1"], enabled=True)
+
+        results = answer["results"]
+        assert isinstance(results, list)
+        assert "not switched: paused by" in results[1]["message"]
         assert [gpu.mig_current for gpu in here.node.state.gpus] == [1, 0]

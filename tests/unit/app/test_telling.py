@@ -8,6 +8,8 @@ from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
 from tests.unit.app.test_comeback import HALVES, empty, live, wanting
 from tests.unit.app.test_runtime_start import leave_open
 
+TWO = "2xA100-SXM4-40GB"
+
 
 def hooked(directory: Path) -> str:
     """Return a configuration whose hook writes each layout that it is told to a file."""
@@ -77,3 +79,14 @@ def test_plan_that_is_only_closed_tells_nobody(tmp_path: Path) -> None:
 
         assert here.store.open_plans() == ()
         assert (here.nodes_made, told(tmp_path)) == ([], [])
+
+
+def test_nodes_of_several_gpus_are_made_by_one_run(tmp_path: Path) -> None:
+    """Each run looks at all GPUs and may take 30 s, and a start waits for it."""
+    with node_at_work(tmp_path, "3g@0 3g@4", "3g@0 3g@4", config=ENFORCE, spec=TWO) as here:
+        lose_by_reboot(here)
+        here.restart()
+
+        here.runtime.begin()
+
+        assert (here.layout(0), here.layout(1), here.nodes_made) == (HALVES, HALVES, [HALVES])

@@ -67,3 +67,22 @@ def test_start_that_fails_is_no_gpu_s_fault_and_is_tried_again_soon(failure: Exc
     clock.advance(5.0)
     assert [bool(gpu.gaps) for gpu in worker.read_node().gpus] == [True, False, False]
     assert worker.call_stats().worker_restarts == 2
+
+
+def test_start_that_fails_for_long_is_tried_every_half_minute() -> None:
+    """The pause doubled up to ten minutes, in which no GPU was read though the cause had gone."""
+    clock, tried = FixedClock(), list[float]()
+    worker = NvmlWorker(clock)
+    began = clock.monotonic()
+
+    def start(_seconds: float) -> Played:
+        tried.append(clock.monotonic() - began)
+        raise ConnectionError("it ended")
+
+    worker._start = start
+    for _ in range(30):
+        with pytest.raises(HardwareError):
+            worker.read_node()
+        clock.advance(5.0)
+
+    assert tried == [0, 5, 15, 35, 65, 95, 125]
