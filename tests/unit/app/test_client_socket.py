@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.app.client import RemoteCommands, connect
+from migscaler.app.client import RemoteCommands, _as_command, connect
 from migscaler.errors import CommandRefused, DaemonSilent, NotFound, ParseError
 from tests.unit.web.sites import running
 
@@ -44,6 +44,34 @@ def test_errors_keep_their_class_and_words(
             remote.execute(name, {})
 
         assert str(problem.value) == words
+        remote.close()
+
+
+@pytest.mark.parametrize("name", ["plan", "explain"])
+def test_stranger_is_refused_where_nothing_was_read_and_told_of_an_old_picture(name: str) -> None:
+    """Both said that nothing was decided yet, and ended as if all were well."""
+    never: dict[str, object] = {
+        "snapshot_problem": "the GPUs can't be read: no driver",
+        "snapshot_at": None,
+    }
+    with pytest.raises(CommandRefused, match="no driver; see `migscaler doctor`"):
+        _as_command(name, [{}, never])
+
+    old: dict[str, object] = {
+        "snapshot_problem": "not read for 40 s",
+        "snapshot_at": "2026-11-29T18:00:00Z",
+    }
+    assert _as_command(name, [{}, old])["snapshot_problem"] == "not read for 40 s"
+
+
+def test_text_that_has_no_encoding_gets_to_the_daemon_which_refuses_it(tmp_path: Path) -> None:
+    """An argument that is no UTF-8 ended the command in a fault of its own."""
+    with running(None, tmp_path) as site:
+        remote = RemoteCommands(tmp_path / "migscaler.sock")
+
+        remote.execute("pause", {"why": "a\udcffb"})
+
+        assert [arguments for _, arguments, _ in site.commands.asked] == [{"why": "a\udcffb"}]
         remote.close()
 
 

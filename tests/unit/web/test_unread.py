@@ -53,6 +53,18 @@ def test_node_that_was_never_read_says_why() -> None:
     )
 
 
+def test_strangers_are_not_told_whose_process_is_in_the_way() -> None:
+    listener = replace(NO_LIBRARY, problem="uid 65534 listens at worker.sock; process 7 ((x)) too")
+    status = replace(NEVER_READ, collectors=(listener,))
+
+    told = [status_view(status, trusted=trusted)["snapshot_problem"] for trusted in (True, False)]
+
+    assert told == [
+        "the GPUs can't be read: uid 65534 listens at worker.sock; process 7 ((x)) too",
+        "the GPUs can't be read: an account listens at worker.sock; a process too",
+    ]
+
+
 def test_old_picture_says_since_when_and_why() -> None:
     status = full_status()
     assert status.snapshot is not None
