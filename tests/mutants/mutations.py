@@ -840,8 +840,8 @@ MUTATIONS = (
         promise="g",
         breaks="a worker that can't be started is tried again for each GPU",
         path="migscaler/hardware/worker_lane.py",
-        old="                key, str(error), first=_START_AGAIN_SECONDS, longest=_START_LATEST_SECONDS\n",
-        new="                key, str(error), first=0.001, longest=0.001\n",
+        old="first=_START_AGAIN_SECONDS, longest=_START_LATEST_SECONDS\n",
+        new="first=0.001, longest=0.001\n",
         tests=("tests/unit/hardware/test_worker_start.py",),
     ),
     Mutation(
