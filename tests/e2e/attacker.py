@@ -147,7 +147,11 @@ class Attacker:
                     open_now -= 1
 
     def connecting(self) -> None:
-        """Open a connection per request as fast as it goes, and read whatever came by then."""
+        """Open a connection per request as fast as it goes, and read whatever came by then.
+
+        What is still open in the end is read until the server closes: on a busy machine the server
+        may not have come to any of the others before they were closed.
+        """
         waiting: list[socket.socket] = []
         while self.is_time():
             made = self.connect()
@@ -160,6 +164,10 @@ class Attacker:
                 old = waiting.pop(0)
                 self.is_closed(old, reads=True)
                 old.close()
+        for left in waiting:
+            left.settimeout(5.0)
+            self.is_closed(left, reads=True)
+            left.close()
 
     def hellos(self) -> None:
         """Begin a TLS handshake on each new connection, and leave the server alone with it."""

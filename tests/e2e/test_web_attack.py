@@ -38,7 +38,7 @@ def served_meanwhile(seen: Seen) -> None:
     """Every scrape was answered, by 200, in a time that no scrape timeout notices."""
     assert seen.anew.failures == []
     assert seen.kept.failures == []
-    assert len(seen.anew.times) >= 10
+    assert len(seen.anew.times) >= 3
     assert seen.anew.times[-1] < 5000
     assert seen.rss_most < seen.rss_before + 32
 
@@ -76,12 +76,15 @@ def test_excess_of_a_flood_is_shed_and_counted(
     seen = attacked(node, kind, 2.0, f"127.0.2.{number}")
 
     served_meanwhile(seen)
-    assert seen.attack["503"] >= 50
+    assert seen.attack["503"] >= 32
     # Budget of one address: a burst of 200 and 100 a second, and what its connections have.
-    assert seen.attack.get("200", 0) <= 200 + 100 * seen.attack["seconds"] + 32 * 10
-    # Counts are published with the next sample; nobody else was refused anything meanwhile.
-    most = sum(before.values()) + seen.attack["503"]
-    wait_until("it is told", lambda: sum(refused(node).values()) >= most)
+    budget = 200 + 100 * seen.attack["seconds"] + 32 * 10
+    assert seen.attack.get("200", 0) <= budget
+    # Counts are published with the next sample. An attacker too slow to exceed the budget would
+    # show nothing.
+    assert seen.attack["connected"] > 2 * budget
+    excess = seen.attack["connected"] - budget
+    wait_until("it is told", lambda: sum(refused(node).values()) - sum(before.values()) >= excess)
     assert refused(node)[reason] > before[reason]
 
 
