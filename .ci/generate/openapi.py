@@ -116,8 +116,8 @@ def commands() -> Iterator[tuple[str, dict[str, tuple[str, bool]]]]:
     """Yield each command with what it takes: name to kind and whether it must be given."""
     nowhere = cast("Node", None)
     for kind in (ReadingCommands, HoldingCommands, ActingCommands):
-        for name, handler in sorted(kind(nowhere).table().items()):
-            yield name, _taken(kind, handler.__name__, required=True)
+        for name, command in sorted(kind(nowhere).table().items()):
+            yield name, _taken(kind, command.handler.__name__, required=True)
 
 
 def _taken(owner: type, method: str, *, required: bool) -> dict[str, tuple[str, bool]]:
@@ -130,9 +130,11 @@ def _taken(owner: type, method: str, *, required: bool) -> dict[str, tuple[str, 
             whose = node.func.value
             if isinstance(whose, ast.Name) and whose.id == "arguments":
                 name = node.args[0].value if node.args else node.func.attr  # type: ignore[attr-defined] # names are constants
-                kind = node.func.attr.removeprefix("optional_")
-                must = sure and kind == node.func.attr and kind != "flag"
-                found.setdefault(name, (kind, must))
+                kind = node.func.attr.removeprefix("optional_").removeprefix("required_")
+                must = sure and kind != "flag" and not node.func.attr.startswith("optional_")
+                must = must or (sure and node.func.attr == "required_flag")
+                if kind in _KINDS:
+                    found.setdefault(name, (kind, must))
             elif any(isinstance(arg, ast.Name) and arg.id == "arguments" for arg in node.args):
                 for name, (kind, must) in _taken(owner, node.func.attr, required=sure).items():
                     found.setdefault(name, (kind, must))
@@ -162,7 +164,6 @@ def _command(name: str, takes: dict[str, tuple[str, bool]]) -> dict[str, object]
     schema: dict[str, object] = {
         "type": "object",
         "properties": {one: _KINDS[kind] for one, (kind, _) in sorted(takes.items())},
-        # Others are not read, but their texts are refused as any: nobody should send them.
         "additionalProperties": False,
     }
     required = sorted(one for one, (_, must) in takes.items() if must)

@@ -1,8 +1,9 @@
 """Reads the arguments of a command; each problem is one sentence that says what to give."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
+from migscaler.app.config.texts import did_you_mean
 from migscaler.errors import ParseError
 from migscaler.model.printable import no_text_in
 
@@ -15,11 +16,12 @@ MOST_INSTANCES = 10_000
 class Arguments:
     """Arguments of one command, as decoded from JSON."""
 
-    def __init__(self, command: str, values: dict[str, object]) -> None:
+    def __init__(self, command: str, values: dict[str, object], takes: Collection[str]) -> None:
         """Keep the values and the command's name for messages.
 
         Raises:
-            ParseError: a text, wherever it stands, holds what no log or answer can show.
+            ParseError: a text, wherever it stands, holds what no log or answer can show; or a name
+                is none that the command `takes`: a misspelled `dry_run` must not act.
         """
         self._command = command
         self._values = values
@@ -27,6 +29,11 @@ class Arguments:
             found = no_text_in(text)
             if found is not None:
                 raise ParseError(f"{command}: a text holds a character that is none ({found})")
+        for name in values:
+            if name not in takes:
+                near = did_you_mean(name, takes)
+                remedy = f"did you mean {near}?" if near else f"it takes {_listed(takes)}"
+                raise ParseError(f"{command} takes no argument {name!r}; {remedy}")
 
     def text(self, name: str) -> str:
         """Return a text that must be there and not empty."""
@@ -45,6 +52,17 @@ class Arguments:
         if not isinstance(value, bool):
             raise self._wrong(name, "true or false")
         return value
+
+    def required_flag(self, name: str) -> bool:
+        """Return true or false, which must be there."""
+        if self._values.get(name) is None:
+            raise self._wrong(name, "true or false")
+        return self.flag(name)
+
+    def must_lack(self, name: str, why: str) -> None:
+        """Refuse an argument that means nothing beside the others."""
+        if self._values.get(name) is not None:
+            raise ParseError(f"{self._command}: {name} {why}")
 
     def number(self, name: str) -> int:
         """Return a whole number that must be there, within 2^53."""
@@ -109,6 +127,11 @@ class Arguments:
         """Return the error for an argument that is missing or of the wrong kind."""
         given = "nothing" if self._values.get(name) is None else repr(self._values[name])
         return ParseError(f"{self._command}: {name} must be {expected}, got {given}")
+
+
+def _listed(names: Collection[str]) -> str:
+    """Return names for a sentence."""
+    return ", ".join(names) or "none"
 
 
 def _texts(values: dict[str, object]) -> Iterator[str]:

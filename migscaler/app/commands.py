@@ -4,7 +4,7 @@ from migscaler.app.arguments import Arguments
 from migscaler.app.commands_acting import ActingCommands
 from migscaler.app.commands_holding import HoldingCommands
 from migscaler.app.commands_reading import ReadingCommands
-from migscaler.app.node import Handler, Node
+from migscaler.app.node import Command, Node
 from migscaler.errors import NotFound
 from migscaler.web.ports import Actor
 
@@ -23,7 +23,7 @@ class NodeCommands:
             HoldingCommands(node),
             ActingCommands(node),
         )
-        self._handlers: dict[str, Handler] = {
+        self._commands: dict[str, Command] = {
             **reading.table(),
             **holding.table(),
             **acting.table(),
@@ -31,20 +31,20 @@ class NodeCommands:
 
     def names(self) -> tuple[str, ...]:
         """Return every command there is."""
-        return tuple(sorted(self._handlers))
+        return tuple(sorted(self._commands))
 
     def execute(self, name: str, arguments: dict[str, object], actor: Actor) -> dict[str, object]:
         """Carry out one command and return its answer, plain JSON values.
 
         Raises:
             NotFound: no such command, or what it names is not there.
-            ParseError: an argument is missing or can't be read.
+            ParseError: an argument is missing, unknown or can't be read; nothing was done.
             CommandRefused: not possible in the present state; nothing was changed.
         """
-        handler = self._handlers.get(name)
-        if handler is None:
+        command = self._commands.get(name)
+        if command is None:
             raise NotFound(f"no command {name!r}; there are {', '.join(self.names())}")
-        answer = handler(Arguments(name, arguments), actor)
+        answer = command.handler(Arguments(name, arguments, command.takes), actor)
         problem = self._node.loop.parts.config.state_problem
         if name in _KEPT and problem is not None:
             return {**answer, "not_kept": problem}

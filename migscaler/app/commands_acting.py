@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 
 from migscaler.app.arguments import Arguments
-from migscaler.app.node import Handler, Node
+from migscaler.app.node import Command, Node
 from migscaler.app.nvidia_smi import command_lines
 from migscaler.app.plan_view import decision_view, outcome_view, plan_view
 from migscaler.control.aftermath import closed_breaker
@@ -27,16 +27,16 @@ class ActingCommands:
         """Take the node."""
         self._node = node
 
-    def table(self) -> dict[str, Handler]:
-        """Return the commands by name."""
+    def table(self) -> dict[str, Command]:
+        """Return the commands by name, each with what it takes."""
         return {
-            "apply": self._apply,
-            "orphans": self._orphans,
-            "remove_orphan": self._remove_orphan,
-            "settle": self._settle,
-            "mig_mode": self._mig_mode,
-            "breaker_reset": self._breaker_reset,
-            "reload": self._reload,
+            "apply": Command(self._apply, ("dry_run", "gpu", "layout")),
+            "orphans": Command(self._orphans),
+            "remove_orphan": Command(self._remove_orphan, ("gpu", "instance")),
+            "settle": Command(self._settle, ("dry_run",)),
+            "mig_mode": Command(self._mig_mode, ("dry_run", "enabled", "gpus", "layout")),
+            "breaker_reset": Command(self._breaker_reset, ("gpu",)),
+            "reload": Command(self._reload),
         }
 
     def _apply(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
@@ -45,6 +45,7 @@ class ActingCommands:
         dry_run = arguments.flag("dry_run")
         if layout is not None:
             return self._apply_layout(arguments.gpu(), layout, dry_run=dry_run)
+        arguments.must_lack("gpu", "goes with layout; without one the plan is for all GPUs")
         inp = self._node.input_of_decision()
         decision = decide(allowed(inp))
         answer = decision_view(decision, inp.snapshot)
@@ -165,7 +166,7 @@ class ActingCommands:
 
     def _mig_mode(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Switch MIG mode, one GPU at a time."""
-        enabled, dry_run = arguments.flag("enabled"), arguments.flag("dry_run")
+        enabled, dry_run = arguments.required_flag("enabled"), arguments.flag("dry_run")
         layout, switch = arguments.optional_text("layout"), self._node.mode_switch
         if switch is None:
             raise CommandRefused(self._node.why_no_writer)

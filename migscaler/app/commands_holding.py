@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from migscaler.app.accounts import name_of
 from migscaler.app.arguments import Arguments
-from migscaler.app.node import Handler, Node
+from migscaler.app.node import Command, Node
 from migscaler.control.leases import (
     LeaseRequest,
     candidates,
@@ -35,24 +35,26 @@ class HoldingCommands:
         """Take the node."""
         self._node = node
 
-    def table(self) -> dict[str, Handler]:
-        """Return the commands by name."""
+    def table(self) -> dict[str, Command]:
+        """Return the commands by name, each with what it takes."""
         return {
-            "hold": self._hold,
-            "release": self._release,
-            "holds": self._holds,
-            "pause": self._pause,
-            "resume": self._resume,
-            "demand": self._demand,
-            "demand_push": self._push,
-            "demand_override": self._override,
-            "demand_clear": self._clear,
-            "lease_take": self._lease_take,
-            "lease_poll": self._lease_poll,
-            "lease_renew": self._lease_renew,
-            "lease_release": self._lease_release,
-            "lease_cancel": self._lease_cancel,
-            "leases": self._leases,
+            "hold": Command(self._hold, ("gpu", "reason", "spec", "ttl_seconds")),
+            "release": Command(self._release, ("hold_id",)),
+            "holds": Command(self._holds),
+            "pause": Command(self._pause, ("for_seconds", "release_driver", "why")),
+            "resume": Command(self._resume),
+            "demand": Command(self._demand),
+            "demand_push": Command(self._push, ("counts", "source", "ttl_seconds", "wants")),
+            "demand_override": Command(self._override, ("count", "rule", "ttl_seconds")),
+            "demand_clear": Command(self._clear, ("rule", "source")),
+            "lease_take": Command(
+                self._lease_take, ("owner", "pid", "size", "ttl_seconds", "wait")
+            ),
+            "lease_poll": Command(self._lease_poll, ("ttl_seconds", "wait_id")),
+            "lease_renew": Command(self._lease_renew, ("lease_id", "ttl_seconds")),
+            "lease_release": Command(self._lease_release, ("lease_id",)),
+            "lease_cancel": Command(self._lease_cancel, ("wait_id",)),
+            "leases": Command(self._leases),
         }
 
     def _hold(self, arguments: Arguments, actor: Actor) -> dict[str, object]:
@@ -177,6 +179,7 @@ class HoldingCommands:
     def _clear(self, arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Forget pushed demand of a source, or a rule's override."""
         if arguments.optional_text("rule") is not None:
+            arguments.must_lack("source", "can't be cleared together with rule; give one of them")
             name = override_name(self._rule(arguments))
         else:
             name = SourceName(arguments.text("source"))

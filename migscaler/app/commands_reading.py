@@ -3,7 +3,7 @@
 import json
 
 from migscaler.app.arguments import Arguments
-from migscaler.app.node import Handler, Node
+from migscaler.app.node import Command, Node
 from migscaler.app.plan_view import decision_view
 from migscaler.errors import NotFound, ParseError
 from migscaler.model.decision import Decision, DecisionInput
@@ -26,16 +26,16 @@ class ReadingCommands:
         """Take the node."""
         self._node = node
 
-    def table(self) -> dict[str, Handler]:
-        """Return the commands by name."""
+    def table(self) -> dict[str, Command]:
+        """Return the commands by name, each with what it takes."""
         return {
-            "status": self._status,
-            "plan": self._plan,
-            "explain": self._explain,
-            "history": self._history,
-            "decision": self._decision,
-            "source_test": self._source_test,
-            "snapshot": self._snapshot,
+            "status": Command(self._status),
+            "plan": Command(self._plan),
+            "explain": Command(self._explain),
+            "history": Command(self._history, ("limit",)),
+            "decision": Command(self._decision, ("id",)),
+            "source_test": Command(self._source_test, ("source",)),
+            "snapshot": Command(self._snapshot),
         }
 
     def decided(self) -> tuple[DecisionInput, Decision]:

@@ -22,6 +22,14 @@ Handler = Callable[[Arguments, Actor], dict[str, object]]
 """Carries out one command."""
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What carries a command out, and the names of all arguments that it takes."""
+
+    handler: Handler
+    takes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """Parts of a running (or briefly assembled) node.

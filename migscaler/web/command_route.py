@@ -72,6 +72,9 @@ class CommandRoute:
         Raises:
             ParseError: it is something else, or too long.
         """
+        if request.url.query:
+            # Who writes `?dry_run=true` must not be taken at an empty body's word.
+            raise ParseError("arguments belong into the JSON body, not behind a ? in the address")
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -80,9 +83,9 @@ class CommandRoute:
         if not body:
             return {}
         try:
-            arguments = json.loads(bytes(body))
+            arguments = json.loads(bytes(body), object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
-            raise ParseError(f"not JSON: {error}") from error
+            raise ParseError(f"the body can't be read: {error}") from error
         if not isinstance(arguments, dict):
             raise ParseError("arguments must be one JSON object")
         return arguments
@@ -103,6 +106,14 @@ class CommandRoute:
 
     def _finished(self, _call: object) -> None:
         self._running -= 1
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object; of a name given twice nobody knows which one was meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice in one object")
+    return found
 
 
 def problem(status: int, kind: str, message: str) -> JsonAnswer:

@@ -24,6 +24,7 @@ from schemathesis.core.result import Ok
 from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -36,7 +37,12 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 # Of a command without arguments there is not much to vary.
 EXAMPLES, FEW = 10, 2
 # A 500 is a defect; a 503 (too much at once) and a 504 (still running) are promised answers.
-_CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+_CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
 CONFIG = """
 mode: enforce
 sampling: {{interval: 1s}}
@@ -192,6 +198,18 @@ def test_text_that_can_not_be_shown_is_refused_by_every_command(node: Daemon) ->
         assert tried >= 30
         for page in ("/", "/api/v1/status", "/api/v1/explain", "/metrics"):
             assert client.get(page).status_code == 200
+
+
+def test_every_command_refuses_what_it_does_not_take(node: Daemon) -> None:
+    """A misspelled `dry_run` must not act."""
+    tried = 0
+    with httpx.Client(base_url=f"http://127.0.0.1:{node.port}", headers=BEARER) as client:
+        for path, item in shipped()["paths"].items():
+            if "post" in item:
+                tried += 1
+                assert code_of(client, path, '{"dry-run": true}') == 400
+                assert code_of(client, f"{path}?dry_run=true", "") == 400
+    assert tried == 29
 
 
 def code_of(client: httpx.Client, path: str, raw: str) -> int:

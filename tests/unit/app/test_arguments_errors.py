@@ -15,7 +15,7 @@ SECONDS = "a number of seconds above 0 and below 1e9 (31 years)"
 
 
 def given(**values: object) -> Arguments:
-    return Arguments("hold", values)
+    return Arguments("hold", values, values.keys())
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,36 @@ def test_text_that_no_log_or_answer_can_hold_is_refused_wherever_it_stands(
 
 def test_text_of_several_lines_and_of_any_script_is_taken() -> None:
     assert given(why="driver\nupgrade\t드라이버 🙂").text("why") == "driver\nupgrade\t드라이버 🙂"
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"dryrun": True}, "apply takes no argument 'dryrun'; did you mean dry_run?"),
+        ({"Dry_Run": True}, "apply takes no argument 'Dry_Run'; did you mean dry_run?"),
+        ({"gpu": 0, "why": "x"}, "apply takes no argument 'why'; it takes gpu, dry_run"),
+    ],
+)
+def test_unknown_argument_is_refused(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ParseError) as problem:
+        Arguments("apply", values, ("gpu", "dry_run"))
+
+    assert str(problem.value) == sentence
+
+
+def test_command_without_arguments_takes_none() -> None:
+    with pytest.raises(ParseError, match=r"^reload takes no argument 'force'; it takes none$"):
+        Arguments("reload", {"force": True}, ())
+
+
+@pytest.mark.parametrize("values", [{}, {"on": None}, {"on": "yes"}])
+def test_flag_that_decides_must_be_given(values: dict[str, object]) -> None:
+    """`mig_mode` without `enabled` would have switched MIG off."""
+    with pytest.raises(ParseError, match=r"^hold: on must be true or false, got"):
+        given(**values).required_flag("on")
+
+
+def test_argument_that_means_nothing_beside_the_others_is_refused() -> None:
+    given(gpu=None).must_lack("gpu", "goes with layout")
+    with pytest.raises(ParseError, match=r"^hold: gpu goes with layout$"):
+        given(gpu=0).must_lack("gpu", "goes with layout")

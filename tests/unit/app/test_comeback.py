@@ -261,7 +261,7 @@ def test_gpu_whose_mode_was_switched_off_by_command_is_not_missing_anything(
     with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE, spec=H100) as here:
         wanting(here)
         here.watch(60)
-        here.ask("mig_mode", gpus=["0"], on=False)
+        here.ask("mig_mode", gpus=["0"], enabled=False)
         calls = here.our_calls()
 
         live(here, 300)

@@ -1,14 +1,21 @@
 """Commands that change GPUs: only where it is allowed, only when it is possible, dry on request."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from migscaler.app.commands_acting import ActingCommands
+from migscaler.app.commands_holding import HoldingCommands
+from migscaler.app.commands_reading import ReadingCommands
+from migscaler.app.node import Node
 from migscaler.errors import CommandRefused, NotFound, ParseError
 from migscaler.model.decision import GpuHistory
 from tests.unit.app.nodes import ENFORCE, RECOMMEND, ROOT, node_at_work
 
+OPENAPI = Path(__file__).parents[3] / "docs" / "openapi.json"
 OBSERVED = """
 mode: recommend
 gpus:
@@ -230,7 +237,20 @@ def test_unknown_command_lists_what_there_is(tmp_path: Path) -> None:
     [
         ("apply", {"layout": "3g 3g"}, "apply: gpu must be a GPU's index or UUID, got nothing"),
         ("apply", {"dry_run": 1}, "apply: dry_run must be true or false, got 1"),
-        ("mig_mode", {}, "mig_mode: gpus must be a list of GPU indices or UUIDs, got nothing"),
+        ("apply", {"gpu": 0}, "apply: gpu goes with layout; without one the plan is for all GPUs"),
+        ("apply", {"dryrun": True}, "apply takes no argument 'dryrun'; did you mean dry_run?"),
+        ("mig_mode", {"gpus": [0]}, "mig_mode: enabled must be true or false, got nothing"),
+        (
+            "mig_mode",
+            {"enabled": True},
+            "mig_mode: gpus must be a list of GPU indices or UUIDs, got nothing",
+        ),
+        ("resume", {"gpu": 0}, "resume takes no argument 'gpu'; it takes none"),
+        (
+            "demand_clear",
+            {"rule": "notebooks", "source": "desk"},
+            "demand_clear: source can't be cleared together with rule; give one of them",
+        ),
         (
             "breaker_reset",
             {},
@@ -252,7 +272,7 @@ def test_unknown_command_lists_what_there_is(tmp_path: Path) -> None:
         ("history", {"limit": 0}, "history: limit must be 1 to 10000, got 0"),
     ],
 )
-def test_missing_argument_is_told_in_one_sentence(
+def test_missing_or_unknown_argument_is_told_in_one_sentence(
     tmp_path: Path, name: str, arguments: dict[str, object], sentence: str
 ) -> None:
     with node_at_work(tmp_path, "7g@0", config=ENFORCE) as here:
@@ -262,3 +282,19 @@ def test_missing_argument_is_told_in_one_sentence(
             here.runtime.commands.execute(name, arguments, ROOT)
 
         assert str(problem.value) == sentence
+        assert here.our_calls() == []
+
+
+def test_what_a_command_takes_is_what_it_reads() -> None:
+    """openapi.json is read off the code that carries commands out (test_web_fuzz compares)."""
+    nowhere = cast("Node", None)
+    tables = (kind(nowhere).table() for kind in (ReadingCommands, HoldingCommands, ActingCommands))
+    taken = {name: sorted(one.takes) for table in tables for name, one in table.items()}
+
+    paths = json.loads(OPENAPI.read_text())["paths"]
+    bodies = {path.rpartition("/")[2]: one["post"] for path, one in paths.items() if "post" in one}
+    read = {
+        name: sorted(body["requestBody"]["content"]["application/json"]["schema"]["properties"])
+        for name, body in bodies.items()
+    }
+    assert taken == read

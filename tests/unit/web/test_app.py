@@ -256,6 +256,35 @@ def test_body_must_be_a_small_json_object(
     assert answer.status_code == expected
 
 
+@pytest.mark.parametrize(
+    "body", ['{"dry_run": true, "dry_run": false}', '{"wants": {"1g": 1, "1g": 2}}']
+)
+def test_name_given_twice_is_refused(site: Site, body: str) -> None:
+    asked = len(site.commands.asked)
+    answer = site.unix.post(
+        "/api/v1/commands/x", content=body, headers={"content-type": "application/json"}
+    )
+
+    assert answer.status_code == 400
+    assert (
+        answer.json()["error"]["message"]
+        == "the body can't be read: a name is given twice in one object"
+    )
+    assert len(site.commands.asked) == asked
+
+
+def test_arguments_in_the_address_are_refused(site: Site) -> None:
+    """`apply?dry_run=true` with an empty body would have acted."""
+    asked = len(site.commands.asked)
+    answer = site.unix.post("/api/v1/commands/x?dry_run=true", json={})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == (
+        "arguments belong into the JSON body, not behind a ? in the address"
+    )
+    assert len(site.commands.asked) == asked
+
+
 def test_body_without_length_is_bounded_too(open_site: Site) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
