@@ -359,7 +359,7 @@ class Loop:
             self._journal_problem = str(error)
         return Conditions(
             journal_problem=self._journal_problem,
-            open_plan=why_open(open_plans, self._snapshot),
+            open_plan=why_open(open_plans, self._snapshot, parts.observer.acting_on()),
             clock_step=self._watch.problem(),
             forced_observe=parts.config.forced_observe,
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),

@@ -127,6 +127,10 @@ class Observer:
             if memory.acting or (memory.ended_at is not None and taken < memory.ended_at)
         )
 
+    def acting_on(self) -> frozenset[GpuUuid]:
+        """Return the GPUs that we are changing now."""
+        return frozenset(uuid for uuid, memory in list(self._memories.items()) if memory.acting)
+
     def forget_marks(self) -> None:
         """Take the next look for the first: nobody looked for a while, as before a start.
 

@@ -1,11 +1,12 @@
 """Plans that a person asks for: a named layout of one GPU, made with what is idle there."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from migscaler.errors import CommandRefused
 from migscaler.model.decision import HoldRecord
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
+from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Plan
 from migscaler.model.profile import InstanceSpec
@@ -90,16 +91,23 @@ def refuse_beside_open_plan(plan: Plan, store: Store) -> None:
             )
 
 
-def why_open(plans: tuple[PlanRecord, ...], snapshot: NodeSnapshot | None) -> str | None:
+def why_open(
+    plans: tuple[PlanRecord, ...],
+    snapshot: NodeSnapshot | None,
+    acting_on: Collection[GpuUuid] = (),
+) -> str | None:
     """Return which open plan keeps the node from changing and the way out, None without one.
 
     The plan of a GPU that does not answer, or is not there, keeps only that GPU: nothing can be
-    planned on it, and once it answers the plan is settled before anything else is changed.
+    planned on it, and once it answers the plan is settled before anything else is changed. One
+    that is being carried out (`acting_on` its GPU) needs no way out.
     """
     for plan in plans:
         gpu = None if snapshot is None else snapshot.gpu(plan.gpu_uuid)
         if snapshot is None or (gpu is not None and gpu.instances is not None):
             named = plan.gpu_uuid if gpu is None else f"GPU {gpu.reading.index}"
+            if plan.gpu_uuid in acting_on:
+                return f"{plan.plan_id} on {named} is being carried out"
             return f"{plan.plan_id} on {named}; way out: migscaler apply --settle"
     return None
 

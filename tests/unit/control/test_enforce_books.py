@@ -79,6 +79,28 @@ def test_running_plan_is_shown_before_the_first_call_and_gone_at_the_end() -> No
         assert here.shown[-1].withheld == ()
 
 
+def test_who_asks_why_nothing_else_changes_is_not_sent_to_settle_what_is_under_way() -> None:
+    with room("7g@0") as here:
+        loop = begun(here)
+        told: list[str | None] = []
+
+        def ask(*_call: object) -> None:
+            inp = loop.assemble()
+            assert inp is not None
+            told.append(inp.conditions.open_plan)
+
+        here.writer.before_call = ask
+
+        loop.request(plan_of(loop, "3g 3g"))
+
+        (words,) = set(told)
+        assert words is not None
+        assert words.endswith(" on GPU 0 is being carried out")
+        after = loop.assemble()
+        assert after is not None
+        assert after.conditions.open_plan is None
+
+
 def test_failed_create_is_put_back_and_counts_once() -> None:
     with room("7g@0") as here:
         loop = begun(here)
