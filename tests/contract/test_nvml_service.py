@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -564,6 +565,41 @@ def test_listener_that_says_nothing_is_given_up(tmp_path: Path) -> None:
         silent.listen()
         with pytest.raises(HardwareError, match="did not take us"):
             RemoteWorker(path, 0.2)
+
+
+def test_service_out_of_descriptors_rests_serves_on_and_takes_the_next_once_there_is_one(
+    tmp_path: Path,
+) -> None:
+    """The connection that could not be accepted was asked for again at once, with a whole core."""
+    with service(tmp_path) as made, made.worker() as worker:
+        worker.read_node()
+        hard = resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE)[1]
+        most = open_descriptors(made.process.pid)
+        resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE, (most, hard))
+        waiting = Client(made.socket)
+        wait_for("it says so", lambda: "accept_failed" in made.log.read_text())
+        before = cpu_seconds(made.process.pid)
+        for _ in range(10):
+            assert len(worker.read_node().gpus) == 2
+            threading.Event().wait(0.2)
+        spent = cpu_seconds(made.process.pid) - before
+        resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+        assert is_running(waiting.greeting())
+        waiting.close()
+        told = made.log.read_text().count("accept_failed")
+    assert spent < 0.2
+    assert told <= 15
+
+
+def open_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of one process, its children not counted."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_service_carries_none_of_the_heavy_packages(tmp_path: Path) -> None:
