@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from tests.contract.nvml_service import (
     wait_for,
 )
 from tests.unit.app.nodes import ENFORCE, ROOT
+from tests.unit.descriptors import no_more_descriptors
 from tests.unit.hardware.rig import QUICK, RealClock
 
 pytestmark = pytest.mark.xdist_group("nvml-service")
@@ -498,6 +500,48 @@ def test_process_hung_up_on_is_gone_once_it_has_ended_and_not_before(tmp_path: P
         assert worker.is_gone(30.0)  # the service has killed it
         assert not is_running(worker.pid)
         assert worker.is_gone(0.0)
+
+
+def test_end_of_a_process_may_be_asked_for_by_several_threads_at_once(tmp_path: Path) -> None:
+    """The one who asked it and the books looked at the same time: its pidfd was closed twice.
+
+    The number may have been another's by then, the journal's for example.
+    """
+    wrongs: list[BaseException] = []
+
+    def look(worker: RemoteWorker, together: threading.Barrier) -> None:
+        together.wait(30)
+        try:
+            assert worker.is_gone(1.0)
+        except BaseException as error:  # noqa: BLE001 - to be shown by the test, not the thread
+            wrongs.append(error)
+
+    with service(tmp_path) as made:
+        for _ in range(8):
+            worker, together = RemoteWorker(made.socket, 30.0), threading.Barrier(2)
+            worker.abandon()
+            wait_for("it has ended", partial(has_ended, worker.pid))
+            threads = [threading.Thread(target=look, args=(worker, together)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+    assert wrongs == []
+
+
+def has_ended(pid: int) -> bool:
+    return not is_running(pid)
+
+
+def test_process_that_can_not_be_watched_is_not_asked(tmp_path: Path) -> None:
+    """Its end can't be told then, and it was taken for gone while its call might come through."""
+    with service(tmp_path) as made:
+        with (
+            no_more_descriptors(but=1),
+            pytest.raises(HardwareError, match="can't be watched: Too many open files"),
+        ):
+            RemoteWorker(made.socket, 30.0)
+        wait_for("its process ends", lambda: not made.workers())
 
 
 def test_released_driver_has_no_process_until_resumed(tmp_path: Path) -> None:

@@ -784,8 +784,8 @@ MUTATIONS = (
         promise="g",
         breaks="a GPU whose reading hangs is asked again while the last process is inside its call",
         path="migscaler/hardware/worker_remote.py",
-        old="        if self._pidfd is None:\n            return True\n        poller",
-        new="        return True\n        poller",
+        old="            if self._pidfd is None:\n                return True\n            poller",
+        new="            return True\n            poller",
         tests=("tests/contract/test_nvml_service.py",),
     ),
     Mutation(
