@@ -177,6 +177,7 @@ class NvmlWorker:
         seconds = self._limits.read_seconds
         key = known_by(index, uuid)
         self._records.admit(key)  # who is left alone has no turn to lose
+        lane.ready()  # nor is it slow because the one before hung, and a process has to be started
         with self._turns.asking(key):
             answer = lane.ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
         self._refuse_half_changed(change, answer.reading.uuid)

@@ -62,6 +62,15 @@ class Lane:
                 raise ForeignAnswer(f"{name} answered {type(reply.value).__name__}")
             return reply.value
 
+    def ready(self) -> None:
+        """Have a process that can be asked, so that the next request takes no longer for its start.
+
+        Raises:
+            HardwareError: there is none.
+        """
+        with self.lock:
+            self._started()
+
     def stop(self) -> None:
         """Let the process close NVML and end."""
         with self.lock:

@@ -446,6 +446,25 @@ def test_right_to_change_is_asked_for_once_others_are_kept_off_the_gpu(tmp_path:
     lock.release()
 
 
+def test_change_that_ends_in_a_fault_of_ours_is_not_told_as_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lock = HardwareLock(f"fault {tmp_path}")
+    assert lock.take() is None
+    here, there = multiprocessing.Pipe()
+    peer = Peer(pid=os.getpid(), uid=os.getuid())
+    with here, there:
+        bounds = Bounds(RealClock(), lock, peer, there)
+        change = bounds.around("set_mig_mode", lambda *_arguments: {}["no such key"])
+        with pytest.raises(KeyError):
+            change("GPU-A", True)
+    lock.release()
+
+    assert "outcome=not known" in caplog.text
+    assert "outcome=done" not in caplog.text
+
+
 def test_hung_change_has_others_read_over_a_second_connection_that_ends_with_it(
     tmp_path: Path,
 ) -> None:

@@ -67,16 +67,21 @@ class Watched:
 
     slow: dict[int, float]
     count: int = 8
+    start_seconds: float = 0.0
     clock: FixedClock = field(default_factory=FixedClock)
     hidden: float = 0.0
     readings: list[NodeReading] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.worker = NvmlWorker(self.clock)
-        self.worker._start = lambda seconds: Played(self.clock, self._takes, self.count)
+        self.worker._start = self._start
         well, self.slow = self.slow, {}
         self.sample()
         self.slow = well
+
+    def _start(self, _seconds: float) -> Played:
+        self.clock.advance(self.start_seconds)
+        return Played(self.clock, self._takes, self.count)
 
     def _takes(self, index: int) -> float:
         return self.slow.get(index, 0.01)
@@ -143,6 +148,15 @@ def test_gpus_that_hang_together_hide_the_others_once_and_not_at_each_attempt(co
     # What was shown before an attempt gets as old as it may while that lasts: a tenth of a second.
     assert node.hidden < 4.0
     assert [node.shown(index) for index in range(count, 8)] == [1.0] * (8 - count)
+
+
+def test_gpu_that_is_asked_after_one_that_hung_is_not_blamed_for_the_start_of_a_process() -> None:
+    """It counted as slow, and was left out as the node was read again without those that are."""
+    node = Watched(slow={0: _HANGS, 1: _HANGS}, start_seconds=0.7)
+
+    together = node.sample()
+
+    assert [gpu.gaps != () for gpu in together.gpus] == [True, True] + [False] * 6
 
 
 def test_gpus_that_hung_are_back_once_they_answer() -> None:
