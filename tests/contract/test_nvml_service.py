@@ -456,8 +456,8 @@ def test_change_that_ends_in_a_fault_of_ours_is_not_told_as_done(
     peer = Peer(pid=os.getpid(), uid=os.getuid())
     with here, there:
         bounds = Bounds(RealClock(), lock, peer, there)
-        change = bounds.around("set_mig_mode", lambda *_arguments: {}["no such key"])
-        with pytest.raises(KeyError):
+        change = bounds.around("set_mig_mode", lambda *_arguments: int("no number"))
+        with pytest.raises(ValueError, match="no number"):
             change("GPU-A", True)
     lock.release()
 

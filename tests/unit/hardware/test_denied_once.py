@@ -2,6 +2,7 @@
 
 import pytest
 
+from migscaler.hardware.nvml import NvmlReader
 from migscaler.model.gpu import ActivitySource, GpuOwner, GpuReading
 from migscaler.sim import faults
 from migscaler.sim.codes import Code
@@ -174,6 +175,7 @@ def test_owner_that_was_seen_does_not_go_by_being_denied(
 ) -> None:
     """Doubt about a GPU's profiles has all of it asked for anew."""
     with in_process("H100-80GB") as rig:
+        assert isinstance(rig.reader, NvmlReader)
         rig.node.set_node(**kind)
         found = [rig.gpu()]
         deny(rig, function, None)
