@@ -768,8 +768,8 @@ MUTATIONS = (
         promise="g",
         breaks="a worker that hung is asked again",
         path="migscaler/hardware/worker_lane.py",
-        old="        self._records.leave_alone(key, why)\n        self._abandon(key)\n",
-        new="        self._records.leave_alone(key, why)\n",
+        old="leave_alone(key, why, first, longest)\n        self._abandon(key)\n",
+        new="leave_alone(key, why, first, longest)\n",
         tests=("tests/contract/test_hardware_worker.py",),
     ),
     Mutation(
