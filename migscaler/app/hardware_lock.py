@@ -27,7 +27,8 @@ from migscaler.model.stats import CallStats
 
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED); of a listening socket, those of `listen`.
 _CREDENTIALS = struct.Struct("3i")
-# Who asks is not accepted before our next `take`; beyond so many the holder stays nameless.
+# Who asks is not accepted before our next `take`, or look at a GPU; beyond so many the holder stays
+# nameless.
 _CALLERS = 128
 # What a dead holder left behind ends at once, or after 1 s from within a call that lets it.
 _LEFT_BEHIND_SECONDS = 1.5
@@ -90,7 +91,7 @@ class HardwareLock:
     def _bind(self) -> int | None:
         """Take the lock; None if it is ours now (or was), else the number of the error."""
         if self._socket is not None:
-            self._dismiss()
+            self.dismiss()
             return None
         try:
             mine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -121,11 +122,12 @@ class HardwareLock:
             self._socket.close()
             self._socket = None
 
-    def _dismiss(self) -> None:
-        """Hang up on who asked since the last time."""
-        while self._socket is not None:
+    def dismiss(self) -> None:
+        """Hang up on who asked since the last time, if it is ours; any thread may."""
+        mine = self._socket
+        while mine is not None:
             try:
-                self._socket.accept()[0].close()
+                mine.accept()[0].close()
             except OSError:
                 return
 
@@ -202,6 +204,8 @@ class SettledReader:
             HardwareError: it does not answer, or a change of it has not come back.
         """
         self._lock.of_gpu(uuid).refuse_if_held()
+        # Whoever makes the change that comes next asks whose the right is, as at the one before.
+        self._lock.dismiss()
         return self._reader.read_gpu(uuid)
 
     def call_stats(self) -> CallStats:

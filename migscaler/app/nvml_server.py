@@ -42,6 +42,8 @@ _GRACE_SECONDS = 2.0
 # A change under way when the service is stopped may end: 60 s is the client's longest deadline.
 _END_SECONDS = 60.0
 _HEARTBEAT_MILLISECONDS = 500
+# Out of descriptors accept fails at once, and the connection goes on waiting.
+_REST_SECONDS = 0.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +93,7 @@ class NvmlServer:
         now = self._clock.monotonic()
         self._refused = Bucket(*_REFUSALS_TOLD, now)
         self._connections = Bucket(*_CONNECTIONS, now)
+        self._accept_again_at = now
         self._stopping = False
 
     def run(self) -> int:
@@ -116,6 +119,7 @@ class NvmlServer:
     def _turn(self, *, accepting: bool) -> None:
         """Wait for a client, a hang-up or an end for half a second at most."""
         poller = select.poll()
+        accepting = accepting and self._clock.monotonic() >= self._accept_again_at
         if accepting:
             poller.register(self._listener, select.POLLIN)
         for worker in self._workers.values():
@@ -138,7 +142,10 @@ class NvmlServer:
         """Take a connection, if it is the account's and there are not too many."""
         try:
             link, _ = self._listener.accept()
-        except OSError:
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return
+        except OSError as error:
+            self._rest(error)
             return
         found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _gid = _CREDENTIALS.unpack(found)
@@ -149,6 +156,13 @@ class NvmlServer:
             link.close()
             return
         self._start(Peer(pid=pid, uid=uid), link)
+
+    def _rest(self, error: OSError) -> None:
+        """Let nobody in for a moment; those who are in are served on."""
+        now = self._clock.monotonic()
+        self._accept_again_at = now + _REST_SECONDS
+        if self._refused.take(now):
+            _log.error("accept_failed error=%s", error.strerror)
 
     def _why_not(self, uid: int) -> str | None:
         """Say why this uid is not served now, None if it is."""

@@ -131,14 +131,16 @@ class Bounds:
 
     def _change(self, name: str, operation: Operation, arguments: tuple[object, ...]) -> object:
         """Make a change and say so."""
-        began, outcome = self._timer(), "done"
+        began, outcome = self._timer(), "not known"
         try:
             with self._alone_on(arguments):
                 # Asked last: whoever gave us up or started since either is refused its look, or is
                 # seen here.
                 self._refuse_given_up()
                 self._refuse_others()
-                return operation(*arguments)
+                result = operation(*arguments)
+            outcome = "done"
+            return result
         except HardwareError as error:
             outcome = str(error)
             raise

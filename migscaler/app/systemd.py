@@ -14,12 +14,12 @@ def notify(*lines: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
             link.connect(address)
             link.sendall("\n".join(lines).encode())
-        except OSError:
-            return
+    except OSError:  # also where no descriptor is left
+        return
 
 
 def watchdog_seconds() -> float | None:

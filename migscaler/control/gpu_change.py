@@ -53,6 +53,11 @@ class GpuChange:
         reading = self.runner.look()
         if isinstance(reading, Stop):
             return reading
+        if reading.foreign_owner is not None:  # an answer denied until now may have hidden it
+            return Stop(
+                reason=OutcomeReason.GATE_CLOSED,
+                explanation=f"the GPU is left alone: {reading.foreign_owner.words}",
+            )
         assumed = self.assumed.reading
         # The loop plans nothing where MIG is to go off; who puts back after a switch that stays
         # pending does, and knew.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from migscaler.errors import ForeignAnswer, NotSupported
 from migscaler.hardware.nvml_answers import FUNCTION_NOT_FOUND, Device, GiHandle
@@ -13,7 +13,7 @@ from migscaler.model.ids import GpuUuid
 from migscaler.model.layout import GpuModel
 from migscaler.model.profile import Profile
 
-_AMPERE = 7  # NVML_DEVICE_ARCH_AMPERE
+_AMPERE, _HOPPER = 7, 9  # NVML_DEVICE_ARCH_*
 _VGPU_GUEST = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU
 _MIB = 1024 * 1024
 
@@ -39,11 +39,13 @@ class GpuFacts:
 
     They hold while MIG mode and driver last: a mode change resets the GPU (and may move its minor
     number), so facts go with the mode they were read in. Nothing that lives and dies is kept, no
-    handle.
+    handle. What a GPU denies (NOT_SUPPORTED) is kept of nothing that a decision rests on: it may
+    have been said once too often.
     """
 
     def __init__(self) -> None:
-        self._identities: dict[GpuUuid, GpuIdentity] = {}
+        self._told: dict[tuple[GpuUuid, str], object] = {}
+        self._confidential: bool | None = None
         self._models: dict[GpuUuid, GpuModel] = {}
         self._compute: dict[tuple[GpuUuid, int], ComputeProfiles] = {}
         self._modes: dict[GpuUuid, bool | None] = {}
@@ -53,10 +55,10 @@ class GpuFacts:
 
     def forget(self, uuid: GpuUuid) -> None:
         """Drop everything about a GPU."""
-        self._identities.pop(uuid, None)
         self._models.pop(uuid, None)
         self._modes.pop(uuid, None)
         self._gpm.pop(uuid, None)
+        self._told = {k: v for k, v in self._told.items() if k[0] != uuid}
         self._compute = {k: v for k, v in self._compute.items() if k[0] != uuid}
         self._unsupported = {k for k in self._unsupported if k[0] != uuid}
         self._answered = {k for k in self._answered if k[0] != uuid}
@@ -69,7 +71,8 @@ class GpuFacts:
 
     def forget_all(self) -> None:
         """Drop everything, as after a driver load."""
-        for uuid in tuple(self._modes) + tuple(self._identities):
+        self._confidential = None
+        for uuid in tuple(self._modes) + tuple(uuid for uuid, _ in self._told):
             self.forget(uuid)
 
     def note_mode(self, uuid: GpuUuid, *, enabled: bool | None) -> None:
@@ -91,8 +94,8 @@ class GpuFacts:
     def offered_now(self, uuid: GpuUuid, key: str, ask: Callable[[], T]) -> T | None:
         """Return an answer, None where this GPU has not offered it so far; asked again each time.
 
-        For what an idle verdict rests on: there one NOT_SUPPORTED too many must not stand for ever,
-        and none counts after an answer. A driver without the function is not asked again.
+        For what a decision rests on: there one NOT_SUPPORTED too many must not stand for ever, and
+        none counts after an answer. A driver without the function is not asked again.
 
         Raises:
             ForeignAnswer: it was offered before.
@@ -123,33 +126,49 @@ class GpuFacts:
         return self.has_gpm(uuid)
 
     def identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
-        """Return what the GPU is; eight calls the first time.
+        """Return what the GPU is; eight calls the first time, then one for each that it denied.
 
         Raises:
-            NvmlError: it does not answer.
+            NvmlError: it does not answer, or has no name.
+            ForeignAnswer: it denies what it told before.
         """
-        known = self._identities.get(uuid)
-        if known is None:
-            known = self._identities[uuid] = self._read_identity(calls, device, uuid)
-        return known
-
-    def _read_identity(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> GpuIdentity:
-        """Ask for everything static."""
-        architecture = self.offered(uuid, "architecture", lambda: calls.architecture(device))
-        mode = self.offered(uuid, "virtualization", lambda: calls.virtualization_mode(device))
-        memory = self.offered(uuid, "memory", lambda: calls.memory_total_bytes(device))
-        pci = self.offered(uuid, "pci", lambda: calls.pci(device))
-        confidential = self.offered(uuid, "confidential", calls.confidential_computing)
+        architecture = self._once(uuid, "architecture", lambda: calls.architecture(device))
+        mode = self._once(uuid, "virtualization", lambda: calls.virtualization_mode(device))
+        pci = self._once(uuid, "pci", lambda: calls.pci(device))
         return GpuIdentity(
-            name=calls.name(device),
-            serial=self.offered(uuid, "serial", lambda: calls.serial(device)),
-            minor=self.offered(uuid, "minor", lambda: calls.minor(device)),
+            # Without a name there is no identity: the second answer, or its error, is the GPU's.
+            name=self._once(uuid, "name", lambda: calls.name(device)) or calls.name(device),
+            serial=self._once(uuid, "serial", lambda: calls.serial(device)),
+            minor=self._once(uuid, "minor", lambda: calls.minor(device)),
             pci_bus_id=None if pci is None else pci.bus_id,
             pci_device_id=None if pci is None else pci.device_id,
             mode_change_needs_reset=None if architecture is None else architecture <= _AMPERE,
-            foreign_owner=_owner(mode, confidential),
-            memory_total_bytes=memory,
+            foreign_owner=_owner(mode, self._is_confidential(calls, uuid, architecture)),
+            memory_total_bytes=self._once(uuid, "memory", lambda: calls.memory_total_bytes(device)),
         )
+
+    def _once(self, uuid: GpuUuid, key: str, ask: Callable[[], T]) -> T | None:
+        """Return what a GPU has told; until it does it is asked each time, as by `offered_now`."""
+        if (uuid, key) not in self._told:
+            found = self.offered_now(uuid, key, ask)
+            if (uuid, key) not in self._answered:
+                return None
+            self._told[uuid, key] = found
+        return cast("T | None", self._told[uuid, key])  # the answer to this key's `ask`
+
+    def _is_confidential(
+        self, calls: NvmlCalls, uuid: GpuUuid, architecture: int | None
+    ) -> bool | None:
+        """Say whether confidential computing is on: a setting of the node, one answer is for all.
+
+        None as long as there is none. Where the GPU is too old to have it that is believed at once,
+        or a node of such GPUs would be asked for ever.
+        """
+        if self._confidential is None:
+            is_too_old = architecture is not None and architecture < _HOPPER
+            ask = self.offered if is_too_old else self.offered_now
+            self._confidential = ask(uuid, "confidential", calls.confidential_computing)
+        return self._confidential
 
     def model(
         self, calls: NvmlCalls, device: Device, uuid: GpuUuid, branch: int | None

@@ -15,9 +15,10 @@ class Turns:
     after the others, those first who were not asked for longest, and is asked only if the pass
     ends in time by what that took: within `full` seconds, after a pass that took longer than
     `brief` for such GPUs within `brief`. With samples every 5 s nothing shown gets older than 15 s
-    then. The first of a full pass is asked whatever it takes, or it would never be again.
+    then. The first of a full pass is asked whatever it takes, or it would never be again; where
+    nobody answers promptly, so that nobody waits for it, the first of every pass.
 
-    Where nobody answers promptly nobody is left out. Used by one thread at a time.
+    Used by one thread at a time.
     """
 
     def __init__(self, clock: Clock, *, prompt: float, brief: float, full: float) -> None:
@@ -27,6 +28,7 @@ class Turns:
         self._full = full
         self._took: dict[str, float] = {}
         self._pass = 0
+        self._keys: Sequence[str] = ()
         self._asked_in: dict[str, int] = {}
         self._began = 0.0
         self._seconds = full
@@ -38,13 +40,16 @@ class Turns:
         self._pass += 1
         self._began = self._clock.monotonic()
         self._seconds = self._brief if self._was_long else self._full
-        self._first_is_free = not self._was_long
-        if all(key in self._took for key in keys):
-            self._seconds = float("inf")
-        elif prompt_only:
+        self._keys = keys
+        self._first_is_free = not self._was_long or not self.has_prompt()
+        if prompt_only:
             self._seconds, self._first_is_free = 0.0, False
         self._was_long = False
         return sorted(range(len(keys)), key=lambda place: self._rank(keys[place]))
+
+    def has_prompt(self) -> bool:
+        """Say whether any GPU of the last pass answers promptly."""
+        return any(key not in self._took for key in self._keys)
 
     def _rank(self, key: str) -> int:
         return self._asked_in.get(key, 0) + 1 if key in self._took else 0

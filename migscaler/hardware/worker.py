@@ -150,9 +150,10 @@ class NvmlWorker:
         with self._reading() as lane:
             began = self._clock.monotonic()
             reading = self._read_node(lane)
+            is_old = self._clock.monotonic() - began > self._limits.fresh_seconds
             # Two that began to hang at once, say: too old by now to be shown, and the others are
             # well. Who reads for the first time may read but once, and wants all there is.
-            if self._has_read and self._clock.monotonic() - began > self._limits.fresh_seconds:
+            if self._has_read and is_old and self._turns.has_prompt():
                 reading = self._read_node(lane, prompt_only=True)
             self._has_read = True
             return reading
@@ -176,6 +177,7 @@ class NvmlWorker:
         seconds = self._limits.read_seconds
         key = known_by(index, uuid)
         self._records.admit(key)  # who is left alone has no turn to lose
+        lane.ready()  # nor is it slow because the one before hung, and a process has to be started
         with self._turns.asking(key):
             answer = lane.ask(key, "read_index", index, kind=GpuAnswer, seconds=seconds)
         self._refuse_half_changed(change, answer.reading.uuid)

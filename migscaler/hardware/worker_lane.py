@@ -10,8 +10,8 @@ from migscaler.hardware.worker_messages import Request
 from migscaler.hardware.worker_records import WorkerRecords
 
 _STOP_SECONDS = 3.0
-# A start that failed is tried again with the next sample or so, and never much later: meanwhile no
-# GPU is read at all.
+# A start that failed, or a pass that did not begin, is tried again with the next sample or so, and
+# never much later: meanwhile no GPU is read at all.
 _START_AGAIN_SECONDS = 5.0
 _START_LATEST_SECONDS = 30.0
 
@@ -61,6 +61,15 @@ class Lane:
             if not isinstance(reply.value, kind):
                 raise ForeignAnswer(f"{name} answered {type(reply.value).__name__}")
             return reply.value
+
+    def ready(self) -> None:
+        """Have a process that can be asked, so that the next request takes no longer for its start.
+
+        Raises:
+            HardwareError: there is none.
+        """
+        with self.lock:
+            self._started()
 
     def stop(self) -> None:
         """Let the process close NVML and end."""
@@ -123,8 +132,13 @@ class Lane:
         return process
 
     def _give_up(self, key: str, why: str) -> None:
-        """Leave `key` alone, and the worker that it took."""
-        self._records.leave_alone(key, why)
+        """Leave `key` alone, and the worker that it took.
+
+        A pass that does not begin costs all GPUs, so it is tried again as soon as a start.
+        """
+        is_all = key == self.node_key
+        first, longest = (_START_AGAIN_SECONDS, _START_LATEST_SECONDS) if is_all else (None, None)
+        self._records.leave_alone(key, why, first, longest)
         self._abandon(key)
 
     def _abandon(self, key: str | None) -> None:

@@ -1,10 +1,11 @@
 """One connection to the NVML worker that another account runs, from start to end."""
 
+import errno
 import os
 import select
 import socket
 import struct
-from contextlib import suppress
+import threading
 from pathlib import Path
 
 from migscaler.errors import DeadlineExceeded, HardwareError
@@ -29,7 +30,7 @@ class RemoteWorker:
 
         Raises:
             HardwareError: nobody listens there, or not somebody to be trusted, or we are refused,
-                or it is of another version.
+                or it is of another version, or there is no room to watch it.
         """
         try:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -60,10 +61,12 @@ class RemoteWorker:
         except HardwareError:
             self._link.close()
             raise
-        self._pidfd: int | None = None
-        # One that has ended already, or that another namespace hides, is not waited for.
-        with suppress(OSError):
-            self._pidfd = os.pidfd_open(self._pid)
+        self._looking = threading.Lock()
+        try:
+            self._pidfd = _watched(self._pid)
+        except OSError as error:
+            self._link.close()
+            raise HardwareError(f"the NVML worker can't be watched: {error.strerror}") from error
 
     @property
     def pid(self) -> int:
@@ -93,16 +96,34 @@ class RemoteWorker:
         self._link.close()
 
     def is_gone(self, seconds: float) -> bool:
-        """Say whether the process has ended, after waiting for it that long."""
-        if self._pidfd is None:
+        """Say whether the process has ended, after waiting for it that long.
+
+        From any thread: who asked it and who keeps books of it look on their own.
+        """
+        with self._looking:
+            if self._pidfd is None:
+                return True
+            poller = select.poll()
+            poller.register(self._pidfd, select.POLLIN)
+            if not poller.poll(seconds * 1_000):
+                return False
+            os.close(self._pidfd)
+            self._pidfd = None
             return True
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        if not poller.poll(seconds * 1_000):
-            return False
-        os.close(self._pidfd)
-        self._pidfd = None
-        return True
+
+
+def _watched(pid: int) -> int | None:
+    """Return what tells the end of a process; None if it has ended, or can't be seen from here.
+
+    Raises:
+        OSError: there is no room; taken for ended, its call could come through unnoticed.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return None
 
 
 def check_listener(link: socket.socket, path: Path, trusted: tuple[int, ...]) -> None:

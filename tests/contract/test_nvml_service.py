@@ -3,12 +3,14 @@
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from tests.contract.nvml_service import (
     wait_for,
 )
 from tests.unit.app.nodes import ENFORCE, ROOT
+from tests.unit.descriptors import no_more_descriptors
 from tests.unit.hardware.rig import QUICK, RealClock
 
 pytestmark = pytest.mark.xdist_group("nvml-service")
@@ -443,6 +446,25 @@ def test_right_to_change_is_asked_for_once_others_are_kept_off_the_gpu(tmp_path:
     lock.release()
 
 
+def test_change_that_ends_in_a_fault_of_ours_is_not_told_as_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lock = HardwareLock(f"fault {tmp_path}")
+    assert lock.take() is None
+    here, there = multiprocessing.Pipe()
+    peer = Peer(pid=os.getpid(), uid=os.getuid())
+    with here, there:
+        bounds = Bounds(RealClock(), lock, peer, there)
+        change = bounds.around("set_mig_mode", lambda *_arguments: int("no number"))
+        with pytest.raises(ValueError, match="no number"):
+            change("GPU-A", True)
+    lock.release()
+
+    assert "outcome=not known" in caplog.text
+    assert "outcome=done" not in caplog.text
+
+
 def test_hung_change_has_others_read_over_a_second_connection_that_ends_with_it(
     tmp_path: Path,
 ) -> None:
@@ -497,6 +519,48 @@ def test_process_hung_up_on_is_gone_once_it_has_ended_and_not_before(tmp_path: P
         assert worker.is_gone(30.0)  # the service has killed it
         assert not is_running(worker.pid)
         assert worker.is_gone(0.0)
+
+
+def test_end_of_a_process_may_be_asked_for_by_several_threads_at_once(tmp_path: Path) -> None:
+    """The one who asked it and the books looked at the same time: its pidfd was closed twice.
+
+    The number may have been another's by then, the journal's for example.
+    """
+    wrongs: list[BaseException] = []
+
+    def look(worker: RemoteWorker, together: threading.Barrier) -> None:
+        together.wait(30)
+        try:
+            assert worker.is_gone(1.0)
+        except BaseException as error:  # noqa: BLE001 - to be shown by the test, not the thread
+            wrongs.append(error)
+
+    with service(tmp_path) as made:
+        for _ in range(8):
+            worker, together = RemoteWorker(made.socket, 30.0), threading.Barrier(2)
+            worker.abandon()
+            wait_for("it has ended", partial(has_ended, worker.pid))
+            threads = [threading.Thread(target=look, args=(worker, together)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+    assert wrongs == []
+
+
+def has_ended(pid: int) -> bool:
+    return not is_running(pid)
+
+
+def test_process_that_can_not_be_watched_is_not_asked(tmp_path: Path) -> None:
+    """Its end can't be told then, and it was taken for gone while its call might come through."""
+    with service(tmp_path) as made:
+        with (
+            no_more_descriptors(but=1),
+            pytest.raises(HardwareError, match="can't be watched: Too many open files"),
+        ):
+            RemoteWorker(made.socket, 30.0)
+        wait_for("its process ends", lambda: not made.workers())
 
 
 def test_released_driver_has_no_process_until_resumed(tmp_path: Path) -> None:
@@ -564,6 +628,41 @@ def test_listener_that_says_nothing_is_given_up(tmp_path: Path) -> None:
         silent.listen()
         with pytest.raises(HardwareError, match="did not take us"):
             RemoteWorker(path, 0.2)
+
+
+def test_service_out_of_descriptors_rests_serves_on_and_takes_the_next_once_there_is_one(
+    tmp_path: Path,
+) -> None:
+    """The connection that could not be accepted was asked for again at once, with a whole core."""
+    with service(tmp_path) as made, made.worker() as worker:
+        worker.read_node()
+        hard = resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE)[1]
+        most = open_descriptors(made.process.pid)
+        resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE, (most, hard))
+        waiting = Client(made.socket)
+        wait_for("it says so", lambda: "accept_failed" in made.log.read_text())
+        before = cpu_seconds(made.process.pid)
+        for _ in range(10):
+            assert len(worker.read_node().gpus) == 2
+            threading.Event().wait(0.2)
+        spent = cpu_seconds(made.process.pid) - before
+        resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+        assert is_running(waiting.greeting())
+        waiting.close()
+        told = made.log.read_text().count("accept_failed")
+    assert spent < 0.2
+    assert told <= 15
+
+
+def open_descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of one process, its children not counted."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_service_carries_none_of_the_heavy_packages(tmp_path: Path) -> None:

@@ -768,8 +768,8 @@ MUTATIONS = (
         promise="g",
         breaks="a worker that hung is asked again",
         path="migscaler/hardware/worker_lane.py",
-        old="        self._records.leave_alone(key, why)\n        self._abandon(key)\n",
-        new="        self._records.leave_alone(key, why)\n",
+        old="leave_alone(key, why, first, longest)\n        self._abandon(key)\n",
+        new="leave_alone(key, why, first, longest)\n",
         tests=("tests/contract/test_hardware_worker.py",),
     ),
     Mutation(
@@ -784,8 +784,8 @@ MUTATIONS = (
         promise="g",
         breaks="a GPU whose reading hangs is asked again while the last process is inside its call",
         path="migscaler/hardware/worker_remote.py",
-        old="        if self._pidfd is None:\n            return True\n        poller",
-        new="        return True\n        poller",
+        old="            if self._pidfd is None:\n                return True\n            poller",
+        new="            return True\n            poller",
         tests=("tests/contract/test_nvml_service.py",),
     ),
     Mutation(

@@ -62,6 +62,12 @@ _ENUMERATING = (
     "nvmlDeviceGetGpuInstanceProfileInfoV",
     "nvmlGpuInstanceGetComputeInstanceProfileInfoV",
 )
+# What a GPU is: asked once, or at each look until it is told.
+_UNTIL_TOLD = (
+    *("nvmlDeviceGetVirtualizationMode", "nvmlSystemGetConfComputeState"),
+    *("nvmlDeviceGetArchitecture", "nvmlDeviceGetMinorNumber"),
+    *("nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetSerial"),
+)
 TIMES = {"once": 1, "3 times": 3, "for ever": None}
 
 
@@ -453,6 +459,8 @@ class Ward:
             # Each answer says that there is no such profile, none that there are no more: three
             # versions of the structure (2 of a compute profile) for each number, at one reading.
             most = 3 * (3 * ENUM_BOUND + 20)
+        if function in _UNTIL_TOLD and case.code == Code.NOT_SUPPORTED:
+            most = 3 * self.bursts["nvmlDeviceGetMigMode"]
         if bed.longest_burst[function] > most:
             times = bed.longest_burst[function]
             self.tally.wrongs.append(f"called {times} times in one moment, else {most // 3}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from migscaler.app.daemon import Daemon, DaemonOptions
-from migscaler.app.hardware_lock import HardwareLock
+from migscaler.app.hardware_lock import HardwareLock, SettledReader
 from migscaler.app.local import LocalOptions, open_local
 from migscaler.app.runtime import Runtime
 from migscaler.cli.simulated import boot_id_of, hardware_of, host_of, preparation, quiet_host
@@ -24,7 +24,7 @@ from migscaler.sim.nvml_library import NvmlLibrary
 from tests.simulation.acting import QuietHost
 from tests.unit.app.nodes import ENFORCE, ROOT, node_at_work
 from tests.unit.descriptors import no_more_descriptors
-from tests.unit.hardware.rig import RealClock
+from tests.unit.hardware.rig import RealClock, in_process
 from tests.unit.schedulers.host_files import HostFiles
 from tests.unit.store.fixed_clock import FixedClock
 
@@ -135,6 +135,25 @@ def test_asking_often_who_has_the_lock_does_not_block() -> None:
 
     first.release()
     assert answers == {HOLDER}
+
+
+def test_right_to_change_is_told_as_often_as_a_long_plan_asks() -> None:
+    """The NVML service asks at each change; where nobody hung up on it the 129th was refused.
+
+    The supervisor does once a second, but not while a reload waits for that plan, nor at a start.
+    """
+    with in_process("A100-SXM4-40GB") as rig:
+        ours, asked = HardwareLock("a long plan"), HardwareLock("a long plan")
+        assert ours.take() is None
+        reader = SettledReader(rig.reader, ours)
+
+        told = set()
+        for _ in range(300):
+            reader.read_gpu(rig.uuids[0])  # before each change of a plan
+            told.add(asked.held_by())
+
+        ours.release()
+    assert told == {(os.getpid(), os.getuid())}
 
 
 def test_command_with_another_state_directory_reads_but_may_not_change(tmp_path: Path) -> None:

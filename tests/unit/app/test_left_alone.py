@@ -6,6 +6,8 @@ import pytest
 
 from migscaler.errors import CommandRefused
 from migscaler.model.plan import GateReason, Hold
+from migscaler.sim import faults
+from migscaler.sim.codes import Code
 from tests.unit.app.nodes import NodeAtWork, node_at_work
 
 ENFORCING = """
@@ -15,6 +17,10 @@ idle: {after: 20s}
 rules: [{name: r, size: 1g, min: 3, raise_after: 0s}]
 """
 KINDS = [({"vgpu_guest": True}, "hypervisor"), ({"confidential": True}, "confidential computing")]
+TOLD_BY = {
+    "vgpu_guest": "nvmlDeviceGetVirtualizationMode",
+    "confidential": "nvmlSystemGetConfComputeState",
+}
 
 
 def tried(here: NodeAtWork) -> list[str]:
@@ -66,6 +72,32 @@ def test_layout_lost_in_a_reboot_is_not_made_again_there(
         here.runtime.loop.tick()
 
         assert len(tried(here)) == made
+
+
+@pytest.mark.parametrize(("kind", "words"), KINDS)
+def test_owner_that_the_driver_denied_once_keeps_even_what_is_made_at_the_start_back(
+    tmp_path: Path, kind: dict[str, bool], words: str
+) -> None:
+    """The answer was believed for the worker's life, and the layout was made again at the start."""
+    with node_at_work(tmp_path, "", config=ENFORCING, spec="H100-80GB") as here:
+        here.runtime.begin()
+        here.watch(30)
+        here.runtime.loop.tick()
+        made = len(tried(here))
+
+        here.node.reboot()
+        here.node.set_node(**kind)
+        here.node.add_fault(faults.fails(TOLD_BY[next(iter(kind))], Code.NOT_SUPPORTED))
+        here.restart()
+        here.runtime.begin()
+        for _ in range(3):
+            here.watch(30)
+            here.runtime.loop.tick()
+
+        assert tried(here)[made:] == []
+        decision = here.runtime.loop.status().decision
+        assert decision is not None
+        assert words in decision.sentence
 
 
 def test_layout_lost_in_a_reboot_is_not_made_again_where_an_owner_may_be_unseen(

@@ -11,14 +11,21 @@ from migscaler.app.systemd import notify, watchdog_seconds
 notify("READY=1", "STATUS=serving")
 print(watchdog_seconds())
 """
+CODE_WITHOUT = """
+from migscaler.app.systemd import notify, watchdog_seconds
+from tests.unit.descriptors import no_more_descriptors
+with no_more_descriptors():
+    notify("WATCHDOG=1")
+print(watchdog_seconds())
+"""
 ROOT = Path(__file__).parents[3]
 
 
-def told(**environment: str) -> str:
+def told(code: str = CODE, **environment: str) -> str:
     """Run a process that tells systemd it is ready; return what it prints."""
     kept = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "WATCHDOG_USEC")}
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", code],
         env={**kept, **environment},
         cwd=ROOT,
         capture_output=True,
@@ -56,6 +63,13 @@ def test_socket_that_is_not_there_is_ignored_and_half_the_watchdogs_period_is_to
     tmp_path: Path,
 ) -> None:
     assert told(NOTIFY_SOCKET=str(tmp_path / "none"), WATCHDOG_USEC="30000000") == "15.0"
+
+
+def test_process_without_a_descriptor_left_goes_on(tmp_path: Path) -> None:
+    """The next word to the watchdog ended it, and with it the changes under way."""
+    path = str(tmp_path / "notify")
+    with listening(path):
+        assert told(CODE_WITHOUT, NOTIFY_SOCKET=path) == "None"
 
 
 def test_without_systemd_nothing_is_told_and_nothing_watches() -> None:

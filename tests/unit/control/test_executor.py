@@ -132,6 +132,23 @@ def test_instance_made_anew_at_the_same_place_drops_the_plan() -> None:
         assert made.calls() == []
 
 
+@pytest.mark.parametrize("kind", [{"vgpu_guest": True}, {"confidential": True}], ids=str)
+def test_owner_of_the_gpu_that_is_seen_only_now_drops_the_plan(kind: dict[str, bool]) -> None:
+    """The answer that tells it may have been denied whenever the node was read before."""
+    shape = Shape(name="owned", board="H100-80GB", before="3g@0 3g@4", after="1g@0 3g@4")
+    with desk(shape) as made:
+        state = made.state()
+        made.node.set_node(**kind)
+        made.reader.close()
+        outcome = made.executor().execute(PlanId("p1"), made.plan(), state, Policy())
+        assert (outcome.kind, outcome.reason) == (
+            OutcomeKind.ABANDONED,
+            OutcomeReason.GATE_CLOSED,
+        )
+        assert outcome.counts_as_failure is False
+        assert made.calls() == []
+
+
 def test_process_that_came_while_fencing_drops_the_plan() -> None:
     with desk(SHAPE) as made:
 

@@ -2,13 +2,20 @@
 
 import pytest
 
-from migscaler.model.gpu import ActivitySource
+from migscaler.hardware.nvml import NvmlReader
+from migscaler.model.gpu import ActivitySource, GpuOwner, GpuReading
 from migscaler.sim import faults
 from migscaler.sim.codes import Code
 from tests.unit.hardware.rig import SimulatedRig, in_process
 
 NEW = "nvmlGpuInstanceGetComputeInstanceProfileInfoV"
 GRAPHICS = "nvmlDeviceGetGraphicsRunningProcesses_v3"
+GUEST = "nvmlDeviceGetVirtualizationMode"
+CONFIDENTIAL = "nvmlSystemGetConfComputeState"
+OWNERS = [
+    (GUEST, {"vgpu_guest": True}, GpuOwner.HYPERVISOR),
+    (CONFIDENTIAL, {"confidential": True}, GpuOwner.CONFIDENTIAL_COMPUTING),
+]
 
 
 def deny(rig: SimulatedRig, function: str, times: int | None = 1) -> None:
@@ -132,3 +139,106 @@ def test_narrow_compute_instances_are_found_though_their_profile_was_denied_once
         (instance,) = rig.gpu().instances or ()
 
     assert [ci.compute_slices for ci in instance.instance.compute_instances] == [1]
+
+
+@pytest.mark.parametrize(("function", "kind", "owner"), OWNERS, ids=["guest", "confidential"])
+def test_owner_that_was_denied_once_is_seen_at_the_next_look(
+    function: str, kind: dict[str, bool], owner: GpuOwner
+) -> None:
+    """A single odd answer hid for the worker's whole life that the layout is somebody else's."""
+    with in_process("2xH100-80GB") as rig:
+        rig.node.set_node(**kind)
+        deny(rig, function, 3)
+        rig.reader.read_node()
+        rig.reader.read_node()
+
+        found = [rig.reader.read_gpu(uuid).foreign_owner for uuid in rig.uuids]
+
+    assert found == [owner, owner]
+
+
+def test_confidential_computing_that_one_gpu_denies_is_told_by_another() -> None:
+    """It is a setting of the node; an A100 knows nothing of it and is believed."""
+    with in_process("A100-SXM4-40GB,2xH100-80GB") as rig:
+        rig.node.set_node(confidential=True)
+        deny(rig, CONFIDENTIAL, 2)
+        rig.reader.read_node()
+
+        found = [gpu.foreign_owner for gpu in rig.reader.read_node().gpus]
+
+    assert found == [GpuOwner.CONFIDENTIAL_COMPUTING] * 3
+
+
+@pytest.mark.parametrize(("function", "kind", "owner"), OWNERS, ids=["guest", "confidential"])
+def test_owner_that_was_seen_does_not_go_by_being_denied(
+    function: str, kind: dict[str, bool], owner: GpuOwner
+) -> None:
+    """Doubt about a GPU's profiles has all of it asked for anew."""
+    with in_process("H100-80GB") as rig:
+        assert isinstance(rig.reader, NvmlReader)
+        rig.node.set_node(**kind)
+        found = [rig.gpu()]
+        deny(rig, function, None)
+        found += [rig.gpu()]
+        rig.reader._facts.doubt(rig.uuids[0])
+        found += [rig.gpu(), rig.gpu()]
+
+    assert {gpu.foreign_owner for gpu in found if not is_down(gpu)} == {owner}
+    assert is_down(found[-1]) == (function == GUEST)
+
+
+def is_down(gpu: GpuReading) -> bool:
+    return [gap.what for gap in gpu.gaps] == ["gpu"]
+
+
+@pytest.mark.parametrize(
+    ("function", "field"),
+    [
+        ("nvmlDeviceGetMinorNumber", "minor"),
+        ("nvmlDeviceGetArchitecture", "mode_change_needs_reset"),
+        ("nvmlDeviceGetPciInfo_v3", "pci_device_id"),
+        ("nvmlDeviceGetSerial", "serial"),
+    ],
+)
+def test_what_a_gpu_is_though_it_denied_it_once_is_asked_for_again(
+    function: str, field: str
+) -> None:
+    """Holders are found by minor number, what a driver load has emptied by the architecture."""
+    with in_process("H100-80GB") as rig:
+        deny(rig, function)
+
+        found = [getattr(rig.gpu(), field) for _ in range(2)]
+
+    assert found[0] is None
+    assert found[1] is not None
+
+
+def test_memory_that_was_denied_once_hides_profiles_and_instances_no_longer_than_that() -> None:
+    """Below R510 profiles are named by it; none were known for as long as the worker lived."""
+    with in_process("A100-SXM4-40GB", driver="470.57.02") as rig:
+        rig.node.foreign_create(0, "1g.5gb@0")
+        deny(rig, "nvmlDeviceGetMemoryInfo", 2)  # named in one reading, asked twice
+
+        found = [rig.gpu().instances for _ in range(2)]
+
+    assert found[0] is None
+    assert [str(one.instance.spec) for one in found[1] or ()] == ["1g.5gb@0"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "function", "calls"),
+    [
+        ("2xH100-80GB", GUEST, 2),
+        ("2xH100-80GB", CONFIDENTIAL, 1),
+        ("2xA100-SXM4-40GB", CONFIDENTIAL, 2),
+        ("2xH100-80GB", "nvmlDeviceGetMinorNumber", 2),
+    ],
+)
+def test_what_was_told_is_not_asked_for_again(gpus: str, function: str, calls: int) -> None:
+    with in_process(gpus) as rig:
+        for _ in range(5):
+            rig.gpu()
+        rig.reader.read_gpu(rig.uuids[1])
+        stats = {one.function: one.calls for one in rig.reader.call_stats().functions}
+
+    assert stats[function] == calls

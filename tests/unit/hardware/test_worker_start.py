@@ -6,6 +6,7 @@ import pytest
 
 from migscaler.errors import DeadlineExceeded, HardwareError
 from migscaler.hardware.worker import NvmlWorker
+from migscaler.hardware.worker_messages import Reply, Request
 from migscaler.model.ids import GpuUuid
 from tests.unit.descriptors import no_more_descriptors
 from tests.unit.hardware.rig import RealClock
@@ -42,6 +43,59 @@ def test_service_that_can_not_be_asked_for_want_of_descriptors_is_a_hardware_err
         pytest.raises(HardwareError, match="can't be asked: Too many open files"),
     ):
         worker.read_node()
+
+
+class Beginning(Played):
+    """A process whose passes do not begin while the driver as a whole is ill."""
+
+    def __init__(self, clock: FixedClock, illness: list[Exception]) -> None:
+        super().__init__(clock, lambda _index: 0.01, 2)
+        self.illness = illness
+
+    def ask(self, request: Request, seconds: float) -> Reply:
+        if request.name == "begin" and self.illness:
+            self.clock.advance(seconds)
+            raise self.illness[0]
+        return super().ask(request, seconds)
+
+
+@pytest.mark.parametrize(
+    "failure", [DeadlineExceeded("begin", 10.0), ConnectionError("it ended during begin")]
+)
+@pytest.mark.parametrize(("ill_seconds", "most"), [(15, 10), (60, 30), (1_800, 40)])
+def test_node_is_read_again_soon_after_the_driver_as_a_whole_has_come_back(
+    ill_seconds: int, most: int, failure: Exception
+) -> None:
+    """It was left alone as one GPU is: after ten minutes of illness for six more, and not read."""
+    clock, starts, illness = FixedClock(), list[float](), list[Exception]()
+    worker = NvmlWorker(clock)
+
+    def start(_seconds: float) -> Beginning:
+        starts.append(clock.monotonic())
+        return Beginning(clock, illness)
+
+    worker._start = start
+    worker.read_node()
+    illness.append(failure)
+    began = clock.monotonic()
+    while clock.monotonic() < began + ill_seconds:
+        with pytest.raises(HardwareError):
+            worker.read_node()
+        clock.advance(5.0)
+    illness.clear()
+    well = clock.monotonic()
+    while not is_read(worker):
+        clock.advance(5.0)
+
+    assert clock.monotonic() - well <= most
+    assert len(starts) <= 4 + ill_seconds / 30  # and not at each sample
+
+
+def is_read(worker: NvmlWorker) -> bool:
+    try:
+        return worker.read_node().gaps == ()
+    except HardwareError:
+        return False
 
 
 @pytest.mark.parametrize("failure", [DeadlineExceeded("start", 30.0), ConnectionError("it ended")])
