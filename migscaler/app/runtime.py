@@ -27,7 +27,8 @@ from migscaler.app.start import (
 from migscaler.app.telling import Telling
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
-from migscaler.control.loop import Loop, Parts
+from migscaler.control.loop import Loop
+from migscaler.control.parts import Parts
 from migscaler.control.recovery import settle
 from migscaler.errors import ConfigError, HardwareError, StoreError
 from migscaler.model.decision import Decision
