@@ -14,7 +14,7 @@ from migscaler.control.counters import Tally
 from migscaler.control.decision_log import DecisionLog, unrecorded
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.parts import Parts
-from migscaler.control.request import refuse_beside_open_plan, why_open
+from migscaler.control.request import refuse_beside_open_plan, waiting_restores, why_open
 from migscaler.control.second_look import closed_since, reason_of
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
@@ -324,15 +324,18 @@ class Loop:
         """Return the node's gates that are neither in the snapshot nor in the policy."""
         parts = self._parts
         open_plans: tuple[PlanRecord, ...] = ()
+        waiting: tuple[tuple[GpuUuid, str], ...] = ()
         self._journal_problem = parts.config.state_problem or parts.store.check_writable()
         self._journal_problem = self._adopt_owed() or self._journal_problem
         try:
             open_plans = parts.store.open_plans()
+            waiting = waiting_restores(open_plans, parts.store.holds(parts.clock.now()))
         except StoreError as error:
             self._journal_problem = str(error)
         return Conditions(
             journal_problem=self._journal_problem,
-            open_plan=why_open(open_plans, self._snapshot),
+            open_plan=why_open(open_plans, self._snapshot, waiting),
+            waiting_restores=waiting,
             clock_step=self._watch.problem(),
             forced_observe=parts.config.forced_observe,
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),

@@ -178,6 +178,14 @@ def _protection(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
             yield _gate(gpu, GateReason.PROTECTED, words, hold.expires_at)
 
 
+def _waiting(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
+    """Yield the gate of a GPU whose restore is not at its end and waits for somebody."""
+    for uuid, why in inp.conditions.waiting_restores:
+        if uuid == gpu.uuid:
+            words = f"a restore of {gpu_text(gpu.state)} waits, with the rest of its layout: {why}"
+            yield _gate(gpu, GateReason.OPEN_PLAN, words, None)
+
+
 def _past(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
     """Yield gates that follow from what happened to a GPU before."""
     name, past = gpu_text(gpu.state), gpu.history
@@ -201,6 +209,7 @@ _LOOKS: tuple[Callable[[ManagedGpu, DecisionInput], Iterator[Gate]], ...] = (
     _health,
     _ownership,
     _protection,
+    _waiting,
     _past,
 )
 
