@@ -1,5 +1,6 @@
 """A hold of a GPU whose restore made only a part keeps the rest away, for as long as it lasts."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from migscaler.model.plan import Gate, GateReason, OutcomeReason
 from migscaler.model.profile import InstanceSpec
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails
+from migscaler.web.views import status_view
 from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
-from tests.unit.app.test_comeback import empty, wanted
+from tests.unit.app.test_comeback import empty, live, wanted
 from tests.unit.app.test_comeback_again import CREATE, keep_house, rebooted
+from tests.unit.app.test_holders_hidden import shown_to_strangers
 from tests.unit.app.test_open_plans import DEMANDING, TWO
 
 THIRDS = "3g@0 2g@4 1g@6"
@@ -66,6 +69,21 @@ def test_rest_of_a_restore_waits_for_the_end_of_a_hold(tmp_path: Path) -> None:
         assert (here.layout(), here.store.open_plans()) == (WHOLE, ())
         assert open_plan_gates(here) == []
         assert [record.boot_id for record in here.store.wanted()] == [here.node.boot_id]
+
+
+def test_whose_hold_a_restore_waits_for_is_told_to_trusted_callers_alone(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
+        restored_in_part(here)
+        hold(here)
+        here.restart()
+        here.runtime.begin()
+        live(here, 15)
+
+        status = here.runtime.loop.status()
+
+        assert len(open_plan_gates(here)) == 1
+        assert "mending it" not in shown_to_strangers(status)
+        assert "mending it" in json.dumps(status_view(status, trusted=True))
 
 
 def test_instances_of_a_gpu_whose_restore_waits_become_idle(tmp_path: Path) -> None:
