@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from migscaler.app.config.settings import OnBootSettings
 from migscaler.app.wiring import Assembly
+from migscaler.control.emptied import restore
 from migscaler.control.loop import Loop
-from migscaler.control.recovery import restore
 from migscaler.errors import HardwareError
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid

@@ -17,6 +17,7 @@ from migscaler.model.plan import Hold, Outcome, Plan
 from migscaler.model.policy import Mode
 from migscaler.model.profile import InstanceSpec
 from migscaler.policy.decide import decide
+from migscaler.policy.gates import owner_words
 from migscaler.web.ports import Actor
 
 
@@ -131,12 +132,10 @@ class ActingCommands:
             )
 
     def _must_not_be_anothers(self) -> None:
-        """Refuse beside somebody who shapes the node's GPUs: he would undo it."""
-        snapshot = self._node.snapshot()
-        if snapshot.foreign_owner is not None:
-            remedy = snapshot.foreign_owner_remedy
-            way_out = f"; way out: {remedy}" if remedy else ""
-            raise CommandRefused(f"the layout belongs to {snapshot.foreign_owner}{way_out}")
+        """Refuse beside somebody who shapes the node's GPUs, or may: he would undo it."""
+        owner = owner_words(self._node.snapshot())
+        if owner is not None:
+            raise CommandRefused(owner)
 
     def _must_not_be_paused(self) -> None:
         """Refuse during a pause."""

@@ -14,6 +14,7 @@ from migscaler.app.config.unforeseen import unforeseen
 from migscaler.app.memory import give_back
 from migscaler.app.mode_switch import mode_switch
 from migscaler.app.node import Node
+from migscaler.app.settling import Settling
 from migscaler.app.start import (
     InForce,
     finding_text,
@@ -27,21 +28,16 @@ from migscaler.app.start import (
 from migscaler.app.telling import Telling
 from migscaler.app.wiring import Assembly, acts, push_sources
 from migscaler.control.leases import end_dead_leases
-from migscaler.control.loop import Loop, Parts
-from migscaler.control.recovery import settle
+from migscaler.control.loop import Loop
+from migscaler.control.parts import Parts
 from migscaler.errors import ConfigError, HardwareError, StoreError
 from migscaler.model.decision import Decision
 from migscaler.model.ids import GpuUuid
-from migscaler.model.plan import Outcome
 from migscaler.model.policy import Mode
 from migscaler.model.ports import HostProcesses
 from migscaler.model.stats import CallStats, SchedulerStats, WebStats
 from migscaler.model.status import Status
-from migscaler.store.records import RESTORE
 from migscaler.web.views import status_view
-
-# A GPU that could not be read when its plan ended is asked again no sooner than this.
-_SETTLE_AGAIN_SECONDS = 30.0
 
 _log = logging.getLogger("migscaler.runtime")
 
@@ -72,7 +68,6 @@ class Runtime:
         self._assembly = assembly
         self._outside = outside
         self.in_force = in_force
-        self._settled_at = float("-inf")
         self._begun = False
         self._is_released = False
         # SIGHUP, a written file, a command and a rival's end may come at the same moment.
@@ -80,6 +75,7 @@ class Runtime:
         self.loop = Loop(self._first_parts())
         self._comeback = Comeback(assembly, self.loop)
         self._telling = Telling(assembly)
+        self._settling = Settling(assembly, self.loop, self._comeback, self._telling)
         self.commands = NodeCommands(self._node())
 
     @property
@@ -99,7 +95,7 @@ class Runtime:
         store = self._assembly.ground.store
         try:
             alone = self._acts_alone()
-            self._note_settled(self._settled(True, alone))
+            self._settling.begin(alone)
             # What settling made, or found gone, is in no picture taken before it.
             if self.loop.sample() is None:
                 return
@@ -127,41 +123,6 @@ class Runtime:
             _log.error("restore_put_off error=%s", error)
         self._telling.run_hooks()
         return self.loop.tick()
-
-    def settle(self, act: bool, only: frozenset[GpuUuid] | None = None) -> tuple[Outcome, ...]:
-        """End the plans found open (of `only` these GPUs); only report them unless `act`.
-
-        Those of an earlier boot are closed whichever their GPU.
-        """
-        outcomes = self._settled(act, only)
-        self._telling.run_hooks()
-        return outcomes
-
-    def _settled(self, act: bool, only: frozenset[GpuUuid] | None) -> tuple[Outcome, ...]:
-        """Do what `settle` says; the hooks are still to be run."""
-        ground = self._assembly.ground
-
-        def work() -> tuple[Outcome, ...]:
-            ours = {
-                plan.gpu_uuid: tuple(step.spec for step in plan.steps)
-                for plan in ground.store.open_plans()
-                if act and (only is None or plan.gpu_uuid in only)
-            }
-            with self._comeback.our_change(ours):
-                return settle(
-                    store=ground.store,
-                    reader=ground.reader,
-                    writer=ground.writer,
-                    scheduler=self._assembly.scheduler,
-                    clock=ground.clock,
-                    boot_id=ground.boot_id,
-                    act=act,
-                    only=only,
-                )
-
-        outcomes = self.loop.between_ticks(work)
-        self._telling.changed(outcomes)
-        return outcomes
 
     def reload(self) -> tuple[str, ...]:
         """Read the file anew, all or nothing; returns what is wrong with it, in words."""
@@ -238,34 +199,7 @@ class Runtime:
         enforcer = self.loop.parts.enforcer
         if enforcer is not None:
             enforcer.lift_fences()
-        self._settle_left_open()
-
-    def _settle_left_open(self) -> None:
-        """Settle plans that could not be ended when they ran: their GPU may answer again.
-
-        Else the gate `open_plan` would stay closed until a restart. Tried now and then only.
-        """
-        ground = self._assembly.ground
-        now = ground.clock.monotonic()
-        if now - self._settled_at < _SETTLE_AGAIN_SECONDS or self.loop.status().running:
-            return
-        alone, boot_id = self._acts_alone(), ground.boot_id
-        plans = ground.store.open_plans()
-        if not any(plan.gpu_uuid in alone or plan.boot_id != boot_id for plan in plans):
-            return
-        self._settled_at = now
-        outcomes = self.settle(True, alone)
-        still_open = {plan.plan_id for plan in ground.store.open_plans()}
-        self._note_settled(tuple(o for o in outcomes if o.plan_id not in still_open))
-
-    def _note_settled(self, outcomes: tuple[Outcome, ...]) -> None:
-        """Show what settling did; what a restore has not made by now is missing."""
-        restored = (
-            one.gpu_uuid
-            for one in outcomes
-            if one.plan_id.startswith(RESTORE) and one.layout is not None
-        )
-        self.loop.note_outcomes(outcomes, "settle", frozenset(restored))
+        self._settling.settle_left_open(self._acts_alone())
 
     def release_driver(self) -> None:
         """End the NVML session, between two GPU plans: one under way would be left half done."""
@@ -372,7 +306,7 @@ class Runtime:
             resume_driver=self.resume_driver,
             state_of_the_node=lambda: status_view(self.loop.status(), trusted=True),
             pushable=lambda: push_sources(loaded.settings, loaded.policy),
-            settle=self.settle,
+            settle=self._settling.settle,
         )
 
     def _may_switch(self) -> bool:

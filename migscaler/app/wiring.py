@@ -19,8 +19,8 @@ from migscaler.control.activity import ActivityBook
 from migscaler.control.enforce import Enforcer
 from migscaler.control.executor import AfterChange, Executor
 from migscaler.control.gather import Gatherer
-from migscaler.control.loop import Parts
 from migscaler.control.observe import Observer
+from migscaler.control.parts import Parts
 from migscaler.model.decision import WindowState
 from migscaler.model.demand import Counts
 from migscaler.model.host import HostTable

@@ -106,7 +106,8 @@ def _owner(snapshot: NodeSnapshot) -> Check:
         return problem(
             "layout owner",
             f"not known: {snapshot.foreign_owner_unknown}",
-            "nothing is changed until that can be seen; other owners are listed in"
+            (f"{snapshot.foreign_owner_remedy}; " if snapshot.foreign_owner_remedy else "")
+            + "nothing is changed until that can be seen; other owners are listed in"
             " docs/operating.md",
         )
     return fine("layout owner", "no other tool shapes these GPUs")

@@ -44,7 +44,8 @@ def mig_mode(
 
     Switching removes all instances of a GPU. On A100 and A30 the change stays pending until the
     GPU is reset, and the next GPU is asked; from H100 on it is active at once. After one that could
-    not be switched no other is tried. Exit code 1 if one could not be, or waits for a reset.
+    not be switched, or did not get its layout, no other is tried. Exit code 1 then, and if one
+    waits for a reset.
     """
     if layout is not None and switch == "off":
         raise click.UsageError("--layout goes with `on`")
@@ -58,7 +59,7 @@ def mig_mode(
                 _print(foreseen, output)
                 leave(FINE if all(map(_is_fine, foreseen)) else DIFFERS)
             _print(foreseen, "human", error=True)
-            if not all(map(_is_fine, foreseen)):
+            if not all(map(_is_switched, foreseen)):
                 _confirm(switch, gpus)
         results: list[Answer] = []
         left = list(gpus)
@@ -89,9 +90,14 @@ def _confirm(switch: str, gpus: tuple[int | str, ...]) -> None:
         raise Failed("nothing was changed")
 
 
-def _is_fine(row: Answer) -> bool:
-    """Say whether a GPU is as asked, with nothing pending."""
+def _is_switched(row: Answer) -> bool:
+    """Say whether the mode of a GPU is as asked, with nothing pending."""
     return bool(row.get("active")) and not row.get("pending_on")
+
+
+def _is_fine(row: Answer) -> bool:
+    """Say whether a GPU is as asked, also the layout that it was to get."""
+    return _is_switched(row) and row.get("layout_made") is not False
 
 
 def _print(
@@ -114,4 +120,4 @@ def _print(
             else:
                 show(line)
     for gpu in not_tried:
-        show(f"GPU {gpu}: not tried, since one before it could not be switched")
+        show(f"GPU {gpu}: not tried, since one before it is not as asked")

@@ -23,12 +23,25 @@ def after_outcome(history: GpuHistory, outcome: Outcome, pace: Pace, now: dateti
     """Return the GPU's history after one of its plans ended."""
     if outcome.kind is OutcomeKind.DONE:
         return _after_success(history, outcome, pace, now)
-    if outcome.kind is OutcomeKind.FAILED and outcome.counts_as_failure:
+    if outcome.counts_as_failure:
         return _after_failure(history, pace, now)
     if outcome.reason is OutcomeReason.HELD_BY_CLIENT:
         return replace(history, held_by_client_until=now + _CLIENT_BACK_OFF)
     rest = pace.rest_after_failure if outcome.rolled_back else pace.rest
     return replace(history, rest_until=now + rest)
+
+
+def after_settled(history: GpuHistory, outcome: Outcome, pace: Pace, now: datetime) -> GpuHistory:
+    """Return the history after a plan was ended that had been found open: rest from now on.
+
+    A longer rest goes on. A layout that could not be read then takes nothing wanted away.
+    """
+    after = after_outcome(history, outcome, pace, now)
+    return replace(
+        after,
+        rest_until=max(after.rest_until or now, history.rest_until or now),
+        wanted=history.wanted if after.wanted is None else after.wanted,
+    )
 
 
 def after_foreign_change(

@@ -5,6 +5,7 @@ the exporter: what is shown goes on from what was last known.
 """
 
 import logging
+import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,6 +14,7 @@ from migscaler.control.aftermath import after_foreign_change
 from migscaler.errors import StoreError
 from migscaler.model.decision import GpuHistory, HoldRecord, PauseRecord
 from migscaler.model.gpu import NodeSnapshot
+from migscaler.model.ids import GpuUuid
 from migscaler.model.policy import Pace
 from migscaler.store.store import Store
 
@@ -42,6 +44,10 @@ class Books:
         """Know nothing yet."""
         self._last = Entries()
         self.problem: str | None = None
+        # Changes of others still to be recorded, and whether all of them left the GPU empty.
+        self._owed: dict[GpuUuid, bool] = {}
+        self._told: set[GpuUuid] = set()
+        self._owing = threading.Lock()
 
     def read(self, store: Store, now: datetime) -> Entries:
         """Return the entries, as last known where the file can't be read."""
@@ -71,18 +77,38 @@ class Books:
 
         One that was emptied keeps what was wanted: a driver loaded anew looks the same.
         """
-        for gpu in snapshot.gpus:
-            if not gpu.foreign_change:
-                continue
-            _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
-            is_empty = gpu.instances == ()
-            adopt = partial(
-                after_foreign_change, pace=pace, now=snapshot.taken_at, is_empty=is_empty
-            )
-            try:
-                store.update_gpu_history(gpu.uuid, adopt)
-            except StoreError as error:
-                _log.error("foreign_change_not_recorded gpu=%s error=%s", gpu.uuid, error)
+        with self._owing:
+            for gpu in snapshot.gpus:
+                if not gpu.foreign_change:
+                    continue
+                _log.warning("foreign_change gpu=%s layout=%s", gpu.uuid, gpu.layout)
+                is_empty = gpu.instances == ()
+                self._owed[gpu.uuid] = is_empty and self._owed.get(gpu.uuid, True)
+        self.adopt_owed(store, pace, snapshot.taken_at)
+
+    def adopt_owed(self, store: Store, pace: Pace, now: datetime) -> str | None:
+        """Record the changes of others that could not be recorded when they were seen.
+
+        The rest begins with that. Returns why some are still owed: without them the next decision
+        would undo what somebody has just made.
+        """
+        problem = None
+        with self._owing:
+            for uuid, is_empty in tuple(self._owed.items()):
+                adopt = partial(after_foreign_change, pace=pace, now=now, is_empty=is_empty)
+                try:
+                    store.update_gpu_history(uuid, adopt)
+                except StoreError as error:
+                    problem = str(error)
+                    if uuid not in self._told:
+                        self._told.add(uuid)
+                        _log.error("foreign_change_not_recorded gpu=%s error=%s", uuid, error)
+                    continue
+                del self._owed[uuid]
+                if uuid in self._told:
+                    self._told.remove(uuid)
+                    _log.warning("foreign_change_recorded gpu=%s", uuid)
+        return problem
 
     def _note(self, problem: str) -> None:
         """Tell once that the file can't be read."""

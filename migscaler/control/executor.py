@@ -334,6 +334,8 @@ class _Run:
                 self._record_generation(end.layout)
             if end.closed:
                 self._site.store.end_plan(record.seq, outcome)
+            else:
+                self._site.store.leave_open(record.seq)
         except StoreError as problem:
             note = f"{outcome.explanation}; the end is not recorded: {problem}"
             outcome = replace(outcome, explanation=note)

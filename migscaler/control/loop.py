@@ -3,21 +3,18 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from migscaler.control.activity import ActivityBook
 from migscaler.control.books import Books
 from migscaler.control.clock_watch import ClockWatch, moved
 from migscaler.control.collectors import Collectors
 from migscaler.control.counters import Tally
 from migscaler.control.decision_log import DecisionLog, unrecorded
 from migscaler.control.driver import has_mismatch, is_mismatch
-from migscaler.control.enforce import Enforcer
-from migscaler.control.gather import Gatherer
-from migscaler.control.observe import Observer
-from migscaler.control.request import refuse_beside_open_plan, why_open
+from migscaler.control.parts import Parts
+from migscaler.control.request import refuse_beside_open_plan, waiting_restores, why_open
 from migscaler.control.second_look import closed_since, reason_of
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
@@ -26,22 +23,18 @@ from migscaler.model.decision import (
     DecisionInput,
     History,
     RuleHistory,
-    WindowState,
 )
 from migscaler.model.demand import Fetched
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid, PlanId, SourceName
 from migscaler.model.plan import Gate, GpuPlan, Hold, Outcome, OutcomeKind, Plan
-from migscaler.model.policy import Policy
-from migscaler.model.ports import Clock
-from migscaler.model.stats import CallStats, SchedulerStats, WebStats
-from migscaler.model.status import ConfigStatus, Status
+from migscaler.model.stats import CallStats
+from migscaler.model.status import Status
 from migscaler.planner.cache import one_node_cache
 from migscaler.policy.decide import decide
 from migscaler.policy.regret import RegretBook
 from migscaler.policy.regret import observe as observe_regret
 from migscaler.store.records import PlanRecord
-from migscaler.store.store import Store
 
 _log = logging.getLogger("migscaler.loop")
 
@@ -49,29 +42,6 @@ _log = logging.getLogger("migscaler.loop")
 _STALE_PERIODS = 3
 T = TypeVar("T")
 _OUTCOMES_KEPT = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a loop is made of.
-
-    `evaluate_windows` answers from the calendar; `enforcer` is None where nothing may act.
-    """
-
-    observer: Observer
-    gatherer: Gatherer
-    store: Store
-    clock: Clock
-    policy: Policy
-    evaluate_windows: Callable[[datetime], tuple[WindowState, ...]]
-    call_stats: Callable[[], CallStats]
-    publish: Callable[[Status], None]
-    version: str
-    enforcer: Enforcer | None = None
-    job_stats: Callable[[], SchedulerStats] = SchedulerStats
-    web_stats: Callable[[], WebStats] = WebStats
-    config: ConfigStatus = field(default_factory=ConfigStatus)
-    activity: ActivityBook = field(default_factory=ActivityBook)
 
 
 class Loop:
@@ -232,6 +202,7 @@ class Loop:
             CommandRefused: a plan of one of its GPUs is still open.
         """
         with self._deciding:
+            self._adopt_owed()
             refuse_beside_open_plan(plan, self._parts.store)
             if self._is_stale():
                 self.sample()
@@ -240,6 +211,7 @@ class Loop:
     def between_ticks(self, work: Callable[[], T]) -> T:
         """Do something else that changes GPUs, while nothing is decided or carried out."""
         with self._deciding:
+            self._adopt_owed()
             return work()
 
     def assemble(self) -> DecisionInput | None:
@@ -352,18 +324,27 @@ class Loop:
         """Return the node's gates that are neither in the snapshot nor in the policy."""
         parts = self._parts
         open_plans: tuple[PlanRecord, ...] = ()
+        waiting: tuple[tuple[GpuUuid, str], ...] = ()
         self._journal_problem = parts.config.state_problem or parts.store.check_writable()
+        self._journal_problem = self._adopt_owed() or self._journal_problem
         try:
             open_plans = parts.store.open_plans()
+            waiting = waiting_restores(open_plans, parts.store.holds(parts.clock.now()))
         except StoreError as error:
             self._journal_problem = str(error)
         return Conditions(
             journal_problem=self._journal_problem,
-            open_plan=why_open(open_plans, self._snapshot, parts.observer.acting_on()),
+            open_plan=why_open(open_plans, self._snapshot, waiting, parts.observer.acting_on()),
+            waiting_restores=waiting,
             clock_step=self._watch.problem(),
             forced_observe=parts.config.forced_observe,
             stale_after_seconds=_STALE_PERIODS * parts.policy.sampling.total_seconds(),
         )
+
+    def _adopt_owed(self) -> str | None:
+        """Record what others changed before anything is changed on top of it; say why not."""
+        parts = self._parts
+        return self._books.adopt_owed(parts.store, parts.policy.pace, parts.clock.now())
 
     def _follow_clock(self) -> None:
         """Notice that the wall clock was stepped; what has been unmet for a minute stays so."""

@@ -21,13 +21,17 @@ from migscaler.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeResult:
-    """What became of one GPU: `active` says whether the mode asked for is in force now."""
+    """What became of one GPU: `active` says whether the mode asked for is in force now.
+
+    `layout_made` says whether the GPU has the layout that it was to get; None where none was due.
+    """
 
     gpu: int
     active: bool
     pending_on: str | None
     clients: tuple[str, ...]
     message: str
+    layout_made: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +72,18 @@ class ModeSwitch:
         clients = self.find_clients(reading)
         word = "on" if enabled else "off"
         if reading.mig_enabled is enabled and reading.mig_pending is enabled:
-            return self._result(index, f"MIG is {word} already", active=True)
+            return _as_it_was(gpu, layout) if enabled else _result(index, "MIG is off already")
         self._refuse_if_busy(gpu)
         intended = self._intended(gpu, layout) if enabled else None
         if dry_run:
             how = "a GPU reset will be needed" if reading.mode_change_needs_reset else "at once"
-            return self._result(
-                index, f"would switch MIG {word} ({how})", active=False, clients=clients
-            )
+            return _result(index, f"would switch MIG {word} ({how})", active=False, clients=clients)
         change = self._switch_off(gpu) if not enabled else self._switch_on(gpu, intended)
         self.record_wish(gpu, enabled)
         if not change.active:
             if not enabled:
                 self._put_back(gpu)
-            return self._result(
+            return _result(
                 index,
                 f"MIG {word} is pending until the GPU is reset: stop "
                 f"{', '.join(clients) or 'every client of the GPU'}, then "
@@ -90,9 +92,7 @@ class ModeSwitch:
                 pending_on=change.pending_on or "reset",
                 clients=clients,
             )
-        if enabled:
-            return self._result(index, self._populate(gpu, layout), active=True)
-        return self._result(index, "MIG is off", active=True)
+        return self._populated(gpu, layout) if enabled else _result(index, "MIG is off")
 
     def _refuse_if_busy(self, gpu: GpuState) -> None:
         """Refuse while anything uses the GPU."""
@@ -183,33 +183,72 @@ class ModeSwitch:
         if plan is not None:
             self.carry_out(Plan(gpu_plans=(plan,)))
 
-    def _populate(self, gpu: GpuState, layout: str | None) -> str:
-        """Give a GPU that has just been switched on its first layout."""
+    def _populated(self, gpu: GpuState, layout: str | None) -> ModeResult:
+        """Give a GPU that has just been switched on its first layout; say whether it has it.
+
+        What keeps it from that is told with the mode: as a refusal it would pass for no switch.
+        """
+        try:
+            made, problem = self._populate(gpu, layout)
+        except MigscalerError as error:
+            made, problem = None, str(error)
+        if problem is None:
+            return _result(
+                gpu.reading.index, f"MIG is on with {made}" if made else "MIG is on", is_made=True
+            )
+        text = f"MIG is on, but its layout could not be made: {problem}"
+        return _result(gpu.reading.index, text, is_made=False)
+
+    def _populate(self, gpu: GpuState, layout: str | None) -> tuple[Layout | None, str | None]:
+        """Make the layout; return it (None: it is there already), or why it is not there."""
         now = self.sample(gpu.uuid)
         model = now.reading.model
         if model is None:
-            raise CommandRefused(f"GPU {gpu.reading.index}: MIG is on but offers no profiles")
+            return None, "the GPU offers no profiles"
         plan = plan_layout(now, layout or _usual(now, model))
         if plan is None:
-            return "MIG is on"
+            return None, None
         (outcome,) = self.carry_out(Plan(gpu_plans=(plan,)))
-        if outcome.kind is not OutcomeKind.DONE:
-            return f"MIG is on, but its layout could not be made: {outcome.explanation}"
-        return f"MIG is on with {plan.after}"
+        is_done = outcome.kind is OutcomeKind.DONE
+        return plan.after, None if is_done else outcome.explanation
 
-    def _result(
-        self,
-        index: int,
-        message: str,
-        *,
-        active: bool,
-        pending_on: str | None = None,
-        clients: tuple[str, ...] = (),
-    ) -> ModeResult:
-        """Build the answer."""
-        return ModeResult(
-            gpu=index, active=active, pending_on=pending_on, clients=clients, message=message
-        )
+
+def _result(
+    index: int,
+    message: str,
+    *,
+    active: bool = True,
+    pending_on: str | None = None,
+    clients: tuple[str, ...] = (),
+    is_made: bool | None = None,
+) -> ModeResult:
+    """Build the answer."""
+    return ModeResult(
+        gpu=index,
+        active=active,
+        pending_on=pending_on,
+        clients=clients,
+        message=message,
+        layout_made=is_made,
+    )
+
+
+def _as_it_was(gpu: GpuState, layout: str | None) -> ModeResult:
+    """Return the answer for a GPU whose mode is on: its layout is for `apply` to change.
+
+    Raises:
+        CommandRefused: something in use is in the way of the layout that was asked for.
+        ParseError: that is no legal layout.
+    """
+    index, model = gpu.reading.index, gpu.reading.model
+    if model is None or gpu.layout is None:
+        return _result(index, "MIG is on already")
+    wanted = layout or _usual(gpu, model)
+    if plan_layout(gpu, wanted) is None:
+        return _result(index, "MIG is on already", is_made=True)
+    has = f"with {gpu.layout}" if len(gpu.layout) else "without any instance"
+    text = f'MIG is on already, {has}; next: migscaler apply --gpu {index} --layout "{wanted}"'
+    return _result(index, text, is_made=False)
 
 
 def _usual(gpu: GpuState, model: GpuModel) -> str:
@@ -225,6 +264,8 @@ def one_by_one(
 ) -> list[ModeResult]:
     """Switch GPU by GPU; the first that can't be switched ends it and is told after the others.
 
+    So does the first that did not get its layout: the next one might be left empty too.
+
     Raises:
         MigscalerError: not even the first could be switched.
     """
@@ -232,6 +273,8 @@ def one_by_one(
     for gpu in gpus:
         try:
             results.append(change(gpu))
+            if results[-1].layout_made is False:
+                break
         except MigscalerError as error:
             if not results:
                 raise

@@ -7,11 +7,11 @@ what the plan destroyed (or, where an instance now in use stands in the way, wha
 counts as taken away.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from migscaler.control.fit_back import best_addition, fits
-from migscaler.control.last_look import Identities, still_free
+from migscaler.control.last_look import still_free
+from migscaler.control.ledger import Ledger, required, usable
 from migscaler.control.steps_run import (
     StepRunner,
     Stop,
@@ -29,7 +29,6 @@ from migscaler.store.records import (
     NvmlAction,
     PlanRecord,
     Purpose,
-    StepRecord,
     StepRequest,
     StepState,
 )
@@ -38,45 +37,20 @@ _CREATE_TRIES = 3
 _CREATE_PAUSE_SECONDS = 1.0
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What a plan's finished calls add up to, by identity."""
-
-    created: set[tuple[GiId, InstanceSpec]] = field(default_factory=set)
-    destroyed: set[InstanceSpec] = field(default_factory=set)
-    without_ci: set[tuple[GiId, InstanceSpec]] = field(default_factory=set)
-
-    def add(self, step: StepRecord) -> None:
-        """Take one call into account that is done."""
-        if step.gi_id is None:
-            return
-        key = (step.gi_id, step.spec)
-        match step.action:
-            case NvmlAction.DESTROY_CI:
-                self.without_ci.add(key)
-            case NvmlAction.DESTROY_GI:
-                self.without_ci.discard(key)
-                self.created.discard(key)
-                self.destroyed.add(step.spec)
-            case NvmlAction.CREATE_GI:
-                self.created.add(key)
-                self.without_ci.add(key)
-            case NvmlAction.CREATE_CI:
-                self.without_ci.discard(key)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutBack:
     """How it ended.
 
     `reading` is the GPU as read last, `lost` what promise (b) misses, `kept` what the plan made
     and could not take away, `unmade` what could not be made whole again although there is room.
+    `waits`: whose hold on the GPU is waited for with the rest.
     """
 
     reading: GpuReading | None
     lost: tuple[tuple[str, int], ...] = ()
     kept: tuple[InstanceSpec, ...] = ()
     unmade: tuple[InstanceSpec, ...] = ()
+    waits: str | None = None
     stop: Stop | None = None
 
     @property
@@ -94,13 +68,14 @@ def put_back(runner: StepRunner, record: PlanRecord) -> PutBack:
     return _run(_PuttingBack(runner, record))
 
 
-def finish_restore(runner: StepRunner, record: PlanRecord) -> PutBack:
+def finish_restore(runner: StepRunner, record: PlanRecord, *, heed_hold: bool) -> PutBack:
     """Settle the step in doubt by looking, then make what is missing of a restore's layout.
 
-    Nothing that it made is taken away: going back would leave the GPU empty. As `put_back` else.
+    Nothing that it made is taken away: going back would leave the GPU empty. With `heed_hold` no
+    instance is begun on a GPU that somebody holds as a whole. As `put_back` else.
     """
-    owed = replace(record, before=record.after)
-    return _run(_PuttingBack(runner, owed, taken=frozenset(record.after.specs)))
+    owed, taken = replace(record, before=record.after), frozenset(record.after.specs)
+    return _run(_PuttingBack(runner, owed, taken=taken, heed_hold=heed_hold))
 
 
 def _run(undoing: "_PuttingBack") -> PutBack:
@@ -127,10 +102,14 @@ class _PuttingBack:
         runner: StepRunner,
         record: PlanRecord,
         taken: frozenset[InstanceSpec] = frozenset(),
+        *,
+        heed_hold: bool = False,
     ) -> None:
         self._runner = runner
         self._record = record
         self._taken = taken
+        self._heed_hold = heed_hold
+        self._waits: str | None = None
         self._kept: set[InstanceSpec] = set()
         self._blind: Stop | None = None
         self._impossible: set[InstanceSpec] = set()
@@ -154,6 +133,7 @@ class _PuttingBack:
             lost=self._lost(after),
             kept=tuple(sorted(self._kept)),
             unmade=tuple(sorted((self._impossible | self._cut_open) - whole)),
+            waits=self._waits,
         )
 
     def _ledger(self) -> Ledger:
@@ -222,12 +202,12 @@ class _PuttingBack:
             found = find_instance(reading, gi_id, spec)
             if found is None or found.instance.compute_instances:
                 continue
-            if not self._create_ci(gi_id, spec):
+            if not self._create_ci(gi_id, spec, heed_hold=self._heed_hold):
                 self._cut_open.add(spec)
 
     def _rebuild(self) -> None:
         """Make what is missing of the layout before; fit anew without what proves impossible."""
-        while self._blind is None:
+        while not self._is_stuck():
             reading = self._runner.look()
             if isinstance(reading, Stop):
                 self._blind = reading
@@ -237,8 +217,13 @@ class _PuttingBack:
                 return
             for spec in wanted:
                 if not self._create(spec):
-                    self._impossible.add(spec)
+                    if not self._is_stuck():
+                        self._impossible.add(spec)
                     break
+
+    def _is_stuck(self) -> bool:
+        """Say whether nothing further can, or may, be made."""
+        return self._blind is not None or self._waits is not None
 
     def _missing(self, reading: GpuReading) -> tuple[InstanceSpec, ...]:
         """Return what to make now, in the order of the layout."""
@@ -253,7 +238,7 @@ class _PuttingBack:
             for s in self._record.after.specs
             if s not in there and s not in first and s not in self._impossible
         ]
-        short = _required(self._record, ledger, reading) - there.profiles()
+        short = required(self._record, ledger, reading) - there.profiles()
         return best_addition(reading.model, there, first, second, short)
 
     def _create(self, spec: InstanceSpec) -> bool:
@@ -261,20 +246,37 @@ class _PuttingBack:
         for attempt in range(_CREATE_TRIES):
             if attempt:
                 self._runner.site.clock.sleep(_CREATE_PAUSE_SECONDS * attempt)
-            request = StepRequest(action=NvmlAction.CREATE_GI, spec=spec, purpose=Purpose.UNDO)
+            request = StepRequest(
+                action=NvmlAction.CREATE_GI,
+                spec=spec,
+                purpose=Purpose.UNDO,
+                heed_hold=self._heed_hold,
+            )
             result = self._runner.run(request, _nothing_there(spec))
             if not isinstance(result, Stop):
                 made = instance_at(result, spec)
+                # Begun is begun: without its compute instance it would be of no use to the holder.
                 return made is not None and self._create_ci(made.instance.gi_id, spec)
-            if result.blind:
-                self._blind = result
+            if self._is_over(result):
                 return False
         return False
 
-    def _create_ci(self, gi_id: GiId, spec: InstanceSpec) -> bool:
+    def _is_over(self, stop: Stop) -> bool:
+        """Say whether trying a call again is of no use, and keep why: nothing further is made."""
+        if stop.blind:
+            self._blind = stop
+        elif stop.reason is OutcomeReason.HELD:
+            self._waits = stop.explanation
+        return self._is_stuck()
+
+    def _create_ci(self, gi_id: GiId, spec: InstanceSpec, *, heed_hold: bool = False) -> bool:
         """Give a GPU instance its compute instance; an instance that gets none is taken away."""
         request = StepRequest(
-            action=NvmlAction.CREATE_CI, spec=spec, purpose=Purpose.UNDO, gi_id=gi_id
+            action=NvmlAction.CREATE_CI,
+            spec=spec,
+            purpose=Purpose.UNDO,
+            gi_id=gi_id,
+            heed_hold=heed_hold,
         )
         for attempt in range(_CREATE_TRIES):
             if attempt:
@@ -282,8 +284,7 @@ class _PuttingBack:
             result = self._runner.run(request, _without_ci(gi_id, spec))
             if not isinstance(result, Stop):
                 return True
-            if result.blind:
-                self._blind = result
+            if self._is_over(result):
                 return False
         if (gi_id, spec) in self._ledger().created:
             self._remove(gi_id, spec)
@@ -303,7 +304,7 @@ class _PuttingBack:
     def _lost(self, reading: GpuReading) -> tuple[tuple[str, int], ...]:
         """Return (profile, how many) usable instances short of promise (b)."""
         ledger = self._ledger()
-        short = _required(self._record, ledger, reading) - _usable(reading, ledger)
+        short = required(self._record, ledger, reading) - usable(reading, ledger)
         return tuple(sorted(short.items()))
 
 
@@ -361,26 +362,3 @@ class _Shape:
         if found is None or found.instance.compute_instances:
             return _in_the_way(self.spec)
         return None
-
-
-def _required(record: PlanRecord, ledger: Ledger, reading: GpuReading) -> Counter[str]:
-    """Return what promise (b) asks for: min(before, after), less what others took away."""
-    there = {one.instance.spec for one in reading.instances or ()}
-    before = Counter(
-        spec.profile for spec in record.before.specs if spec in there or spec in ledger.destroyed
-    )
-    made = {spec for _, spec in ledger.created}
-    after = Counter(
-        spec.profile for spec in record.after.specs if spec not in made or spec in there
-    )
-    return before & after
-
-
-def _usable(reading: GpuReading, ledger: Ledger) -> Counter[str]:
-    """Count the instances that are whole, or that we never touched."""
-    touched: Identities = frozenset(ledger.created | ledger.without_ci)
-    return Counter(
-        one.instance.spec.profile
-        for one in reading.instances or ()
-        if one.instance.usable or (one.instance.gi_id, one.instance.spec) not in touched
-    )

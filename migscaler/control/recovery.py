@@ -1,42 +1,43 @@
-"""At start: end plans found open, and make again what a reboot took away.
+"""End plans found open, at a start and later.
 
 Fast and without the planner: it looks, puts back what the journal names, and closes. Cut short at
 any point, the next start does the rest.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from migscaler.control.aftermath import after_settled
 from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, finish_restore, put_back
-from migscaler.control.restoring import Restored, Restoring
 from migscaler.control.steps_run import Site, StepRunner, Stop
 from migscaler.errors import StoreError
-from migscaler.model.gpu import GpuReading
-from migscaler.model.ids import GpuUuid, PlanId
+from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import (
-    Direction,
     Outcome,
     OutcomeKind,
     OutcomeReason,
     direction_between,
 )
+from migscaler.model.policy import Pace
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
 from migscaler.store.records import (
-    RESTORE,
     NvmlAction,
     PlanRecord,
     PlanState,
     StepState,
-    WantedRecord,
 )
 from migscaler.store.store import Store
 
 # So long after a plan began it is tried again to make what could not be put back; then the plan is
 # closed as it is, for an open one keeps the whole node from changing.
 _PATIENCE = timedelta(minutes=10)
+# How settling ends that could not end the plan.
+_UNSETTLED = frozenset(
+    {OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE, OutcomeReason.HELD}
+)
 
 
 def settle(
@@ -48,14 +49,21 @@ def settle(
     boot_id: str,
     *,
     act: bool,
+    pace: Pace,
     only: Collection[GpuUuid] | None = None,
+    cut: Collection[int] = (),
 ) -> tuple[Outcome, ...]:
     """End every open plan and say how, one outcome each, oldest first.
 
+    `cut` are the journal numbers of plans whose process may have died in the middle: one that did
+    counts as a failure of its GPU, and a restore that it was at is finished whoever holds the GPU.
+    `pace` says how long a GPU rests after its plan was ended.
+
     Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written, and for ten minutes one of which something could not be made again. One of another boot
-    needs no call: it is closed for any GPU, also for one that is not there any more.
+    written, for ten minutes one of which something could not be made again, and a restore while
+    somebody holds its GPU, unless it was cut short. One of another boot needs no call: it is closed
+    for any GPU, also for one that is not there any more.
 
     Raises:
         StoreError: the journal can't be read; nothing was touched.
@@ -76,27 +84,53 @@ def settle(
             clock=clock,
             boot_id=boot_id,
         )
-        outcomes.append(_settle_one(site, record))
+        is_cut = record.seq in cut and not record.left_open
+        outcomes.append(_settle_one(site, record, pace, is_cut=is_cut))
     return tuple(outcomes)
 
 
-def _settle_one(site: Site, record: PlanRecord) -> Outcome:
+def _settle_one(site: Site, record: PlanRecord, pace: Pace, *, is_cut: bool) -> Outcome:
     """End one plan: by what its state and boot say, else by putting back."""
     started = site.clock.monotonic()
-    outcome, is_unmade = _ended(site, record)
+    outcome, is_unmade = _ended(site, record, is_cut=is_cut)
     problem = site.scheduler.unfence(record.gpu_uuid)
     if problem is not None:
         outcome = replace(outcome, explanation=f"{outcome.explanation}; still fenced: {problem}")
     duration = timedelta(seconds=site.clock.monotonic() - started)
     outcome = replace(outcome, duration=duration)
-    if outcome.reason in (OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE):
-        return outcome
-    if is_unmade and _is_young(record, site.clock):
-        return replace(outcome, explanation=f"{outcome.explanation}; left open, to be tried again")
+    again = is_unmade and outcome.reason not in _UNSETTLED and _is_young(record, site.clock)
+    if again:
+        outcome = replace(
+            outcome, explanation=f"{outcome.explanation}; left open, to be tried again"
+        )
     try:
-        site.store.end_plan(record.seq, outcome)
+        if again or outcome.reason in _UNSETTLED:
+            if record.is_restore:
+                # From here on it is one that failed: who holds the GPU may be mending it.
+                site.store.leave_open(record.seq)
+            return outcome
+        return _closed(site, record, outcome, pace, is_cut=is_cut)
     except StoreError as error:
         return replace(outcome, explanation=f"{outcome.explanation}; not recorded: {error}")
+
+
+def _closed(
+    site: Site, record: PlanRecord, outcome: Outcome, pace: Pace, *, is_cut: bool
+) -> Outcome:
+    """Take a plan's end into its GPU's history and close it.
+
+    One that its process died in is a failure whatever became of the GPU: a plan that ends the
+    daemon, or the node, would be begun again right after each start. One that was carried out to
+    its end and left open has been counted then. A restore is no plan of anybody's wish.
+    """
+    is_failure = is_cut and record.state is not PlanState.VERIFIED and not record.is_restore
+    fed = replace(outcome, counts_as_failure=is_failure)
+    if not record.is_restore:
+        past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
+        site.store.update_gpu_history(record.gpu_uuid, past)
+    if is_failure:
+        outcome = fed
+    site.store.end_plan(record.seq, outcome)
     return outcome
 
 
@@ -105,7 +139,7 @@ def _is_young(record: PlanRecord, clock: Clock) -> bool:
     return timedelta() <= clock.now() - record.begun_at < _PATIENCE
 
 
-def _ended(site: Site, record: PlanRecord) -> tuple[Outcome, bool]:
+def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bool]:
     """Do what the plan needs; return how it ended, and whether something could not be made."""
     if record.boot_id != site.boot_id:
         # No instance survives a reboot; what is there now is another matter (`restore`).
@@ -120,9 +154,12 @@ def _ended(site: Site, record: PlanRecord) -> tuple[Outcome, bool]:
         return _given_up(site, record), False
     if record.is_restore and _made_nothing(site, record):
         return _outcome(record, site.clock, "it has instances by now that this did not make"), False
-    back = finish_restore(runner, record) if record.is_restore else put_back(runner, record)
-    outcome = _after(back, record, site.clock, runner)
-    return _finished(outcome, record, site) if record.is_restore else outcome, bool(back.unmade)
+    if not record.is_restore:
+        back = put_back(runner, record)
+        return _after(back, record, site.clock, runner), bool(back.unmade)
+    back = finish_restore(runner, record, heed_hold=not is_cut)
+    outcome = _finished(_after(back, record, site.clock, runner), record, site)
+    return _waiting(outcome, back) if back.waits else outcome, bool(back.unmade)
 
 
 def _made_nothing(site: Site, record: PlanRecord) -> bool:
@@ -171,6 +208,17 @@ def _finished(outcome: Outcome, record: PlanRecord, site: Site) -> Outcome:
     except StoreError as error:
         text = f"{text}; {error}"
     return replace(outcome, explanation=text)
+
+
+def _waiting(outcome: Outcome, back: PutBack) -> Outcome:
+    """Tell that a restore waits for somebody to let go of the GPU; its plan stays open."""
+    return replace(
+        outcome,
+        kind=OutcomeKind.ABANDONED,
+        reason=OutcomeReason.HELD,
+        explanation=f"restored {outcome.layout}; the rest waits for the end of {back.waits}",
+        counts_as_failure=False,
+    )
 
 
 def _completed(site: Site, record: PlanRecord) -> Outcome:
@@ -238,109 +286,4 @@ def _outcome(record: PlanRecord, clock: Clock, explanation: str) -> Outcome:
         duration=timedelta(),
         direction=direction_between(record.before, record.after),
         before=record.before,
-    )
-
-
-def restore(
-    *,
-    store: Store,
-    reader: GpuReader,
-    writer: GpuWriter | None,
-    scheduler: Scheduler,
-    clock: Clock,
-    boot_id: str,
-    layout: str,
-    mig_mode: bool,
-    act_on: Collection[GpuUuid],
-    reloaded: bool | None = None,
-    left: Mapping[GpuUuid, str] | None = None,
-) -> tuple[Outcome, ...]:
-    """Give GPUs that lost all instances the layout last wanted; one outcome per such GPU, by index.
-
-    `layout` is `restore`, `adopt` (what is there is wanted from now on) or `report`. Only GPUs in
-    `act_on` are changed, the others reported, with why they are `left` alone. A GPU with any
-    instance is not touched. MIG mode that is off in the boot of the wanted layout was switched off
-    by a person, unless the driver was loaded anew; that is reported only. Whether it was is what
-    `reloaded` says, or for None what the GPUs look like. Call after `settle`.
-
-    Raises:
-        HardwareError: NVML does not answer.
-        StoreError: the state file can't be read.
-    """
-    wanted = {record.gpu_uuid: record for record in store.wanted() if len(record.layout)}
-    gpus = reader.read_node().gpus
-    if reloaded is None:
-        reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
-    site = partial(
-        Site, store=store, reader=reader, scheduler=scheduler, clock=clock, boot_id=boot_id
-    )
-    outcomes = []
-    for gpu, record in _emptied(gpus, wanted):
-        ended: Restored
-        if layout == "adopt":
-            store.forget_wanted(gpu.uuid)
-            ended = _untouched(f"{record.layout} is gone and no longer wanted")
-        elif writer is None or layout != "restore" or gpu.uuid not in act_on:
-            why = (left or {}).get(gpu.uuid, "acting is off")
-            ended = _untouched(f"{record.layout} is gone; {why}, not restored")
-        elif not gpu.mig_enabled and record.boot_id == boot_id and not reloaded:
-            ended = _switched_off(gpu, record)
-        else:
-            ended = Restoring(site(writer=writer), gpu, record).run(mig_mode=mig_mode)
-        outcomes.append(_restored(gpu.uuid, ended, clock))
-    return tuple(outcomes)
-
-
-def _emptied(
-    gpus: tuple[GpuReading, ...], wanted: Mapping[GpuUuid, WantedRecord]
-) -> Iterator[tuple[GpuReading, WantedRecord]]:
-    """Give the GPUs that answer and lack all they should have."""
-    for gpu in gpus:
-        record = wanted.get(gpu.uuid)
-        if record is not None and not gpu.instances and all(gap.what != "gpu" for gap in gpu.gaps):
-            yield gpu, record
-
-
-def _lost_by_reload(recorded: tuple[GpuReading, ...]) -> bool:
-    """Say whether loading the driver anew took the instances away, of all GPUs at once.
-
-    Where a mode change needs no reset (Hopper and newer) MIG mode is lost with them; elsewhere it
-    stays (MIG User Guide, Getting Started). A node's only GPU can't tell a person from a reload.
-    """
-    return all(
-        gpu.instances == () and gpu.mig_enabled is gpu.mode_change_needs_reset for gpu in recorded
-    )
-
-
-def _switched_off(gpu: GpuReading, record: WantedRecord) -> Restored:
-    """Return that a GPU keeps the mode that somebody gave it in this boot."""
-    why = "pending" if gpu.mig_pending else "switched off in this boot; `migscaler mig-mode on`"
-    return Restored(
-        kind=OutcomeKind.ABANDONED,
-        reason=OutcomeReason.CHANGED_UNDERNEATH,
-        explanation=f"{record.layout} is not restored: MIG mode is {why}",
-    )
-
-
-def _untouched(explanation: str) -> Restored:
-    """Return that a GPU was left as it is."""
-    return Restored(
-        kind=OutcomeKind.ABANDONED, reason=OutcomeReason.PAUSED, explanation=explanation
-    )
-
-
-def _restored(gpu_uuid: GpuUuid, ended: Restored, clock: Clock) -> Outcome:
-    """Return how restoring a GPU ended as an outcome."""
-    return Outcome(
-        plan_id=PlanId(f"{RESTORE}{clock.now():%Y%m%dT%H%M%S}"),
-        gpu_uuid=gpu_uuid,
-        kind=ended.kind,
-        reason=ended.reason,
-        explanation=ended.explanation,
-        layout=ended.layout,
-        started_at=clock.now(),
-        duration=timedelta(),
-        steps=ended.steps,
-        counts_as_failure=ended.counts_as_failure,
-        direction=Direction.FINER,
     )

@@ -91,18 +91,34 @@ def refuse_beside_open_plan(plan: Plan, store: Store) -> None:
             )
 
 
+def waiting_restores(
+    plans: Sequence[PlanRecord], holds: Sequence[HoldRecord]
+) -> tuple[tuple[GpuUuid, str], ...]:
+    """Return the GPUs whose open restore waits for the end of a hold, and whose hold it is.
+
+    Only a hold of the whole GPU is waited for: an instance that somebody holds is to be there.
+    """
+    whole = {hold.gpu_uuid: hold for hold in reversed(holds) if hold.spec is None}
+    restores = (plan for plan in plans if plan.is_restore and plan.gpu_uuid in whole)
+    return tuple((plan.gpu_uuid, _held(whole[plan.gpu_uuid])) for plan in restores)
+
+
 def why_open(
-    plans: tuple[PlanRecord, ...],
+    plans: Sequence[PlanRecord],
     snapshot: NodeSnapshot | None,
+    waiting: Sequence[tuple[GpuUuid, str]] = (),
     acting_on: Collection[GpuUuid] = (),
 ) -> str | None:
     """Return which open plan keeps the node from changing and the way out, None without one.
 
     The plan of a GPU that does not answer, or is not there, keeps only that GPU: nothing can be
-    planned on it, and once it answers the plan is settled before anything else is changed. One
-    that is being carried out (`acting_on` its GPU) needs no way out.
+    planned on it, and once it answers the plan is settled before anything else is changed. So is a
+    restore `waiting` for a hold, which keeps everybody else off that GPU too. One that is being
+    carried out (`acting_on` its GPU) needs no way out.
     """
     for plan in plans:
+        if any(plan.gpu_uuid == uuid for uuid, _ in waiting):
+            continue
         gpu = None if snapshot is None else snapshot.gpu(plan.gpu_uuid)
         if snapshot is None or (gpu is not None and gpu.instances is not None):
             named = plan.gpu_uuid if gpu is None else f"GPU {gpu.reading.index}"

@@ -1,5 +1,6 @@
 """Make the layout last wanted again on one GPU without instances, MIG mode first if told."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -60,7 +61,7 @@ class Restoring:
             ready = self._ready()
             if isinstance(ready, Stop):
                 if not self._gpu.mig_enabled:
-                    return _stopped(ready)
+                    return self._leave(record, ready)
                 # Nothing was done: an open plan would be finished beside what can't be seen now.
                 ready = _stopped(ready)
             if isinstance(ready, Restored):
@@ -132,12 +133,12 @@ class Restoring:
             if isinstance(made, Stop):
                 problems.append((made.reason, made.explanation))
                 if made.blind:
-                    return _stopped(made)
+                    return self._leave(record, made)
                 if made.reason is OutcomeReason.PAUSED:
                     break
                 found = self._runner.look()
                 if isinstance(found, Stop):
-                    return _stopped(found)
+                    return self._leave(record, found)
                 made = found
             reading = made
         return self._end(record, reading, fitting, problems)
@@ -207,7 +208,15 @@ class Restoring:
             store.write_wanted(record.gpu_uuid, self._wanted.layout, self._site.boot_id)
         if not goes_on:
             store.end_plan(record.seq, outcome_of(ended, record, self._site))
+        else:
+            store.leave_open(record.seq)
         return ended
+
+    def _leave(self, record: PlanRecord, stop: Stop) -> Restored:
+        """Return that it can't go on; its plan stays open, as one that was not cut short."""
+        with suppress(StoreError):
+            self._site.store.leave_open(record.seq)
+        return _stopped(stop)
 
 
 def outcome_of(ended: Restored, record: PlanRecord, site: Site) -> Outcome:

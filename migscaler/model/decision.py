@@ -113,12 +113,14 @@ class History:
 class Conditions:
     """State of the node outside the GPUs that closes gates; texts say why, None means fine.
 
+    `waiting_restores`: GPUs whose open restore waits for a hold to end, and whose.
     `stale_after_seconds`: a snapshot older than this decides nothing.
     """
 
     pause: PauseRecord | None = None
     journal_problem: str | None = None
     open_plan: str | None = None
+    waiting_restores: tuple[tuple[GpuUuid, str], ...] = ()
     clock_step: str | None = None
     forced_observe: str | None = None
     stale_after_seconds: float = 15.0

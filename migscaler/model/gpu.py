@@ -270,7 +270,8 @@ class Allocations:
 class ForeignOwners:
     """Who else shapes the GPUs of the node, in words, and the way out; `found` None: nobody seen.
 
-    `unknown` says why it can't be told whether there are (more).
+    `unknown` says why it can't be told whether there are (more); with nobody found, `remedy` is the
+    way out of that.
     """
 
     found: str | None = None

@@ -35,8 +35,13 @@ def told(text: str, *, names: bool) -> str:
 
 
 def names_somebody(gate: Gate) -> bool:
-    """Say whether the explanation of a gate may name somebody."""
-    return gate.reason in NAMING_GATES
+    """Say whether the explanation of a gate may name somebody.
+
+    An open plan of one GPU is a restore that waits for somebody's hold; one of the node names none.
+    """
+    return gate.reason in NAMING_GATES or (
+        gate.reason is GateReason.OPEN_PLAN and gate.gpu_uuid is not None
+    )
 
 
 def sentence_for(decision: Decision, *, names: bool) -> str:

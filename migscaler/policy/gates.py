@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from migscaler.model.decision import DecisionInput
+from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.plan import Direction, Gate, GateReason
 from migscaler.model.policy import Mode
 from migscaler.policy.supply import ManagedGpu, Survey
@@ -35,14 +36,10 @@ def node_gates(inp: DecisionInput) -> Iterator[Gate]:
         )
     yield from _pause(inp)
     yield from _vetoes(inp)
-    if snapshot.foreign_owner is not None:
-        words = f"the layout belongs to {snapshot.foreign_owner}"
-        if snapshot.foreign_owner_remedy:
-            words += f"; way out: {snapshot.foreign_owner_remedy}"
-        yield Gate(reason=GateReason.FOREIGN_OWNER, explanation=words)
-    elif snapshot.foreign_owner_unknown is not None and snapshot.processes_visible:
-        words = f"it is not known who else shapes the GPUs: {snapshot.foreign_owner_unknown}"
-        yield Gate(reason=GateReason.FOREIGN_OWNER, explanation=words)
+    owner = owner_words(snapshot)
+    # Processes out of sight have a gate of their own below, which says the same.
+    if owner is not None and (snapshot.foreign_owner is not None or snapshot.processes_visible):
+        yield Gate(reason=GateReason.FOREIGN_OWNER, explanation=owner)
     if not snapshot.allocations_known:
         words = f"it is not known who was given what: {snapshot.allocations_why or 'no answer'}"
         yield Gate(reason=GateReason.ALLOCATIONS_UNKNOWN, explanation=words)
@@ -58,6 +55,18 @@ def node_gates(inp: DecisionInput) -> Iterator[Gate]:
     if conditions.clock_step is not None:
         yield Gate(reason=GateReason.CLOCK_STEP, explanation=conditions.clock_step)
     yield from _staleness(inp)
+
+
+def owner_words(snapshot: NodeSnapshot) -> str | None:
+    """Return who else shapes the node's GPUs, or may, and the way out; None: nobody does."""
+    if snapshot.foreign_owner is not None:
+        words = f"the layout belongs to {snapshot.foreign_owner}"
+    elif snapshot.foreign_owner_unknown is not None:
+        words = f"it is not known who else shapes the GPUs: {snapshot.foreign_owner_unknown}"
+    else:
+        return None
+    remedy = snapshot.foreign_owner_remedy
+    return f"{words}; way out: {remedy}" if remedy else words
 
 
 def _pause(inp: DecisionInput) -> Iterator[Gate]:
@@ -169,6 +178,14 @@ def _protection(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
             yield _gate(gpu, GateReason.PROTECTED, words, hold.expires_at)
 
 
+def _waiting(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
+    """Yield the gate of a GPU whose restore is not at its end and waits for somebody."""
+    for uuid, why in inp.conditions.waiting_restores:
+        if uuid == gpu.uuid:
+            words = f"a restore of {gpu_text(gpu.state)} waits, with the rest of its layout: {why}"
+            yield _gate(gpu, GateReason.OPEN_PLAN, words, None)
+
+
 def _past(gpu: ManagedGpu, inp: DecisionInput) -> Iterator[Gate]:
     """Yield gates that follow from what happened to a GPU before."""
     name, past = gpu_text(gpu.state), gpu.history
@@ -192,6 +209,7 @@ _LOOKS: tuple[Callable[[ManagedGpu, DecisionInput], Iterator[Gate]], ...] = (
     _health,
     _ownership,
     _protection,
+    _waiting,
     _past,
 )
 

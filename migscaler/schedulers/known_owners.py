@@ -80,3 +80,4 @@ LSF = KnownOwner(
     name=f"LSF with {LSF_SWITCH}=Y",
     remedy=f"when no MIG job runs: {LSF_SWITCH}=N in lsf.conf, then restart the LSF daemons",
 )
+LSF_UNREAD_REMEDY = "let migscaler read the lsf.conf of these daemons, or end them on this node"

@@ -18,6 +18,7 @@ from migscaler.schedulers.known_owners import (
     LSF,
     LSF_DAEMONS,
     LSF_SWITCH,
+    LSF_UNREAD_REMEDY,
     MIG_MANAGER_UNIT,
     KnownOwner,
 )
@@ -102,14 +103,16 @@ class OwnerSearch:
         try:
             known = tuple(processes(self._roots.proc) if table is None else table)
         except OSError as error:
-            return ForeignOwners(unknown=f"processes can't be listed: {error.strerror}")
+            why = f"processes can't be listed: {error.strerror}"
+            return ForeignOwners(unknown=why, remedy="give migscaler the host's /proc")
         seen = [*self._running(known), *self._unit()]
         lsf, unknown = self._lsf_owner(known)
         if lsf is not None:
             seen.append(lsf)
         return ForeignOwners(
             found="; ".join(dict.fromkeys(one.words for one in seen)) or None,
-            remedy="; ".join(dict.fromkeys(one.remedy for one in seen)),
+            remedy="; ".join(dict.fromkeys(one.remedy for one in seen))
+            or (LSF_UNREAD_REMEDY if unknown else ""),
             unknown=unknown,
         )
 

@@ -192,13 +192,13 @@ class Holds(Concern):
 
 
 def holder_of(
-    connection: sqlite3.Connection, gpu_uuid: GpuUuid, spec: InstanceSpec, now: datetime
+    connection: sqlite3.Connection, gpu_uuid: GpuUuid, spec: InstanceSpec | None, now: datetime
 ) -> str | None:
-    """Say who holds or leases the instance or its GPU now, None if nobody."""
+    """Say who holds or leases the instance or its GPU (`spec` None: the GPU), None if nobody."""
     row = connection.execute(
         "SELECT * FROM holds WHERE gpu_uuid = ? AND (spec IS NULL OR spec = ?)"
         " AND (expires_at IS NULL OR expires_at > ?) ORDER BY hold_id LIMIT 1",
-        (gpu_uuid, spec_text(spec), time_text(now)),
+        (gpu_uuid, None if spec is None else spec_text(spec), time_text(now)),
     ).fetchone()
     if row is None:
         return None

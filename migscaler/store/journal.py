@@ -73,7 +73,8 @@ class Journal(Concern):
         """Write a call as begun unless somebody holds what it changes; all in one transaction.
 
         A destroy, and a create that leads forward, yields to a hold or lease on the instance or
-        the GPU. What puts back the layout before does not wait for anybody to let go of the GPU.
+        the GPU. What puts back the layout before does not wait for anybody to let go of the GPU,
+        unless the request heeds it.
 
         Raises:
             StoreError: it is not written; the call must not be made.
@@ -152,6 +153,16 @@ class Journal(Concern):
             ),
         )
 
+    def leave_open(self, plan_seq: int) -> None:
+        """Write that a plan stays open although whoever carried it out came to his end.
+
+        A closed plan has something in that column, one that was cut short nothing.
+
+        Raises:
+            StoreError: it is not written; the plan will pass for one that was cut short.
+        """
+        self._change("UPDATE plans SET counts_as_failure = 0 WHERE seq = ?", (plan_seq,))
+
     def open_plans(self) -> tuple[PlanRecord, ...]:
         """Return the plans that are not closed, oldest first.
 
@@ -220,9 +231,9 @@ def _refusal(
             return StepTicket(step_id=None, refused_by=who, reason=OutcomeReason.PAUSED)
     if request.action in DESTROYS or request.purpose is Purpose.FORWARD:
         holder = holder_of(connection, gpu_uuid, request.spec, now)
-        if holder is not None:
-            return StepTicket(step_id=None, refused_by=holder)
-    return None
+    else:
+        holder = holder_of(connection, gpu_uuid, None, now) if request.heed_hold else None
+    return None if holder is None else StepTicket(step_id=None, refused_by=holder)
 
 
 @decodes
@@ -246,6 +257,7 @@ def _plan(row: Row) -> PlanRecord:
         boot_id=row["boot_id"],
         begun_at=some_time(row["begun_at"]),
         state=PlanState(row["state"]),
+        left_open=row["counts_as_failure"] is not None,
     )
 
 

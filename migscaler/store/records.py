@@ -60,7 +60,11 @@ class KnownInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRecord:
-    """One GPU plan in the journal, with the whole layout before: profiles, placements, ids."""
+    """One GPU plan in the journal, with the whole layout before: profiles, placements, ids.
+
+    `left_open`: whoever carried it out came to his end and left the rest for later. A plan that is
+    open without was cut short.
+    """
 
     plan_id: PlanId
     gpu_uuid: GpuUuid
@@ -72,6 +76,7 @@ class PlanRecord:
     begun_at: datetime
     seq: int = 0
     state: PlanState = PlanState.OPEN
+    left_open: bool = False
 
     @property
     def is_restore(self) -> bool:
@@ -81,7 +86,10 @@ class PlanRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRequest:
-    """A call about to be made. `heed_pause`: nothing was changed yet, so a pause stops it."""
+    """A call about to be made. `heed_pause`: nothing was changed yet, so a pause stops it.
+
+    `heed_hold`: a hold of the whole GPU stops it too, although it leads back.
+    """
 
     action: NvmlAction
     spec: InstanceSpec
@@ -89,6 +97,7 @@ class StepRequest:
     gi_id: GiId | None = None
     ci_id: CiId | None = None
     heed_pause: bool = False
+    heed_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.gpu import GpuState, InstanceState, PinReason
 from migscaler.model.ids import GpuUuid, PlanId
-from migscaler.model.policy import Policy
+from migscaler.model.policy import Pace, Policy
 from migscaler.sim.faults import slow
 from migscaler.sim.node import open_node
 from migscaler.sim.nvml_library import NvmlLibrary
@@ -132,6 +132,7 @@ def settle_all(directory: Path) -> None:
         site.clock,
         site.node.boot_id,
         act=True,
+        pace=Pace(),
     )
 
 

@@ -24,7 +24,7 @@ sampling: {interval: 1s}
 tick: 1s
 gpus: [{model: "*"}]
 idle: {after: 10s}
-pace: {rest: 0s}
+pace: {rest: 0s, rest_after_failure: 10s}
 rules: [{name: small, size: 1g, min: 3, raise_after: 0s}]
 """
 """Three 1g instances are wanted; what is idle makes room for them after 10 s."""

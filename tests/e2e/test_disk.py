@@ -91,6 +91,7 @@ def test_full_disk_stops_changes_and_nothing_else_until_there_is_space(tmp_path:
         gate = life.shown(GATE)
 
     assert (untouched, healthy, gate) == ([], 200, 0.0)
+    assert "foreign_change_recorded" in site.log.read_text()
     assert "the journal can't be written" in status.stdout
     assert "state" in doctor.stdout
     assert "journal" in page

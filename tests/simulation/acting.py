@@ -16,7 +16,7 @@ from migscaler.model.gpu import Allocations, Claim, GpuState, InstanceState, Mod
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid, PlanId
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Outcome, Step, StepAction
-from migscaler.model.policy import Policy
+from migscaler.model.policy import Pace, Policy
 from migscaler.model.ports import Clock
 from migscaler.model.process import HostProcess
 from migscaler.model.profile import InstanceSpec
@@ -315,6 +315,7 @@ class Desk:
             self.clock,
             self.boot_id,
             act=act,
+            pace=Pace(),
         )
 
     # The world

@@ -29,7 +29,7 @@ from migscaler.model.gpu import GpuState, InstanceState
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import GpuModel, Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind
-from migscaler.model.policy import Policy
+from migscaler.model.policy import Pace, Policy
 from migscaler.planner.layouts import all_layouts
 from migscaler.planner.steps import order_steps
 from migscaler.sim.codes import Code
@@ -233,6 +233,7 @@ class Bench:
                 life.clock,
                 life.node.boot_id,
                 act=True,
+                pace=Pace(),
             )
             return outcomes, life, len(life.store.open_plans())
         finally:

@@ -11,7 +11,7 @@ from migscaler.app.runtime import Runtime
 from migscaler.app.start import InForce
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.control.gather import Gatherer
-from migscaler.control.loop import Parts
+from migscaler.control.parts import Parts
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.demand import Counts, Fetched, Reading, VetoStatus, Want

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from migscaler.errors import CommandRefused
-from migscaler.model.gpu import ModeChange
-from migscaler.model.ids import GpuUuid
+from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.sim.codes import Code
 from migscaler.sim.faults import fails
 from tests.unit.app.nodes import ENFORCE, NodeAtWork, node_at_work
+from tests.unit.app.test_comeback import live
 from tests.unit.app.test_runtime_start import leave_open
 
 H100 = "H100-80GB"
@@ -103,25 +103,38 @@ def test_gpu_that_apply_leaves_alone_is_not_switched(
         ("mig_mode", {"gpus": ["0"], "enabled": True}),
         ("mig_mode", {"gpus": ["0"], "enabled": False}),
         ("apply", {"gpu": 0, "layout": "1g@6 3g@0"}),
+        ("apply", {"gpu": 0, "layout": "1g@6 3g@0", "dry_run": True}),
         ("settle", {}),
     ],
 )
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [
+        ("migagent", "the layout belongs to nos' MIG agent (process 77"),
+        ("lim", "it is not known who else shapes the GPUs: LSF runs here (process 77, lim)"),
+    ],
+    ids=["seen", "not-known"],
+)
 def test_nothing_is_changed_by_hand_beside_another_owner(
-    tmp_path: Path, name: str, arguments: dict[str, object]
+    tmp_path: Path, name: str, arguments: dict[str, object], process: str, words: str
 ) -> None:
+    """Beside one of whom it was not known whether he shapes the GPUs only ticks stood down."""
     mig = arguments.get("enabled") is not True
     layouts = ("3g@0 3g@4",) if mig else ()
     with node_at_work(tmp_path, *layouts, config=ENFORCE, spec=H100, mig=mig) as here:
         here.runtime.begin()
         here.watch(60)
-        here.host.process(77, "migagent")
+        here.host.process(77, process)
         here.watch(5)
+        decision = here.runtime.loop.tick()
 
         with pytest.raises(CommandRefused) as refused:
             here.ask(name, **arguments)
 
-        assert str(refused.value).startswith("the layout belongs to nos' MIG agent (process 77")
+        assert str(refused.value).startswith(words)
         assert "; way out: " in str(refused.value)
+        assert decision is not None
+        assert str(refused.value) in [gate.explanation for gate in decision.gates]
         assert here.our_calls() == []
 
 
@@ -175,6 +188,24 @@ def test_gpu_that_was_switched_is_told_though_the_next_one_failed(tmp_path: Path
         assert [gpu.mig_current for gpu in here.node.state.gpus] == [1, 0]
 
 
+def test_no_further_gpu_is_switched_after_one_that_did_not_get_its_layout(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, config=ENFORCE, spec=TWO, mig=False) as here:
+        here.runtime.begin()
+        here.watch(60)
+        create = "nvmlDeviceCreateGpuInstanceWithPlacement"
+        here.node.add_fault(fails(create, Code.UNKNOWN, times=None))
+
+        answer = here.ask("mig_mode", gpus=["0", "1"], enabled=True)
+
+        assert isinstance(answer["results"], list)
+        (only,) = answer["results"]
+        assert (only["gpu"], only["active"], only["layout_made"]) == (0, True, False)
+        assert [gpu.mig_current for gpu in here.node.state.gpus] == [1, 0]
+        here.node.clear_faults()
+        live(here, 150)
+        assert here.layout() == "7g.80gb@0"
+
+
 def test_pause_while_the_first_gpu_is_switched_keeps_the_second_as_it_is(tmp_path: Path) -> None:
     """It was switched on and then left empty, as the pause forbade to make its instance."""
     with node_at_work(tmp_path, config=ENFORCE, spec=TWO, mig=False) as here:
@@ -182,17 +213,18 @@ def test_pause_while_the_first_gpu_is_switched_keeps_the_second_as_it_is(tmp_pat
         here.watch(60)
         writer = here.assembly.ground.writer
         assert writer is not None
-        switch = writer.set_mig_mode
+        make = writer.create_compute_instance
 
-        def switch_and_pause(uuid: GpuUuid, *, enabled: bool) -> ModeChange:
-            if here.store.pause() is None:
-                here.ask("pause", why="stop")
-            return switch(uuid, enabled=enabled)
+        def make_and_pause(uuid: GpuUuid, gi_id: GiId) -> CiId:
+            made = make(uuid, gi_id)
+            here.ask("pause", why="stop")
+            return made
 
-        writer.set_mig_mode = switch_and_pause  # type: ignore[method-assign]
+        writer.create_compute_instance = make_and_pause  # type: ignore[method-assign]
         answer = here.ask("mig_mode", gpus=["0", "1"], enabled=True)
 
         results = answer["results"]
         assert isinstance(results, list)
+        assert results[0]["layout_made"] is True
         assert "not switched: paused by" in results[1]["message"]
         assert [gpu.mig_current for gpu in here.node.state.gpus] == [1, 0]

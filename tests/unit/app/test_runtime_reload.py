@@ -9,7 +9,7 @@ from migscaler.app.config.load import LoadedConfig
 from migscaler.app.runtime import Runtime
 from migscaler.app.start import load_in_force
 from migscaler.app.wiring import Assembly
-from migscaler.control.loop import Parts
+from migscaler.control.parts import Parts
 from migscaler.errors import CommandRefused
 from migscaler.model.policy import Mode
 from tests.unit.app.nodes import ENFORCE, RECOMMEND, NodeAtWork, node_at_work

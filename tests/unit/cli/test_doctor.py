@@ -67,10 +67,12 @@ def test_owner_and_way_out_are_told() -> None:
 
 def test_owners_out_of_sight_are_not_nobody() -> None:
     node = replace(snapshot(gpu_state(A100, "7g@0")), foreign_owner_unknown="no lsf.conf")
+    node = replace(node, foreign_owner_remedy="let it read lsf.conf")
 
     (check,) = (one for one in node_checks(node) if one.subject == "layout owner")
 
     assert (check.verdict, check.found) == (Verdict.PROBLEM, "not known: no lsf.conf")
+    assert check.remedy.startswith("let it read lsf.conf; nothing is changed until")
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def test_mig_mode_refused_on_a_busy_gpu_tells_what_was_done_before(terminal: Ter
     assert done.exit_code == 1
     assert "GPU 0: MIG is on" in done.stdout
     assert done.stdout.splitlines()[-2:] == [
-        "GPU 2: not tried, since one before it could not be switched",
-        "GPU 3: not tried, since one before it could not be switched",
+        "GPU 2: not tried, since one before it is not as asked",
+        "GPU 3: not tried, since one before it is not as asked",
     ]
     assert "GPU 1 is in use by python3 (pid 7); stop it first" in done.stderr
 
@@ -133,3 +133,32 @@ def test_mig_mode_that_fails_without_an_error_names_those_not_tried(terminal: Te
 
     assert done.exit_code == 1
     assert json.loads(done.stdout)["not_tried"] == [1]
+
+
+def test_mig_mode_whose_layout_was_not_made_fails_and_leaves_the_next_gpu(
+    terminal: Terminal,
+) -> None:
+    """It ended with 0, as if the GPU had its instances."""
+    words = "MIG is on, but its layout could not be made: the driver refused"
+
+    def unmade(_arguments: Json) -> Json:
+        return {"results": [{**result(0, active=True), "layout_made": False, "message": words}]}
+
+    terminal.replies(mig_mode=unmade)
+
+    done = terminal.run("mig-mode", "on", "--gpu", "0,1", "--yes")
+
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == [
+        f"GPU 0: {words}",
+        "  stop first: DCGM (nvidia-dcgm.service)",
+        "GPU 1: not tried, since one before it is not as asked",
+    ]
+    assert len(terminal.node.asked) == 1
+
+
+def test_mig_mode_that_is_on_without_the_layout_asks_nobody_and_fails(terminal: Terminal) -> None:
+    terminal.replies(mig_mode={"results": [{**result(0, active=True), "layout_made": False}]})
+
+    assert terminal.run("mig-mode", "on", "--gpu", "0", stdin="").exit_code == 1
+    assert terminal.run("mig-mode", "on", "--gpu", "0", "--dry-run").exit_code == 3

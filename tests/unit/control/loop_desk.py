@@ -7,8 +7,9 @@ from pathlib import Path
 
 from migscaler.control.enforce import Enforcer
 from migscaler.control.gather import Gatherer
-from migscaler.control.loop import Loop, Parts
+from migscaler.control.loop import Loop
 from migscaler.control.observe import Observer
+from migscaler.control.parts import Parts
 from migscaler.model.policy import Policy
 from migscaler.model.status import Status
 from tests.builders import policy, rule

@@ -9,8 +9,9 @@ from pathlib import Path
 from migscaler.control.enforce import Enforcer
 from migscaler.control.executor import Executor
 from migscaler.control.gather import Gatherer
-from migscaler.control.loop import Loop, Parts
+from migscaler.control.loop import Loop
 from migscaler.control.observe import Observer
+from migscaler.control.parts import Parts
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.decision import WindowState

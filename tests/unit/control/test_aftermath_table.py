@@ -5,7 +5,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from migscaler.control.aftermath import after_foreign_change, after_outcome, closed_breaker
+from migscaler.control.aftermath import (
+    after_foreign_change,
+    after_outcome,
+    after_settled,
+    closed_breaker,
+)
 from migscaler.model.decision import GpuHistory
 from migscaler.model.ids import PlanId
 from migscaler.model.plan import Direction, Outcome, OutcomeKind, OutcomeReason
@@ -215,3 +220,19 @@ def test_breaker_that_a_person_closes_forgets_failures_and_rest() -> None:
         last_direction=Direction.FINER,
         wanted=layout(A100, "7g@0"),
     )
+
+
+def test_plan_that_was_settled_rests_and_cuts_no_longer_rest_short() -> None:
+    settled = outcome(OutcomeKind.ABANDONED, OutcomeReason.SETTLED)
+    long = replace(FRESH, rest_until=minutes(30))
+
+    assert after_settled(FRESH, settled, PACE, NOW).rest_until == minutes(2)
+    assert after_settled(long, settled, PACE, NOW).rest_until == minutes(30)
+
+
+def test_settled_plan_that_was_cut_short_is_a_failure_though_it_was_put_back() -> None:
+    settled = outcome(OutcomeKind.ABANDONED, OutcomeReason.SETTLED, counts=True)
+
+    after = after_settled(FRESH, settled, PACE, NOW)
+
+    assert after == GpuHistory(gpu_uuid=uuid(), rest_until=minutes(10), failures_in_row=1)

@@ -144,6 +144,7 @@ def test_what_could_not_be_put_back_is_told_as_lost_until_it_is_made_again() -> 
             here.clock,
             here.node.boot_id,
             act=True,
+            pace=Pace(),
         )
         loop.note_outcomes(settled, "settle")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from migscaler.control.recovery import restore
+from migscaler.control.emptied import restore
 from migscaler.errors import CommandRefused, HardwareError
 from migscaler.hardware.nvml import NvmlWriter
 from migscaler.model.gpu import ModeChange

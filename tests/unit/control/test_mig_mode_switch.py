@@ -100,7 +100,7 @@ def test_hopper_is_live_at_once_and_gets_the_whole_profile_by_itself() -> None:
     with switchboard(spec=H100, mig=False) as made:
         result = made.change(enabled=True)
 
-        assert (result.active, result.pending_on) == (True, None)
+        assert (result.active, result.pending_on, result.layout_made) == (True, None, True)
         assert result.message == "MIG is on with 7g.80gb@0"
         assert made.here.layout() == "7g.80gb@0"
         assert made.mode() == (1, 1)
@@ -121,9 +121,47 @@ def test_layout_that_can_not_be_made_is_told_and_mig_stays_on() -> None:
 
         result = made.change(enabled=True)
 
-        assert result.active is True
+        assert (result.active, result.layout_made) == (True, False)
         assert result.message.startswith("MIG is on, but its layout could not be made: ")
         assert made.mode() == (1, 1)
+
+
+def test_gpu_that_does_not_answer_after_the_switch_is_told_as_switched() -> None:
+    """The refusal that came instead said nothing of the mode, which was on by then."""
+    with switchboard(spec=H100, mig=False) as made:
+        gpu = made._again(made.here.uuid())
+        silent = replace(made.switch, sample=_does_not_answer)
+
+        result = silent.change(gpu, "3g 3g", enabled=True, dry_run=False)
+
+        assert (result.active, result.layout_made) == (True, False)
+        assert result.message == "MIG is on, but its layout could not be made: it is lost"
+        assert made.mode() == (1, 1)
+
+
+def _does_not_answer(_uuid: GpuUuid) -> GpuState:
+    raise CommandRefused("it is lost")
+
+
+@pytest.mark.parametrize(
+    ("has", "layout", "words"),
+    [
+        ("", None, 'without any instance; next: migscaler apply --gpu 0 --layout "7g.80gb"'),
+        ("", "3g 3g", 'without any instance; next: migscaler apply --gpu 0 --layout "3g 3g"'),
+        ("3g@0", "3g 3g", 'with 3g.40gb@0; next: migscaler apply --gpu 0 --layout "3g 3g"'),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_mode_that_is_on_without_the_layout_is_told(
+    has: str, layout: str | None, words: str, dry_run: bool
+) -> None:
+    """Asked once more after a layout that could not be made, it said that all was fine."""
+    with switchboard(has, spec=H100) as made:
+        result = made.change(enabled=True, layout=layout, dry_run=dry_run)
+
+        assert (result.active, result.layout_made) == (True, False)
+        assert result.message == f"MIG is on already, {words}"
+        assert made.here.our_calls() == []
 
 
 def test_switching_off_removes_idle_instances_through_the_journal_first() -> None:

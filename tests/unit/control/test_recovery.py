@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from migscaler.control.recovery import restore
+from migscaler.control.emptied import restore
 from migscaler.model.ids import PlanId
 from migscaler.model.plan import Outcome, OutcomeKind, OutcomeReason
 from migscaler.model.policy import Policy

@@ -192,6 +192,7 @@ def test_lsf_whose_configuration_can_not_be_read_is_not_known(host: HostFiles) -
     assert str(owners.unknown).startswith(
         "LSF runs here (process 77, sbatchd), and whether it manages MIG can't be read in "
     )
+    assert "read the lsf.conf" in owners.remedy
 
 
 @pytest.mark.parametrize(("text", "is_known"), [("LSF_MANAGE_MIG=Y\n", True), ("", False)])

@@ -1,6 +1,7 @@
 """Plans and steps as written and read back."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -159,3 +160,32 @@ def test_lease_and_destroy_from_two_connections_never_both_win(tmp_path: Path) -
     assert (both, neither) == (0, 0)
     daemon.close()
     client.close()
+
+
+def test_call_that_leads_back_waits_for_a_whole_hold_only_if_it_heeds_it() -> None:
+    store = Store.open(None, FixedClock())
+    seq = store.begin_plan(RECORD)
+    store.add_hold(uuid(), spec(A100, "1g@0"), owner="ada", reason="hers")
+    back = StepRequest(action=NvmlAction.CREATE_GI, spec=spec(A100, "1g@0"), purpose=Purpose.UNDO)
+    heeding = replace(back, heed_hold=True)
+    beside = store.begin_step(seq, uuid(), heeding)
+    store.add_hold(uuid(), None, owner="bob", reason="mending it")
+
+    blind, stopped = (store.begin_step(seq, uuid(), one) for one in (back, heeding))
+
+    assert beside.step_id is not None
+    assert blind.step_id is not None
+    assert (stopped.step_id, stopped.reason) == (None, OutcomeReason.HELD)
+    assert stopped.refused_by == "hold 2 of bob on the GPU: mending it"
+
+
+def test_plan_that_was_left_open_is_told_from_one_that_was_cut_short() -> None:
+    store = Store.open(None, FixedClock())
+    cut, left = store.begin_plan(RECORD), store.begin_plan(RECORD)
+
+    store.leave_open(left)
+
+    assert [(one.seq, one.left_open) for one in store.open_plans()] == [
+        (cut, False),
+        (left, True),
+    ]
