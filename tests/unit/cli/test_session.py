@@ -76,7 +76,19 @@ def test_pause_that_can_only_be_kept_in_memory_is_refused(tmp_path: Path) -> Non
         with pytest.raises(CommandRefused, match=f"so nothing is in force: {tmp_path}/file/state"):
             node.execute("pause", {"why": "kernel"})
 
-        assert node.execute("holds", {}) == {"holds": []}
+
+@pytest.mark.parametrize("name", ["holds", "leases", "history", "decision"])
+def test_what_is_kept_is_not_told_where_it_can_not_be_read(tmp_path: Path, name: str) -> None:
+    """`holds` said "nothing is held" of a damaged state file, with exit code 0."""
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    (state_dir / "state.sqlite").write_text("garbage")
+
+    with (
+        node_of(tmp_path, state_dir=state_dir) as node,
+        pytest.raises(CommandRefused, match="can't be read: .* is not a state file of migscaler"),
+    ):
+        node.execute(name, {"id": 1})
 
 
 def test_what_is_kept_without_a_daemon_names_the_state_directory(tmp_path: Path) -> None:
