@@ -79,6 +79,15 @@ def test_pause_that_can_only_be_kept_in_memory_is_refused(tmp_path: Path) -> Non
         node.execute("pause", {"why": "kernel"})
 
 
+def test_demand_without_a_daemon_asks_the_sources_first(tmp_path: Path) -> None:
+    """What had just been pushed was "unknown: not asked yet"."""
+    with node_of(tmp_path, state_dir=tmp_path / "state") as node:
+        answer = node.execute("demand", {})
+
+    assert isinstance(answer["sources"], list)
+    assert [(one["source"], one["known"]) for one in answer["sources"]] == [("scheduler", True)]
+
+
 @pytest.mark.parametrize("name", ["holds", "leases", "history", "decision"])
 def test_what_is_kept_is_not_told_where_it_can_not_be_read(tmp_path: Path, name: str) -> None:
     """`holds` said "nothing is held" of a damaged state file, with exit code 0."""
