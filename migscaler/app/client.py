@@ -8,6 +8,7 @@ import httpx
 
 from migscaler.errors import CommandRefused, DaemonSilent, NotFound, ParseError
 from migscaler.web.ports import Actor
+from migscaler.web.protocol import peer_of
 from migscaler.web.unix_path import short_path
 
 # A plan of several GPUs may run while the caller waits; the server gives up at 120 s itself.
@@ -99,6 +100,18 @@ def connect(path: Path) -> RemoteCommands | None:
         commands.close()
         return None
     return commands
+
+
+def listener_at(path: Path) -> int | None:
+    """Return the process that listens on a socket, None where none answers this account."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(short_path(path))
+        except OSError:
+            return None
+        peer = peer_of(probe)
+    return None if peer is None else peer[1]
 
 
 def _is_listening(path: Path) -> bool:

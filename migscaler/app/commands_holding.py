@@ -120,6 +120,7 @@ class HoldingCommands:
 
     def _demand(self, _arguments: Arguments, _actor: Actor) -> dict[str, object]:
         """Return what every source says."""
+        self._node.ask_unasked()
         return {
             "sources": [
                 {

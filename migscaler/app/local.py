@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from migscaler.app.client import listener_at
 from migscaler.app.clock import RealClock, read_boot_id
 from migscaler.app.config.settings import SERVICE_SOCKET, socket_path, state_directory
 from migscaler.app.device_nodes import make_nodes_after
@@ -13,6 +14,7 @@ from migscaler.app.hardware_lock import HardwareLock, SettledReader, named_hardw
 from migscaler.app.runtime import Outside, Runtime
 from migscaler.app.start import (
     STATE_FILE,
+    is_held_by,
     load_in_force,
     open_state,
     state_in_memory,
@@ -50,18 +52,41 @@ def has_state(options: LocalOptions) -> bool:
     return os.path.exists(local_directory(options) / STATE_FILE)
 
 
-def usual_sockets(config: Path | None, state_dir: Path | None) -> tuple[Path, ...]:
+def usual_sockets(
+    config: Path | None, state_dir: Path | None, service: Path = SERVICE_SOCKET
+) -> tuple[Path, ...]:
     """Return where a daemon of this configuration may listen for commands, likeliest first.
 
     The systemd unit's daemon listens in its runtime directory whatever `state_dir` the file names.
+    A place that others of the node may have too counts only where its daemon uses the state
+    directory: a pause meant for one node must not be put on another.
     """
     settings = load_in_force(config, os.environ, None, RealClock()).loaded.settings
     directory = state_dir or state_directory(settings, os.environ, os.getuid())
     usual = socket_path(settings, directory, os.environ)
-    if settings.web.unix_socket is not None or state_dir is not None:
+    if state_dir is not None:
+        is_its_own = usual.parent == directory or _uses(usual, directory, in_doubt=False)
+        return (usual,) if is_its_own else ()
+    if settings.web.unix_socket is not None:
         return (usual,)
-    own_place = settings.state_dir is not None
-    return (usual, SERVICE_SOCKET) if own_place else (SERVICE_SOCKET, usual)
+    if settings.state_dir is None:
+        return (service, usual)
+    # Accounts that may not look into the directory look and lease there.
+    return (usual, service) if _uses(service, directory, in_doubt=True) else (usual,)
+
+
+def _uses(place: Path, directory: Path, *, in_doubt: bool) -> bool:
+    """Say whether the daemon at a socket uses a state directory.
+
+    `in_doubt` where nobody answers, or this account may not look.
+    """
+    pid = listener_at(place)
+    if pid is None:
+        return in_doubt
+    try:
+        return is_held_by(directory, pid)
+    except OSError:
+        return in_doubt
 
 
 def local_directory(options: LocalOptions) -> Path:

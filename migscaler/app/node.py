@@ -71,14 +71,17 @@ class Node:
             CommandRefused: nothing was read yet.
         """
         self.snapshot()
-        gatherer = self.loop.parts.gatherer
-        for source in gatherer.unasked():
-            self.loop.gather(source)
-        for veto in gatherer.unasked_vetoes():
+        self.ask_unasked()
+        for veto in self.loop.parts.gatherer.unasked_vetoes():
             self.loop.gather_veto(veto)
         inp = self.loop.assemble()
         assert inp is not None  # noqa: S101  # there is a picture, as was just seen
         return inp
+
+    def ask_unasked(self) -> None:
+        """Ask the sources that were never asked, as they are where no daemon runs."""
+        for source in self.loop.parts.gatherer.unasked():
+            self.loop.gather(source)
 
     def find_gpu(self, named: str) -> GpuState:
         """Return the GPU of an index or UUID (a unique beginning of it will do).

@@ -25,6 +25,7 @@ STATE_FILE = "state.sqlite"
 _log = logging.getLogger("migscaler.start")
 
 _OWNERS = 0o600
+_HOLDER = "migscaler process "
 NOTHING_CONFIGURED = "mode: observe\n"
 """What is in force where no file is found: everything is exported, nothing managed."""
 
@@ -254,9 +255,29 @@ def _locked(path: Path) -> IO[str]:
         ) from None
     file.seek(0)
     file.truncate()
-    file.write(f"migscaler process {os.getpid()}")
+    file.write(f"{_HOLDER}{os.getpid()}")
     file.flush()
     return file
+
+
+def is_held_by(directory: Path, pid: int) -> bool:
+    """Say whether a process holds the node of a state directory.
+
+    The lock is tried only where its file names that process, so as to be in no other's way.
+
+    Raises:
+        OSError: this account may not know.
+    """
+    try:
+        with (directory / "lock").open() as file:
+            if file.read() != f"{_HOLDER}{pid}":
+                return False
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return False
 
 
 def with_state_problem(in_force: InForce, problem: str | None) -> InForce:

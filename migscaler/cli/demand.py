@@ -42,7 +42,10 @@ def push(
 
     Push again before it expires: an expired number is unknown, not zero.
     """
-    asked: Answer = {"source": source, "wants": dict(wants), "ttl_seconds": ttl.total_seconds()}
+    by_size = dict(wants)
+    if len(by_size) < len(wants):
+        raise click.UsageError("a size is named twice; give one count for each")
+    asked: Answer = {"source": source, "wants": by_size, "ttl_seconds": ttl.total_seconds()}
     if counts is not None:
         asked["counts"] = counts
     answer = session.ask("demand_push", asked)

@@ -162,7 +162,10 @@ def _summarize(load: "Load") -> None:
 def _place(directory: Path | None) -> Iterator[Path]:
     """Give the demo's directory; a temporary one is removed at the end."""
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failed(f"{directory} can't be used: {error.strerror}") from error
         yield directory.resolve()
         return
     runtime = os.environ.get("XDG_RUNTIME_DIR")

@@ -31,6 +31,8 @@ _KEPT = frozenset(
     {"hold", "release", "pause", "resume", "breaker_reset"}
     | {"demand_push", "demand_override", "demand_clear"}
 )
+# Commands that tell what the state keeps, and nothing else.
+_TELL_KEPT = frozenset({"holds", "leases", "history", "decision"})
 _ONLY_LOOK = frozenset(
     {"status", "snapshot", "plan", "explain", "history", "decision", "source_test"}
     | {"demand", "holds", "leases", "orphans"}
@@ -157,15 +159,17 @@ class OnHardware(AsAccount):
         What is only kept names where: another daemon may have another state.
 
         Raises:
-            CommandRefused: also where the GPUs can't be read, or what is to be in force afterwards
-                can't be kept; the message says why.
+            CommandRefused: also where the GPUs can't be read, what is to be in force afterwards
+                can't be kept, or what is kept can't be read; the message says why.
         """
         status = self._runtime.loop.status()
         if name in _NEED_HARDWARE and status.snapshot is None:
             raise CommandRefused(f"{unread_words(status)}; see `migscaler doctor`")
+        in_memory = status.config.state_problem
+        if name in _TELL_KEPT and in_memory is not None:
+            raise CommandRefused(f"what is kept can't be read: {in_memory}")
         if name not in _KEPT:
             return super().execute(name, arguments)
-        in_memory = status.config.state_problem
         if in_memory is not None:
             raise CommandRefused(f"nothing can be kept, so nothing is in force: {in_memory}")
         return {**super().execute(name, arguments), "kept_in": str(self._directory())}

@@ -2,7 +2,9 @@
 
 import difflib
 import importlib
+import io
 import keyword
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -148,8 +150,8 @@ def cli(
     Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 something differs or would be changed. Every
     option can be set in the environment as MIGSCALER_COMMAND_OPTION, e.g. MIGSCALER_LEASE_TTL.
     """
-    if not debug:
-        sys.excepthook = _one_line
+    if debug:
+        sys.excepthook = sys.__excepthook__
     if ctx.obj is None:
         ctx.obj = Session(Options(socket=socket, config=config, state_dir=state_dir))
 
@@ -163,7 +165,22 @@ def _one_line(
 
 def main() -> None:
     """Run the command line and exit."""
+    sys.excepthook = _one_line
+    _open_output()
     cli(prog_name="migscaler")
+
+
+def _open_output() -> None:
+    """Let every text be printed: also without a place for it (`>&-`), or a letter in its encoding.
+
+    A command that was carried out must not end as a failure for want of a letter.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

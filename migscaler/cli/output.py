@@ -45,7 +45,7 @@ def console(*, error: bool = False) -> "Console":
     width = None
     if not stream.isatty():
         columns = os.environ.get("COLUMNS", "")
-        width = int(columns) if columns.isdigit() and int(columns) > 0 else _PIPE_COLUMNS
+        width = int(columns) if columns.isdecimal() and int(columns) > 0 else _PIPE_COLUMNS
     return Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False)
 
 

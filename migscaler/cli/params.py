@@ -13,6 +13,8 @@ else:
     _Type = click.ParamType
 
 _DURATION = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$")
+# Not what `isdigit` takes: `²` is a digit too, and one of 5,000 digits is none that int() takes.
+_WHOLE = re.compile(r"^[0-9]{1,18}\Z")
 _GPU_UUID = re.compile(r"^GPU-[0-9a-fA-F-]+$")
 
 
@@ -31,7 +33,10 @@ class DurationType(_Type):
         if not str(value).strip() or match is None:
             self.fail(f"{value!r} is not a duration; write 90s, 30m, 8h or 1d12h", param, ctx)
         days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        found = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        try:
+            found = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        except OverflowError:
+            self.fail("is longer than any calendar", param, ctx)
         if not found:
             self.fail("must be longer than nothing", param, ctx)
         return found
@@ -69,7 +74,7 @@ class GpusType(_Type):
     def _one(
         self, word: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
-        if word.isdigit():
+        if _WHOLE.match(word):
             return int(word)
         if not _GPU_UUID.match(word):
             self.fail(f"{word!r} is neither a GPU's index nor its UUID (GPU-...)", param, ctx)
@@ -100,7 +105,7 @@ class WantType(_Type):
         if isinstance(value, tuple):
             return value
         size, equals, count = str(value).partition("=")
-        if not equals or not size.strip() or not count.strip().isdigit():
+        if not equals or not size.strip() or not _WHOLE.match(count.strip()):
             self.fail(f"{value!r} is not SIZE=COUNT, e.g. 1g=3", param, ctx)
         return size.strip(), int(count)
 

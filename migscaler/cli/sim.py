@@ -68,7 +68,10 @@ def build(directory: Path, gpus: str, driver: str, mig: bool) -> None:
     """
     from migscaler.sim.node import build_node
 
-    node = build_node(gpus, driver, directory, mig=mig)
+    try:
+        node = build_node(gpus, driver, directory, mig=mig)
+    except OSError as error:
+        raise Failed(f"no node can be made in {directory}: {error.strerror}") from error
     show(f"{count_of(len(node.state.gpus), 'GPU', 'GPUs')}, driver {driver}, in {directory}")
 
 
@@ -254,7 +257,7 @@ def _row(gpu: dict[str, object]) -> tuple[str, str, str]:
 
 def _instance(node: "SimNode", gpu: int | str, text: str) -> int | str:
     """Return what the simulation takes for an instance that a person named."""
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
     if "@" not in text:
         return text

@@ -6,12 +6,13 @@ from datetime import timedelta
 from migscaler.model.decision import Decision, DecisionInput, RuleDecision
 from migscaler.model.gpu import IN_USE_REASONS, GpuState, InstanceState, PinReason
 from migscaler.model.plan import Gate, GateReason, GpuPlan, Hold, Plan, Unmet, UnmetCause
+from migscaler.policy import pace
 from migscaler.policy.demand import is_taken_up
 from migscaler.policy.discretion import gates_of, names_somebody, sentence_for, told
 from migscaler.policy.gates import gate_text
 from migscaler.policy.outlook import hindering
 from migscaler.policy.supply import Survey, overlaps, survey
-from migscaler.policy.targets import RuleTarget, targets_of
+from migscaler.policy.targets import RuleTarget, raise_after, targets_of
 from migscaler.policy.words import clock_text, gpu_text, layout_text, listed, span_text
 
 # Instances named one by one before the rest is only counted.
@@ -120,7 +121,7 @@ def _rule(telling: _Telling, line: RuleDecision, target: RuleTarget) -> Paragrap
     lines = [line.explanation]
     lines += [f"{source} says {count}" for source, count in line.source_counts]
     if line.raised < line.target:
-        lines.append(f"{line.raised} may be created for so far (raise_after)")
+        lines.append(_raise_line(inp, line, target))
     if line.unmet_since is not None:
         lines.append(f"unmet for {span_text(inp.now - line.unmet_since)}")
     lines += [_gate_line(gate, telling) for gate in decision.gates if gate.rule == line.rule]
@@ -128,6 +129,18 @@ def _rule(telling: _Telling, line: RuleDecision, target: RuleTarget) -> Paragrap
     if line.unmet:
         lines += _in_the_way(telling, target)
     return Paragraph(title=f"Rule {line.rule} ({line.size})", lines=tuple(lines))
+
+
+def _raise_line(inp: DecisionInput, line: RuleDecision, target: RuleTarget) -> str:
+    """Return how long the target counts as what it is, and whether a silence began that anew."""
+    since, was_lower = pace.reached(target.history.samples, target.wanted)
+    so_long = span_text(timedelta(seconds=max(0.0, inp.now_monotonic - since)))
+    asked = span_text(raise_after(target.rule, inp.policy))
+    words = f"{line.raised} may be created for so far: {line.target} wanted for {so_long} of"
+    words += f" {asked} (raise_after)"
+    if not was_lower:
+        words += "; what was wanted before is not known, so the count began anew"
+    return words
 
 
 def _in_the_way(telling: _Telling, target: RuleTarget) -> list[str]:

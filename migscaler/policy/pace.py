@@ -46,12 +46,22 @@ def kept(samples: tuple[TargetSample, ...], now: float, after: timedelta) -> int
 
 def raised_at(samples: tuple[TargetSample, ...], target: int, after: timedelta) -> float:
     """Return the monotonic second at which a target will have been reached long enough."""
-    since = samples[-1].since_monotonic
+    return reached(samples, target)[0] + after.total_seconds()
+
+
+def reached(samples: tuple[TargetSample, ...], target: int) -> tuple[float, bool]:
+    """Return the monotonic second since which a target counts as reached, and what ended before.
+
+    True where that was a lower target, False where nobody knew: a silence, or the start.
+    """
+    since, was_lower = samples[-1].since_monotonic, False
     for sample in reversed(samples):
         if sample.target < target:
+            highest = _highest(sample)
+            was_lower = highest is not None and highest < target
             break
         since = sample.since_monotonic
-    return since + after.total_seconds()
+    return since, was_lower
 
 
 def lowered_at(samples: tuple[TargetSample, ...], target: int, after: timedelta) -> float:

@@ -95,7 +95,7 @@ def find_board(catalog: Catalog, text: str) -> Board:
 def _boards(catalog: Catalog, part: str) -> list[Board]:
     """Read `6xA100-SXM4-40GB`; the count may be left out."""
     count, cross, name = part.strip().partition("x")
-    if not cross or not count.isdigit():
+    if not cross or not count.isdecimal():
         count, name = "1", part
     return [find_board(catalog, name.strip())] * int(count)
 

@@ -5,6 +5,7 @@ A lease and a destroy of the same instance are decided by the order of their tra
 """
 
 import sqlite3
+from dataclasses import replace
 from datetime import datetime
 
 from migscaler.model.decision import HoldRecord
@@ -14,6 +15,7 @@ from migscaler.store.concern import Concern
 from migscaler.store.database import Row
 from migscaler.store.records import LeaseWait
 from migscaler.store.text import decodes, parse_spec, parse_time, some_time, spec_text, time_text
+from migscaler.store.timeline import later
 
 _LIVE = "(expires_at IS NULL OR expires_at > ?)"
 
@@ -116,12 +118,13 @@ class Holds(Concern):
         Raises:
             StoreError: the file can't be read.
         """
-        now = self._timeline.of_reading(now)
+        ahead = self._timeline.ahead()
         rows = self._db.rows(
             f"SELECT * FROM holds WHERE {_LIVE} ORDER BY hold_id",  # noqa: S608 (constant)
-            (time_text(now),),
+            (time_text(now - ahead),),
         )
-        return tuple(_hold(row) for row in rows)
+        found = map(_hold, rows)
+        return tuple(replace(hold, expires_at=later(hold.expires_at, ahead)) for hold in found)
 
     def add_lease_wait(
         self,
@@ -171,7 +174,7 @@ class Holds(Concern):
         Raises:
             StoreError: the file can't be read.
         """
-        now = self._timeline.of_reading(now)
+        now -= self._timeline.ahead()
         rows = self._db.rows(
             f"SELECT * FROM lease_waits WHERE {_LIVE} ORDER BY wait_id",  # noqa: S608 (constant)
             (time_text(now),),

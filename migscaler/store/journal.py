@@ -198,7 +198,7 @@ class Journal(Concern):
         Raises:
             StoreError: the file can't be read.
         """
-        moment = self._timeline.of_reading(moment)
+        moment -= self._timeline.ahead()
         rows = self._db.rows(
             "SELECT count(*) FROM plans WHERE begun_at >= ? AND plan_id NOT LIKE 'restore-%'"
             " AND EXISTS"

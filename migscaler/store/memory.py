@@ -20,6 +20,7 @@ from migscaler.store.text import (
     some_time,
     time_text,
 )
+from migscaler.store.timeline import later
 
 
 class GpuMemory(Concern):
@@ -135,8 +136,16 @@ class GpuMemory(Concern):
         Raises:
             StoreError: the file can't be read.
         """
-        self._timeline.now()
-        return self._histories()
+        ahead = self._timeline.ahead()
+        return tuple(
+            replace(
+                past,
+                rest_until=later(past.rest_until, ahead),
+                breaker_open_until=later(past.breaker_open_until, ahead),
+                held_by_client_until=later(past.held_by_client_until, ahead),
+            )
+            for past in self._histories()
+        )
 
     def _histories(self) -> tuple[GpuHistory, ...]:
         """Return the pasts as they are in the file."""

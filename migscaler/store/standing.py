@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from datetime import datetime
 
 from migscaler.errors import StoreError
@@ -10,6 +11,7 @@ from migscaler.model.demand import Counts, Reading, Want
 from migscaler.store.concern import Concern
 from migscaler.store.records import GoodConfig
 from migscaler.store.text import decodes, parse_time, some_time, time_text
+from migscaler.store.timeline import later
 
 _PUT = "INSERT OR REPLACE INTO standing (name, value) VALUES (?, ?)"
 
@@ -41,9 +43,10 @@ class Standing(Concern):
         Raises:
             StoreError: the file can't be read.
         """
-        now = self._timeline.now()
+        now, ahead = self._timeline.now(), self._timeline.ahead()
         rows = self._db.rows("SELECT value FROM standing WHERE name = 'pause'")
-        return _current(_pause(rows[0]["value"]), now) if rows else None
+        pause = _current(_pause(rows[0]["value"]), now) if rows else None
+        return None if pause is None else replace(pause, until=later(pause.until, ahead))
 
     def write_good_config(self, text: str, sha256: str) -> None:
         """Keep a configuration that loaded without error.

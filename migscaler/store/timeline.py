@@ -132,10 +132,14 @@ class Timeline:
             known = self._known()
             return now.wall - self._step(known, now) - self._unsure(known, now)
 
-    def of_reading(self, moment: datetime) -> datetime:
-        """Return a moment near now as deadlines that are read have to be compared with it."""
-        lag = self.now() - self._clock.now()
-        return moment + lag if lag < -TOLERATED or lag > TOLERATED else moment
+    def ahead(self) -> timedelta:
+        """Return by how much the wall clock is ahead of the deadlines in the file.
+
+        Nothing where they could be moved; else what is read has to be shown, and compared with the
+        clock, that much later.
+        """
+        found = self._clock.now() - self.now()
+        return found if abs(found) > TOLERATED else timedelta()
 
     def _look(self) -> Anchor:
         """Return both clocks of one moment, as near as may be."""
@@ -258,10 +262,12 @@ def _moved_json(given: tuple[str, tuple[str, ...], timedelta]) -> str:
 
 def moved(text: str | None, step: timedelta) -> str | None:
     """Return a time of the file moved by a step; one beyond the calendar stays where it was."""
-    moment = parse_time(text)
-    if moment is None:
-        return None
+    return time_text(later(parse_time(text), step))
+
+
+def later(moment: datetime | None, by: timedelta) -> datetime | None:
+    """Return a moment that much later; one beyond the calendar stays where it was."""
     try:
-        return time_text(moment + step)
+        return None if moment is None else moment + by
     except OverflowError:
-        return text
+        return moment

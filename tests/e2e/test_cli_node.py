@@ -253,6 +253,35 @@ def test_commands_without_daemon_read_the_hardware_themselves(tmp_path: Path) ->
     assert json.loads(done.stdout)["gpus"][0]["layout"] == "2g.12gb@0"
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("layouts A100 >&-", 0, ""),
+        ("config check $FILE >&-", 0, ""),
+        ("config check $FILE", 0, "\\u2603.yaml is fine"),
+        ("--help >/dev/full", 1, "unexpected OSError: [Errno 28] No space left on device"),
+        ("sim build --directory /proc/x", 1, "no node can be made in /proc/x: No such file"),
+        ("sim build --directory $DIR ²xA30", 1, "no GPU model "),
+        ("demo --directory /proc/x", 1, "/proc/x can't be used: No such file"),
+    ],
+)
+def test_output_that_goes_nowhere_or_lacks_letters_fails_no_command(
+    tmp_path: Path, command: str, code: int, told: str
+) -> None:
+    """An AttributeError without standard output, tracebacks, and a letter that latin-1 lacks."""
+    file = tmp_path / "☃.yaml"
+    file.write_text("mode: observe\n")
+    environ = {**os.environ, "FILE": str(file), "DIR": str(tmp_path), "PYTHONIOENCODING": "latin-1"}
+    words = ["sh", "-c", f"{sys.executable} -m migscaler.cli.main {command}"]
+
+    done = subprocess.run(
+        words, capture_output=True, text=True, encoding="latin-1", timeout=60, env=environ
+    )
+
+    assert (done.returncode, told in done.stdout + done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_mig_mode_says_that_a_reset_is_pending(machine: Machine) -> None:
     machine.run("apply", "--gpu", "3", "--layout", "4g")
     words = ("mig-mode", "off", "--gpu", "3")

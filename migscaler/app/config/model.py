@@ -166,8 +166,8 @@ class PaceSection(Section):
     """How fast things may change."""
 
     raise_after: Annotated[Duration, within("0s", "24h")] = timedelta(seconds=30)
-    """How long a higher target must last before anything is created. Default 30s: a burst that is
-    over is not served."""
+    """How long a higher target must last before anything is created; an answer that a source fails
+    to give starts it anew. Default 30s: a burst that is over is not served."""
 
     lower_after: Annotated[Duration, within("0s", "24h")] = timedelta(minutes=10)
     """How long a lower target must last before anything is destroyed. Default 10m: what left often

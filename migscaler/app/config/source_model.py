@@ -109,7 +109,7 @@ class SchedulerSection(SourceSection):
     """How often it is asked. Default 5s: on a bare host it costs one look into a local file."""
 
     max_age: Annotated[Duration, within("5s", "24h")] = timedelta(minutes=1)
-    """How long an answer holds. Default 1m: several failed looks."""
+    """How long an answer holds. Default 1m: several looks that hang."""
 
 
 AnySource = Annotated[PrometheusSection | PushSection | SchedulerSection, Discriminator("type")]

@@ -1,5 +1,8 @@
 """A node opened for one command, and where a daemon of the same configuration would listen."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,7 @@ from tests.simulation.acting import QuietHost
 from tests.unit.app.nodes import ENFORCE, ROOT
 from tests.unit.schedulers.host_files import HostFiles
 from tests.unit.store.fixed_clock import FixedClock
+from tests.unit.web.sites import running
 
 
 def config(directory: Path, text: str) -> Path:
@@ -54,10 +58,60 @@ def node_with(*specs: str) -> SimNode:
     return node
 
 
-def test_socket_that_the_file_names_comes_first(tmp_path: Path) -> None:
-    named = config(tmp_path, f"mode: observe\nweb: {{unix_socket: {tmp_path}/own.sock}}\n")
+def naming_a_socket(directory: Path) -> Path:
+    return config(directory, f"mode: observe\nweb: {{unix_socket: {directory}/migscaler.sock}}\n")
 
-    assert usual_sockets(named, tmp_path / "state") == (tmp_path / "own.sock",)
+
+def test_socket_that_the_file_names_comes_first(tmp_path: Path) -> None:
+    assert usual_sockets(naming_a_socket(tmp_path), None) == (tmp_path / "migscaler.sock",)
+
+
+def test_socket_of_the_file_is_not_that_of_a_state_directory_which_nobody_uses(
+    tmp_path: Path,
+) -> None:
+    """`--state-dir OTHER pause` paused the daemon at the socket that the system's file names."""
+    given = tmp_path / "given"
+    with running(None, tmp_path):
+        before = usual_sockets(naming_a_socket(tmp_path), given)
+        given.mkdir()
+        # A lock that nobody holds any more, of a process whose number another one has now.
+        (given / "lock").write_text(f"migscaler process {os.getpid()}")
+
+        assert before == usual_sockets(naming_a_socket(tmp_path), given) == ()
+
+
+def test_socket_of_the_file_is_not_that_of_a_state_directory_which_another_process_uses(
+    tmp_path: Path,
+) -> None:
+    """Two daemons of one file: the second finds the socket taken and works without."""
+    given = tmp_path / "given"
+    given.mkdir()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
+    hold += "; f.write('migscaler process 1'); f.flush(); print(flush=True); sys.stdin.read()"
+    with (
+        running(None, tmp_path),
+        subprocess.Popen(
+            [sys.executable, "-c", hold, str(given / "lock")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as other,
+    ):
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        assert usual_sockets(naming_a_socket(tmp_path), given) == ()
+
+
+def test_socket_of_the_file_is_that_of_the_state_directory_which_its_daemon_uses(
+    tmp_path: Path,
+) -> None:
+    given = tmp_path / "given"
+    state = open_state(given, FixedClock())
+    with running(None, tmp_path):
+        found = usual_sockets(naming_a_socket(tmp_path), given)
+    state.close()
+
+    assert found == (tmp_path / "migscaler.sock",)
 
 
 def test_socket_lies_in_the_state_directory_that_was_given(tmp_path: Path) -> None:
@@ -74,6 +128,22 @@ def test_socket_lies_in_the_state_directory_that_the_file_names(tmp_path: Path) 
     first, second = usual_sockets(plain, None)
 
     assert (first, second) == (tmp_path / "file" / "migscaler.sock", SERVICE_SOCKET)
+
+
+@pytest.mark.parametrize("is_its_own", [True, False])
+def test_service_counts_for_a_file_with_another_state_directory_only_if_it_uses_that(
+    tmp_path: Path, is_its_own: bool
+) -> None:
+    """`--config mine.yaml pause` paused the service, whose file is another one."""
+    plain = config(tmp_path, f"mode: observe\nstate_dir: {tmp_path}/file\n")
+    service = tmp_path / "migscaler.sock"
+    state = open_state(tmp_path / ("file" if is_its_own else "service"), FixedClock())
+    with running(None, tmp_path):
+        found = usual_sockets(plain, None, service)
+    state.close()
+
+    usual = tmp_path / "file" / "migscaler.sock"
+    assert found == ((usual, service) if is_its_own else (usual,))
 
 
 def test_socket_is_found_even_with_a_broken_file(tmp_path: Path) -> None:

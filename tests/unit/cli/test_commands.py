@@ -73,6 +73,14 @@ def test_demand_push_sends_counts_by_size(terminal: Terminal) -> None:
     assert result.stdout == "queue: 3 x 1g, 0 x 7g\n"
 
 
+def test_demand_push_refuses_a_size_that_is_named_twice(terminal: Terminal) -> None:
+    """It told of both numbers, and sent the second."""
+    result = terminal.run("demand", "push", "queue", "1g=1", "1g=2")
+
+    assert (result.exit_code, terminal.node.asked) == (2, [])
+    assert "named twice" in result.stderr
+
+
 def test_demand_clear_wants_one_of_two(terminal: Terminal) -> None:
     assert terminal.run("demand", "clear").exit_code == 2
     assert terminal.run("demand", "clear", "--rule", "a", "--source", "b").exit_code == 2

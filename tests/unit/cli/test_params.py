@@ -23,7 +23,11 @@ def test_duration_reads_what_people_write(text: str, seconds: float) -> None:
     assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "8", "8 h", "-1h", "0s", "1h30", "h"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "8", "8 h", "-1h", "0s", "1h30", "h", "9999999999d", "²s",
+     pytest.param("9" * 400 + "s", id="endless")],
+)  # fmt: skip
 def test_duration_refuses_the_rest(text: str) -> None:
     with pytest.raises(click.BadParameter):
         DURATION.convert(text, None, None)
@@ -38,10 +42,20 @@ def test_gpus_are_indices_or_uuids() -> None:
     assert GPUS.convert("0, 3,GPU-5c89852c-d268", None, None) == (0, 3, "GPU-5c89852c-d268")
 
 
-@pytest.mark.parametrize("text", ["", ",", "0,x", "MIG-1", "-1"])
+# The last two passed for numbers, and ended as "unexpected ValueError".
+NO_NUMBERS = ["²", pytest.param("9" * 5_000, id="endless")]
+
+
+@pytest.mark.parametrize("text", ["", ",", "0,x", "MIG-1", "-1", *NO_NUMBERS])
 def test_gpus_refuses_the_rest(text: str) -> None:
     with pytest.raises(click.BadParameter):
         GPUS.convert(text, None, None)
+
+
+@pytest.mark.parametrize("count", NO_NUMBERS)
+def test_want_refuses_what_is_no_count(count: str) -> None:
+    with pytest.raises(click.BadParameter):
+        WANT.convert(f"1g={count}", None, None)
 
 
 def test_gpu_is_one() -> None:

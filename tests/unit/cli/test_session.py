@@ -72,11 +72,34 @@ def test_hold_without_a_daemon_says_for_which_state_it_is_in_force(terminal: Ter
 def test_pause_that_can_only_be_kept_in_memory_is_refused(tmp_path: Path) -> None:
     """It ended with the command, which said that it was in force."""
     (tmp_path / "file").write_text("")
-    with node_of(tmp_path, state_dir=tmp_path / "file" / "state") as node:
-        with pytest.raises(CommandRefused, match=f"so nothing is in force: {tmp_path}/file/state"):
-            node.execute("pause", {"why": "kernel"})
+    with (
+        node_of(tmp_path, state_dir=tmp_path / "file" / "state") as node,
+        pytest.raises(CommandRefused, match=f"so nothing is in force: {tmp_path}/file/state"),
+    ):
+        node.execute("pause", {"why": "kernel"})
 
-        assert node.execute("holds", {}) == {"holds": []}
+
+def test_demand_without_a_daemon_asks_the_sources_first(tmp_path: Path) -> None:
+    """What had just been pushed was "unknown: not asked yet"."""
+    with node_of(tmp_path, state_dir=tmp_path / "state") as node:
+        answer = node.execute("demand", {})
+
+    assert isinstance(answer["sources"], list)
+    assert [(one["source"], one["known"]) for one in answer["sources"]] == [("scheduler", True)]
+
+
+@pytest.mark.parametrize("name", ["holds", "leases", "history", "decision"])
+def test_what_is_kept_is_not_told_where_it_can_not_be_read(tmp_path: Path, name: str) -> None:
+    """`holds` said "nothing is held" of a damaged state file, with exit code 0."""
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    (state_dir / "state.sqlite").write_text("garbage")
+
+    with (
+        node_of(tmp_path, state_dir=state_dir) as node,
+        pytest.raises(CommandRefused, match=r"can't be read: .* is not a state file of migscaler"),
+    ):
+        node.execute(name, {"id": 1})
 
 
 def test_what_is_kept_without_a_daemon_names_the_state_directory(tmp_path: Path) -> None:

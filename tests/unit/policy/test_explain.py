@@ -3,8 +3,16 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from migscaler.model.decision import DecisionInput, GpuHistory, PauseRecord
+from migscaler.model.decision import (
+    DecisionInput,
+    GpuHistory,
+    PauseRecord,
+    RuleHistory,
+    TargetSample,
+)
 from migscaler.model.gpu import PinReason
+from migscaler.model.ids import RuleName
+from migscaler.model.plan import Hold, Plan
 from migscaler.policy.decide import decide
 from migscaler.policy.explain import explain
 from tests.builders import (
@@ -182,3 +190,47 @@ def test_size_that_only_a_gpu_without_mig_offers_is_not_called_too_much() -> Non
         line.endswith("training lacks 1 x 7g, which only GPUs offer that can't change now")
         for line in parts["Rule training (7g)"]
     )
+
+
+def ticks(*answers: bool) -> DecisionInput:
+    """Return the input of the last of some ticks 15 s apart; True where the queue answered 1."""
+    state, rules = (
+        gpu_state(A100, "-"),
+        policy(rule("training", "7g", "queue", raise_after=timedelta(minutes=1))),
+    )
+    inp = decision_input(snapshot(state), rules)
+    for number, known in enumerate(answers):
+        monotonic = MONOTONIC + 15 * number
+        inp = decision_input(
+            snapshot(state, monotonic=monotonic),
+            rules,
+            source_status("queue", {"7g": 1}, known=known),
+            monotonic=monotonic,
+            histories=decide(inp).rule_histories if number else (),
+        )
+    return inp
+
+
+def test_explanation_says_that_a_missed_answer_began_the_count_anew() -> None:
+    """A source that missed each fourth answer never had anything made, and nothing said why."""
+    steady, gappy = ticks(*[True] * 5), ticks(*[True, True, True, False] * 9, True, True, True)
+
+    assert isinstance(decide(steady).outcome, Plan)
+    assert isinstance(decide(gappy).outcome, Hold)
+    assert (
+        "0 may be created for so far: 1 wanted for 30 s of 60 s (raise_after); what was wanted"
+        " before is not known, so the count began anew"
+    ) in told(gappy)["Rule training (7g)"]
+
+
+def test_explanation_says_how_long_more_is_wanted() -> None:
+    inp = ticks(True, True)
+    low = TargetSample(since_monotonic=MONOTONIC - 60, target=0)
+    high = TargetSample(since_monotonic=MONOTONIC, target=1)
+    past = RuleHistory(rule=RuleName("training"), samples=(low, high))
+
+    known = told(replace(inp, history=replace(inp.history, rules=(past,))))
+
+    line = "0 may be created for so far: 1 wanted for 15 s of 60 s (raise_after)"
+    assert line in known["Rule training (7g)"]
+    assert line not in told(inp)["Rule training (7g)"]  # nor is it known what was before

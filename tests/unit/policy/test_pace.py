@@ -62,6 +62,19 @@ def test_raised_at_counts_from_the_last_dip() -> None:
     assert pace.raised_at(samples((0, 5), (100, 2), (110, 6), (120, 5)), 5, HALF_MINUTE) == 140.0
 
 
+def test_reached_tells_a_lower_target_from_one_that_nobody_knew() -> None:
+    silent = TargetSample(since_monotonic=100, target=0, doubt=4)
+    unknown = TargetSample(since_monotonic=100, target=0, doubt=None)
+    surely_lower = TargetSample(since_monotonic=100, target=0, doubt=3)
+    back = TargetSample(since_monotonic=115, target=4)
+
+    assert pace.reached(samples((0, 1), (100, 4), (110, 5)), 4) == (100, True)
+    assert pace.reached((*samples((0, 4)), silent, back), 4) == (115, False)
+    assert pace.reached((*samples((0, 4)), unknown, back), 4) == (115, False)
+    assert pace.reached((*samples((0, 4)), surely_lower, back), 4) == (115, True)
+    assert pace.reached(samples((100, 4)), 4) == (100, False)
+
+
 def test_lowered_at_counts_from_the_end_of_the_last_peak() -> None:
     assert pace.lowered_at(samples((0, 5), (100, 2), (110, 1)), 1, HALF_MINUTE) == 140.0
 

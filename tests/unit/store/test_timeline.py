@@ -406,6 +406,30 @@ def test_reading_alone_after_a_reboot_tells_the_same_holds(
     reader.close()
 
 
+def test_reading_alone_after_a_reboot_tells_the_ends_that_are_in_force(
+    store: Store, clock: VirtualClock, tmp_path: Path
+) -> None:
+    """Where the file could not be written, `holds` showed an end that was over."""
+    hold_for(store, clock, HOUR)
+    ends = NOW + timedelta(hours=1)
+    store.write_pause(PauseRecord(who="ada", why="upgrade", since=NOW, until=ends))
+    past = GpuHistory(
+        gpu_uuid=GPU, rest_until=ends, breaker_open_until=ends, held_by_client_until=ends
+    )
+    store.update_gpu_history(GPU, lambda _before: past)
+    store.close()
+    reboot(clock, wall=DAY)
+    reader = Store.open(tmp_path / "state.sqlite", clock, boot_id="boot-2", read_only=True)
+
+    (hold,), pause, (found,) = reader.holds(clock.now()), reader.pause(), reader.gpu_histories()
+
+    late = ends + timedelta(seconds=DAY - 20)
+    assert pause is not None
+    assert (hold.expires_at, pause.until) == (late, late)
+    assert (found.rest_until, found.breaker_open_until, found.held_by_client_until) == (late,) * 3
+    reader.close()
+
+
 def test_demand_is_not_prolonged_by_the_time_off(
     store: Store, clock: VirtualClock, tmp_path: Path
 ) -> None:
