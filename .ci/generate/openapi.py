@@ -10,15 +10,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import MethodType
 from typing import cast
 
 from starlette.routing import Route
 
 from migscaler import __version__
 from migscaler.app.arguments import MOST, MOST_INSTANCES
-from migscaler.app.commands_acting import ActingCommands
-from migscaler.app.commands_holding import HoldingCommands
-from migscaler.app.commands_reading import ReadingCommands
+from migscaler.app.commands import table
 from migscaler.app.node import Node
 from migscaler.metrics.exposition import Renderer
 from migscaler.web.app import create_app
@@ -114,10 +113,10 @@ def description() -> dict[str, object]:
 
 def commands() -> Iterator[tuple[str, dict[str, tuple[str, bool]]]]:
     """Yield each command with what it takes: name to kind and whether it must be given."""
-    nowhere = cast("Node", None)
-    for kind in (ReadingCommands, HoldingCommands, ActingCommands):
-        for name, command in sorted(kind(nowhere).table().items()):
-            yield name, _taken(kind, command.handler.__name__, required=True)
+    for name, command in sorted(table(cast("Node", None)).items()):
+        handler = command.handler
+        assert isinstance(handler, MethodType)
+        yield name, _taken(type(handler.__self__), handler.__name__, required=True)
 
 
 def _taken(owner: type, method: str, *, required: bool) -> dict[str, tuple[str, bool]]:

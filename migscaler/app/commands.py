@@ -3,6 +3,7 @@
 from migscaler.app.arguments import Arguments
 from migscaler.app.commands_acting import ActingCommands
 from migscaler.app.commands_holding import HoldingCommands
+from migscaler.app.commands_leasing import LeasingCommands
 from migscaler.app.commands_reading import ReadingCommands
 from migscaler.app.node import Command, Node
 from migscaler.errors import NotFound
@@ -12,22 +13,19 @@ from migscaler.web.ports import Actor
 _KEPT = frozenset({"hold", "pause"})
 
 
+def table(node: Node) -> dict[str, Command]:
+    """Return every command of a node by its name."""
+    kinds = (ReadingCommands, HoldingCommands, LeasingCommands, ActingCommands)
+    return {name: one for kind in kinds for name, one in kind(node).table().items()}
+
+
 class NodeCommands:
     """Carries out commands on one node; safe for several threads."""
 
     def __init__(self, node: Node) -> None:
         """Build the table of commands."""
         self._node = node
-        reading, holding, acting = (
-            ReadingCommands(node),
-            HoldingCommands(node),
-            ActingCommands(node),
-        )
-        self._commands: dict[str, Command] = {
-            **reading.table(),
-            **holding.table(),
-            **acting.table(),
-        }
+        self._commands = table(node)
 
     def names(self) -> tuple[str, ...]:
         """Return every command there is."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from migscaler.app.arguments import Arguments
 from migscaler.control.loop import Loop
@@ -117,6 +118,10 @@ class Node:
         except ParseError as error:
             there = "" if gpu.layout is None else f"; GPU {gpu.reading.index} has {gpu.layout}"
             raise ParseError(f"{error}{there}") from error
+
+    def after(self, duration: timedelta | None) -> datetime | None:
+        """Return the moment that lies this long ahead, None for no end."""
+        return None if duration is None else self.clock.now() + duration
 
     def acting_on(self) -> frozenset[GpuUuid]:
         """Return the GPU under change, if any."""

@@ -7,9 +7,7 @@ from typing import cast
 
 import pytest
 
-from migscaler.app.commands_acting import ActingCommands
-from migscaler.app.commands_holding import HoldingCommands
-from migscaler.app.commands_reading import ReadingCommands
+from migscaler.app.commands import table
 from migscaler.app.node import Node
 from migscaler.errors import CommandRefused, NotFound, ParseError
 from migscaler.model.decision import GpuHistory
@@ -287,9 +285,8 @@ def test_missing_or_unknown_argument_is_told_in_one_sentence(
 
 def test_what_a_command_takes_is_what_it_reads() -> None:
     """openapi.json is read off the code that carries commands out (test_web_fuzz compares)."""
-    nowhere = cast("Node", None)
-    tables = (kind(nowhere).table() for kind in (ReadingCommands, HoldingCommands, ActingCommands))
-    taken = {name: sorted(one.takes) for table in tables for name, one in table.items()}
+    commands = table(cast("Node", None))
+    taken = {name: sorted(one.takes) for name, one in commands.items()}
 
     paths = json.loads(OPENAPI.read_text())["paths"]
     bodies = {path.rpartition("/")[2]: one["post"] for path, one in paths.items() if "post" in one}
