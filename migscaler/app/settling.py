@@ -4,7 +4,7 @@ from migscaler.app.comeback import Comeback
 from migscaler.app.telling import Telling
 from migscaler.app.wiring import Assembly
 from migscaler.control.loop import Loop
-from migscaler.control.recovery import settle
+from migscaler.control.recovery import PATIENCE, settle
 from migscaler.control.request import waiting_restores
 from migscaler.errors import StoreError
 from migscaler.model.ids import GpuUuid
@@ -27,6 +27,8 @@ class Settling:
         self._comeback = comeback
         self._telling = telling
         self._settled_at = float("-inf")
+        # Restores that wait for a hold, and the monotonic second at which they were last seen to.
+        self._waited: dict[int, float] = {}
         try:
             self._found = frozenset(plan.seq for plan in assembly.ground.store.open_plans())
         except StoreError:
@@ -68,6 +70,7 @@ class Settling:
             return
         plans = ground.store.open_plans()
         waiting = dict(waiting_restores(plans, ground.store.holds(ground.clock.now())))
+        self._waited |= {p.seq: now for p in plans if p.is_restore and p.gpu_uuid in waiting}
         may = alone - frozenset(waiting)
         if not any(plan.gpu_uuid in may or plan.boot_id != ground.boot_id for plan in plans):
             return
@@ -98,11 +101,20 @@ class Settling:
                     pace=self._loop.parts.policy.pace,
                     only=only,
                     cut=self._found,
+                    waited=self._just_waited(),
                 )
 
         outcomes = self._loop.between_ticks(work)
         self._telling.changed(outcomes)
         return outcomes
+
+    def _just_waited(self) -> frozenset[int]:
+        """Return the restores that may be tried as often as if they had begun at their hold's end.
+
+        Whoever held the GPU may not have mended it at once, and the ten minutes were long over.
+        """
+        since = self._assembly.ground.clock.monotonic() - PATIENCE.total_seconds()
+        return frozenset(seq for seq, at in self._waited.items() if at > since)
 
     def _note(self, outcomes: tuple[Outcome, ...]) -> None:
         """Show what settling did; what a restore has not made by now is missing."""

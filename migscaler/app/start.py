@@ -269,7 +269,7 @@ def is_held_by(directory: Path, pid: int) -> bool:
         OSError: this account may not know.
     """
     try:
-        with (directory / "lock").open() as file:
+        with (directory / "lock").open(errors="replace") as file:
             if file.read() != f"{_HOLDER}{pid}":
                 return False
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -99,6 +99,8 @@ class ModeSwitch:
         index = gpu.reading.index
         # The picture is as old as the wait for a running plan; the last word is a reading of now.
         now = self.reader.read_gpu(gpu.uuid)
+        if now.foreign_owner is not None:  # an answer denied until now may have hidden it
+            raise CommandRefused(f"GPU {index} is left alone: {now.foreign_owner.words}")
         if now.processes:
             users = ", ".join(map(str, now.processes))
             raise CommandRefused(f"GPU {index} is in use by {users}; stop it first")
@@ -241,8 +243,15 @@ def _as_it_was(gpu: GpuState, layout: str | None) -> ModeResult:
         ParseError: that is no legal layout.
     """
     index, model = gpu.reading.index, gpu.reading.model
+    if layout is None and gpu.layout:
+        return _result(index, "MIG is on already", is_made=True)
     if model is None or gpu.layout is None:
-        return _result(index, "MIG is on already")
+        why = "; ".join(gap.why for gap in gpu.reading.gaps) or "it offers no profiles"
+        return _result(
+            index,
+            f"MIG is on already; whether it has its layout can't be told: {why}",
+            is_made=False,
+        )
     wanted = layout or _usual(gpu, model)
     if plan_layout(gpu, wanted) is None:
         return _result(index, "MIG is on already", is_made=True)

@@ -249,7 +249,11 @@ class Observer:
             return False
         try:
             wanted = {record.gpu_uuid: record.layout for record in self._store.wanted()}
-            is_open = any(plan.gpu_uuid == gpu.uuid for plan in self._store.open_plans())
+            is_open = any(
+                plan.gpu_uuid == gpu.uuid
+                and all(spec in plan.before or spec in plan.after for spec in found.specs)
+                for plan in self._store.open_plans()
+            )
         except StoreError as error:
             _log.warning("wanted_not_read gpu=%s error=%s", gpu.uuid, error)
             return False

@@ -14,7 +14,9 @@ from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, finish_restore, put_back
 from migscaler.control.steps_run import Site, StepRunner, Stop
 from migscaler.errors import StoreError
+from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GpuUuid
+from migscaler.model.layout import Layout
 from migscaler.model.plan import (
     Outcome,
     OutcomeKind,
@@ -23,6 +25,7 @@ from migscaler.model.plan import (
 )
 from migscaler.model.policy import Pace
 from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
+from migscaler.model.profile import InstanceSpec
 from migscaler.store.records import (
     NvmlAction,
     PlanRecord,
@@ -33,7 +36,7 @@ from migscaler.store.store import Store
 
 # So long after a plan began it is tried again to make what could not be put back; then the plan is
 # closed as it is, for an open one keeps the whole node from changing.
-_PATIENCE = timedelta(minutes=10)
+PATIENCE = timedelta(minutes=10)
 # How settling ends that could not end the plan.
 _UNSETTLED = frozenset(
     {OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE, OutcomeReason.HELD}
@@ -52,18 +55,20 @@ def settle(
     pace: Pace,
     only: Collection[GpuUuid] | None = None,
     cut: Collection[int] = (),
+    waited: Collection[int] = (),
 ) -> tuple[Outcome, ...]:
     """End every open plan and say how, one outcome each, oldest first.
 
     `cut` are the journal numbers of plans whose process may have died in the middle: one that did
     counts as a failure of its GPU, and a restore that it was at is finished whoever holds the GPU.
-    `pace` says how long a GPU rests after its plan was ended.
+    `waited` are those of restores that waited for a hold until now. `pace` says how long a GPU
+    rests after its plan was ended.
 
     Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written, for ten minutes one of which something could not be made again, and a restore while
-    somebody holds its GPU, unless it was cut short. One of another boot needs no call: it is closed
-    for any GPU, also for one that is not there any more.
+    written, for ten minutes one of which something could not be made again (from the end of the
+    hold), and a restore while somebody holds its GPU, unless it was cut short. One of another boot
+    needs no call: it is closed for any GPU, also for one that is not there any more.
 
     Raises:
         StoreError: the journal can't be read; nothing was touched.
@@ -85,11 +90,14 @@ def settle(
             boot_id=boot_id,
         )
         is_cut = record.seq in cut and not record.left_open
-        outcomes.append(_settle_one(site, record, pace, is_cut=is_cut))
+        young = record.seq in waited or _is_young(record, clock)
+        outcomes.append(_settle_one(site, record, pace, is_cut=is_cut, is_young=young))
     return tuple(outcomes)
 
 
-def _settle_one(site: Site, record: PlanRecord, pace: Pace, *, is_cut: bool) -> Outcome:
+def _settle_one(
+    site: Site, record: PlanRecord, pace: Pace, *, is_cut: bool, is_young: bool
+) -> Outcome:
     """End one plan: by what its state and boot say, else by putting back."""
     started = site.clock.monotonic()
     outcome, is_unmade = _ended(site, record, is_cut=is_cut)
@@ -98,7 +106,7 @@ def _settle_one(site: Site, record: PlanRecord, pace: Pace, *, is_cut: bool) -> 
         outcome = replace(outcome, explanation=f"{outcome.explanation}; still fenced: {problem}")
     duration = timedelta(seconds=site.clock.monotonic() - started)
     outcome = replace(outcome, duration=duration)
-    again = is_unmade and outcome.reason not in _UNSETTLED and _is_young(record, site.clock)
+    again = is_unmade and outcome.reason not in _UNSETTLED and is_young
     if again:
         outcome = replace(
             outcome, explanation=f"{outcome.explanation}; left open, to be tried again"
@@ -136,7 +144,7 @@ def _closed(
 
 def _is_young(record: PlanRecord, clock: Clock) -> bool:
     """Say whether making again what a plan took away is still tried; a clock set back ends it."""
-    return timedelta() <= clock.now() - record.begun_at < _PATIENCE
+    return timedelta() <= clock.now() - record.begun_at < PATIENCE
 
 
 def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bool]:
@@ -157,9 +165,35 @@ def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bo
     if not record.is_restore:
         back = put_back(runner, record)
         return _after(back, record, site.clock, runner), bool(back.unmade)
+    others = _is_adopted(site, record, found)
+    if others:
+        record = replace(record, after=record.after.without(_not_there(record, found)))
     back = finish_restore(runner, record, heed_hold=not is_cut)
     outcome = _finished(_after(back, record, site.clock, runner), record, site)
+    if others and outcome.reason is OutcomeReason.SETTLED:
+        text = f"found open; {outcome.layout} stays, which somebody else made meanwhile"
+        return replace(outcome, explanation=text), False
     return _waiting(outcome, back) if back.waits else outcome, bool(back.unmade)
+
+
+def _is_adopted(site: Site, record: PlanRecord, found: GpuReading) -> bool:
+    """Say whether somebody else's layout took the place of the one that a restore was making.
+
+    The rest of it made beside his would be in nobody's mind. What was begun is still made whole.
+    """
+    there = () if found.layout is None else found.layout.specs
+    if all(spec in record.after for spec in there):
+        return False
+    try:
+        return all(wanted.gpu_uuid != record.gpu_uuid for wanted in site.store.wanted())
+    except StoreError:
+        return False  # who finishes it meets it too, and leaves the plan open
+
+
+def _not_there(record: PlanRecord, found: GpuReading) -> tuple[InstanceSpec, ...]:
+    """Return what a restore has still to make."""
+    there = Layout() if found.layout is None else found.layout
+    return tuple(spec for spec in record.after.specs if spec not in there)
 
 
 def _made_nothing(site: Site, record: PlanRecord) -> bool:

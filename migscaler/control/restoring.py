@@ -77,6 +77,8 @@ class Restoring:
         reason = OutcomeReason.CHANGED_UNDERNEATH
         if known is not None and known.model_name not in (None, gpu.name):
             return _left(reason, "it is another GPU now, left alone")
+        if gpu.foreign_owner is not None:  # an answer denied until now may have hidden it
+            return _left(OutcomeReason.GATE_CLOSED, f"left alone: {gpu.foreign_owner.words}")
         if gpu.mig_enabled:
             goes_off = gpu.mig_pending is False
             return _left(reason, "MIG mode goes off at the next reset") if goes_off else None

@@ -65,6 +65,20 @@ def test_driver_that_fails_at_the_start_is_asked_again(
         assert (here.layout(), missing(here)) == (halves, 0)
 
 
+def test_gpu_whose_owner_is_seen_only_at_the_restore_is_left_alone(tmp_path: Path) -> None:
+    """Its MIG mode was asked to change: the answer that tells of him had been denied before."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE, spec=H100) as here:
+        rebooted(here)
+        here.node.set_node(confidential=True)
+        here.node.add_fault(fails("nvmlSystemGetConfComputeState", Code.NOT_SUPPORTED, times=3))
+
+        here.runtime.begin()
+
+        (outcome,) = here.runtime.loop.status().outcomes
+        assert (outcome.kind, outcome.reason) == (OutcomeKind.ABANDONED, OutcomeReason.GATE_CLOSED)
+        assert "nvmlDeviceSetMigMode" not in [call.function for call in here.node.call_log()]
+
+
 def test_driver_that_goes_on_failing_is_asked_less_and_less(tmp_path: Path) -> None:
     with node_at_work(tmp_path, "7g@0", config=ENFORCE) as here:
         rebooted(here)

@@ -205,3 +205,57 @@ def test_held_gpu_that_its_holder_emptied_stays_empty(tmp_path: Path) -> None:
         keep_house(here, 300)
 
         assert (held, here.layout(), wanted(here)) == ("", WHOLE, [WHOLE])
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_layout_that_the_holder_made_himself_stays_as_it_is(tmp_path: Path, watched: bool) -> None:
+    """What was missing of the old layout was made beside it as soon as he let go."""
+    with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
+        restored_in_part(here)
+        hold(here)
+        keep_house(here, 60)
+        empty(here)
+        here.node.foreign_create(0, "4g@0", actor="holder")
+        if not watched:
+            here.restart()
+            here.runtime.begin()
+        keep_house(here, 60)
+
+        release(here)
+        keep_house(here, 300)
+
+        assert (here.layout(), here.store.open_plans(), wanted(here)) == ("4g.20gb@0", (), [])
+        assert here.runtime.loop.status().outcomes[0].explanation == (
+            "found open; 4g.20gb@0 stays, which somebody else made meanwhile"
+        )
+
+
+def test_restore_that_waited_is_tried_as_often_as_one_that_did_not(tmp_path: Path) -> None:
+    """Ten minutes after its begin one more failure closed it, and the GPU kept a part for good."""
+    with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
+        restored_in_part(here)
+        hold(here)
+        keep_house(here, 1200)
+        here.node.add_fault(fails(CREATE, Code.UNKNOWN, times=None))
+        release(here)
+        keep_house(here, 300)
+        failing = (here.layout(), len(here.store.open_plans()))
+
+        here.node.clear_faults()
+        keep_house(here, 45)
+
+        assert failing == (PART, 1)
+        assert (here.layout(), here.store.open_plans()) == (WHOLE, ())
+
+
+def test_restore_that_waited_is_not_tried_for_ever(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
+        restored_in_part(here)
+        hold(here)
+        keep_house(here, 60)
+        here.node.add_fault(fails(CREATE, Code.UNKNOWN, times=None))
+        release(here)
+
+        keep_house(here, 900)
+
+        assert (here.layout(), here.store.open_plans()) == (PART, ())

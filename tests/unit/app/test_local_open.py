@@ -114,6 +114,16 @@ def test_socket_of_the_file_is_that_of_the_state_directory_which_its_daemon_uses
     assert found == (tmp_path / "migscaler.sock",)
 
 
+def test_lock_that_holds_no_text_is_nobodys(tmp_path: Path) -> None:
+    """The command ended in a traceback."""
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "lock").write_bytes(b"migscaler process \xff")
+
+    with running(None, tmp_path):
+        assert usual_sockets(naming_a_socket(tmp_path), given) == ()
+
+
 def test_socket_lies_in_the_state_directory_that_was_given(tmp_path: Path) -> None:
     plain = config(tmp_path, f"mode: observe\nstate_dir: {tmp_path}/file\n")
 

@@ -164,6 +164,43 @@ def test_mode_that_is_on_without_the_layout_is_told(
         assert made.here.our_calls() == []
 
 
+@pytest.mark.parametrize(
+    ("blind", "layout", "is_made"),
+    [
+        ({"instances": None}, None, False),
+        ({"instances": None}, "3g 3g", False),
+        ({"model": None}, "3g 3g", False),
+        ({"model": None}, None, True),
+    ],
+    ids=str,
+)
+def test_layout_that_can_not_be_told_does_not_pass_for_made(
+    blind: dict[str, None], layout: str | None, is_made: bool
+) -> None:
+    """It said that all was fine, with exit code 0."""
+    with switchboard("3g@0", spec=H100) as made:
+        gpu = made._again(made.here.uuid())
+        unseen = replace(gpu, reading=replace(gpu.reading, **blind))  # type: ignore[arg-type]
+
+        result = made.switch.change(unseen, layout, enabled=True, dry_run=False)
+
+        assert (result.active, result.layout_made) == (True, is_made)
+        assert ("can't be told" in result.message) is not is_made
+
+
+def test_gpu_whose_owner_is_seen_only_now_is_not_switched() -> None:
+    """The answer that tells it may have been denied whenever the node was read before."""
+    with switchboard(spec=H100, mig=False) as made:
+        gpu = made._again(made.here.uuid())
+        made.here.node.set_node(confidential=True)
+        made.here.reader.close()
+
+        with pytest.raises(CommandRefused, match="GPU 0 is left alone: "):
+            made.switch.change(gpu, None, enabled=True, dry_run=False)
+
+        assert "nvmlDeviceSetMigMode" not in [c.function for c in made.here.node.call_log()]
+
+
 def test_switching_off_removes_idle_instances_through_the_journal_first() -> None:
     with switchboard("3g@0 3g@4", spec=H100) as made:
         result = made.change(enabled=False)
