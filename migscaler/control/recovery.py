@@ -170,10 +170,12 @@ def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bo
         record = replace(record, after=record.after.without(_not_there(record, found)))
     back = finish_restore(runner, record, heed_hold=not is_cut)
     outcome = _finished(_after(back, record, site.clock, runner), record, site)
-    if others and outcome.reason is OutcomeReason.SETTLED:
+    if back.waits:
+        outcome = _waiting(outcome, back)
+    elif others and outcome.reason is OutcomeReason.SETTLED:
         text = f"found open; {outcome.layout} stays, which somebody else made meanwhile"
-        return replace(outcome, explanation=text), False
-    return _waiting(outcome, back) if back.waits else outcome, bool(back.unmade)
+        outcome = replace(outcome, explanation=text)
+    return outcome, bool(back.unmade)
 
 
 def _is_adopted(site: Site, record: PlanRecord, found: GpuReading) -> bool:

@@ -940,4 +940,28 @@ MUTATIONS = (
         new="        return (usual,)\n",
         tests=("tests/unit/app/test_local_open.py",),
     ),
+    Mutation(
+        promise="a",
+        breaks="the rest of a restore is made beside the layout that somebody made in its place",
+        path="migscaler/control/recovery.py",
+        old="    others = _is_adopted(site, record, found)\n",
+        new="    others = False\n",
+        tests=("tests/unit/app/test_comeback_held.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a restore that waited for a hold is given up at the first refusal after it",
+        path="migscaler/app/settling.py",
+        old="                    waited=self._just_waited(),\n",
+        new="",
+        tests=("tests/unit/app/test_comeback_held.py",),
+    ),
+    Mutation(
+        promise="a",
+        breaks="MIG mode is asked for on a GPU whose owner shows up only then",
+        path="migscaler/control/restoring.py",
+        old="        if gpu.foreign_owner is not None:  # an",
+        new="        if False:  # an",
+        tests=("tests/unit/app/test_comeback_again.py",),
+    ),
 )
