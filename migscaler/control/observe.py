@@ -242,7 +242,7 @@ class Observer:
         """Say whether a layout that changed while nobody looked takes the wanted one's place.
 
         Not an empty GPU nor another boot's: there the wanted layout is restored. Not what a plan of
-        ours made, or left half made, before the process ended.
+        ours made, or left half made, before the process ended. A restore may be left so for days.
         """
         known, found = self._recorded.get(gpu.uuid), gpu.layout
         if known is None or known.boot_id != self._boot_id or found is None or not len(found):
@@ -251,7 +251,7 @@ class Observer:
             wanted = {record.gpu_uuid: record.layout for record in self._store.wanted()}
             is_open = any(
                 plan.gpu_uuid == gpu.uuid
-                and all(spec in plan.before or spec in plan.after for spec in found.specs)
+                and (not plan.is_restore or all(spec in plan.after for spec in found.specs))
                 for plan in self._store.open_plans()
             )
         except StoreError as error:
