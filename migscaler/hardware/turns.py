@@ -27,9 +27,9 @@ class Turns:
         self._brief = brief
         self._full = full
         self._took: dict[str, float] = {}
-        self._pass = 0
+        self._asked = 0
         self._keys: Sequence[str] = ()
-        self._asked_in: dict[str, int] = {}
+        self._asked_as: dict[str, int] = {}
         self._began = 0.0
         self._seconds = full
         self._first_is_free = True
@@ -37,7 +37,6 @@ class Turns:
 
     def arrange(self, keys: Sequence[str], *, prompt_only: bool = False) -> list[int]:
         """Begin a pass over GPUs by key; return their places in the order to ask them."""
-        self._pass += 1
         self._began = self._clock.monotonic()
         self._seconds = self._brief if self._was_long else self._full
         self._keys = keys
@@ -52,7 +51,7 @@ class Turns:
         return any(key not in self._took for key in self._keys)
 
     def _rank(self, key: str) -> int:
-        return self._asked_in.get(key, 0) + 1 if key in self._took else 0
+        return self._asked_as.get(key, 0) + 1 if key in self._took else 0
 
     @contextmanager
     def asking(self, key: str) -> Iterator[None]:
@@ -70,7 +69,8 @@ class Turns:
                     "and the other GPUs do not wait for it"
                 )
             self._first_is_free = False
-        self._asked_in[key] = self._pass
+        self._asked += 1
+        self._asked_as[key] = self._asked
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -585,7 +586,8 @@ def test_service_started_anew_costs_no_reading(tmp_path: Path) -> None:
             worker.read_node()
         again = start(tmp_path, str(os.getuid()))
         try:
-            wait_for("it listens again", made.socket.exists)
+            listening = "nvml_worker_listening"  # the socket is there a moment before it is heard
+            wait_for("it listens again", lambda: made.log.read_text().count(listening) == 2)
             assert worker.read_node().gpus[0].gaps == ()  # nobody is blamed, nothing waited for
         finally:
             again.terminate()
@@ -636,9 +638,12 @@ def test_service_out_of_descriptors_rests_serves_on_and_takes_the_next_once_ther
     """The connection that could not be accepted was asked for again at once, with a whole core."""
     with service(tmp_path) as made, made.worker() as worker:
         worker.read_node()
+        # By then it has all descriptors that the connection needs.
+        wait_for("it is served", lambda: "event=connected " in made.log.read_text())
         hard = resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE)[1]
         most = open_descriptors(made.process.pid)
         resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE, (most, hard))
+        began = time.monotonic()
         waiting = Client(made.socket)
         wait_for("it says so", lambda: "accept_failed" in made.log.read_text())
         before = cpu_seconds(made.process.pid)
@@ -647,12 +652,13 @@ def test_service_out_of_descriptors_rests_serves_on_and_takes_the_next_once_ther
             threading.Event().wait(0.2)
         spent = cpu_seconds(made.process.pid) - before
         resource.prlimit(made.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        lasted = time.monotonic() - began
 
         assert is_running(waiting.greeting())
         waiting.close()
         told = made.log.read_text().count("accept_failed")
     assert spent < 0.2
-    assert told <= 15
+    assert told <= 2 + 2 * lasted
 
 
 def open_descriptors(pid: int) -> int:

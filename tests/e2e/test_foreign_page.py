@@ -63,9 +63,9 @@ FORMS = """(url) => {
     form.submit();
   }
 }"""
-ASK = """async ([url, options]) => {
+ASK = """async ([url, options, seconds]) => {
   try {
-    const answer = await fetch(url, {...options, signal: AbortSignal.timeout(2000)});
+    const answer = await fetch(url, {...options, signal: AbortSignal.timeout(1000 * seconds)});
     return [answer.status, await answer.text()];
   } catch { return [0, ""]; }
 }"""
@@ -144,9 +144,11 @@ def foreign(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def ask(page: Page, url: str, options: Mapping[str, object] | None = None) -> tuple[int, str]:
+def ask(
+    page: Page, url: str, options: Mapping[str, object] | None = None, *, seconds: int = 20
+) -> tuple[int, str]:
     """Have the page's script fetch an address; 0 where the browser gives it no answer."""
-    status, text = page.evaluate(ASK, [url, options or {}])
+    status, text = page.evaluate(ASK, [url, options or {}, seconds])
     return status, text
 
 
@@ -192,6 +194,7 @@ def test_foreign_page_reads_nothing(page: Page, made: list[Node], foreign: str) 
         url = f"http://node.test:{node.port}/{path}"
         assert ask(page, url, {"credentials": "include"}) == (0, "")
         assert ask(page, url, {"mode": "no-cors", "credentials": "include"}) == (0, "")
+    assert node.requests == [("GET", False)] * 8  # they did arrive
 
 
 def test_page_whose_name_was_turned_to_the_node_reads_what_everybody_may_and_no_more(
@@ -228,7 +231,7 @@ def test_page_whose_name_was_turned_to_a_node_with_users_reads_nothing(
     node.requests.clear()
 
     # It asks the person for a password, hence keeps the answer, which is 401, to itself.
-    found = [ask(page, path) for path in ("/api/v1/status", "/metrics", "/")]
+    found = [ask(page, path, seconds=2) for path in ("/api/v1/status", "/metrics", "/")]
     context.close()
 
     assert (at_home, found) == (200, [(0, "")] * 3)

@@ -198,6 +198,19 @@ def test_gpus_that_are_all_slow_take_turns_and_do_not_hide_the_node(
     assert all(node.shown(index) >= 0.9 / count for index in range(count))
 
 
+@pytest.mark.parametrize("prompt", [0, 1])
+def test_gpus_that_together_take_a_little_too_long_are_left_out_one_after_the_other(
+    prompt: int,
+) -> None:
+    """It was the same one in every second sample, as if it answered only now and then."""
+    node = Watched(slow=dict.fromkeys(range(prompt, 8), 0.75))
+    node.watch(60.0)
+    node.watch(3_600.0)
+
+    assert node.hidden == 0.0
+    assert all(node.shown(index) >= 0.85 for index in range(8))
+
+
 def test_only_gpu_of_a_node_is_in_every_reading_though_it_is_slow() -> None:
     node = Watched(slow={0: 7.0}, count=1)
     node.watch(20.0)
