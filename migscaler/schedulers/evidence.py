@@ -54,6 +54,7 @@ class EvidenceScan:
         holders: dict[tuple[int, MigUuid], Holder] = {}
         unreadable: list[Process] = []
         unmapped: list[str] = []
+        placeless: list[str] = []
         for trace in table.traces:
             process = known.get(trace.pid) or Process(pid=trace.pid, name="?", parent=0)
             if not trace.readable:
@@ -65,14 +66,18 @@ class EvidenceScan:
                     holders.setdefault((process.pid, mig_uuid), holder)
             for number in trace.caps:
                 place = self._place(number)
-                if place is None and not self._is_known(number):
-                    unmapped.append(f"nvidia-cap{number} (process {process.pid})")
+                node = f"nvidia-cap{number} (process {process.pid})"
                 found = by_place.get(place) if place is not None else None
                 if found is not None:
                     said = f"nvidia-cap{number} open"
                     holders[process.pid, found[1]] = _holder(process, *found, said)
+                elif place is not None:
+                    placeless.append(node)
+                elif not self._is_known(number):
+                    unmapped.append(node)
         ordered = tuple(holders[key] for key in sorted(holders))
-        return Evidence(holders=ordered, problem=_problem(unreadable, unmapped, self._mig_minors))
+        problem = _problem(unreadable, unmapped, self._mig_minors)
+        return Evidence(holders=ordered, problem=problem or _of_whom(placeless, reading))
 
     def _place(self, number: int) -> tuple[int, int] | None:
         """Return (device minor, GPU instance id) of a capability node, None for another kind."""
@@ -115,12 +120,14 @@ def _instances(
     by_uuid: dict[MigUuid, GpuReading] = {}
     by_place: dict[tuple[int, int], tuple[GpuReading, MigUuid]] = {}
     for gpu in reading.gpus:
-        minor = gpu.minor if gpu.minor is not None else gpu.index
         for read in gpu.instances or ():
             for compute in read.instance.compute_instances:
-                if compute.mig_uuid is not None:
-                    by_uuid[compute.mig_uuid] = gpu
-                    by_place.setdefault((minor, int(read.instance.gi_id)), (gpu, compute.mig_uuid))
+                if compute.mig_uuid is None:
+                    continue
+                by_uuid[compute.mig_uuid] = gpu
+                if gpu.minor is not None:
+                    place = gpu.minor, int(read.instance.gi_id)
+                    by_place.setdefault(place, (gpu, compute.mig_uuid))
     return by_uuid, by_place
 
 
@@ -140,4 +147,16 @@ def _problem(unreadable: list[Process], unmapped: list[str], mig_minors: Path) -
         )
     if unmapped:
         return f"{unmapped[0]} is open and {mig_minors} does not say which instance that is"
+    return None
+
+
+def _of_whom(placeless: list[str], reading: NodeReading) -> str | None:
+    """Say that a node of no instance we know may be of a GPU that did not tell its number.
+
+    Its index can't stand in for it: it is another GPU's number.
+    """
+    for gpu in reading.gpus:
+        if placeless and gpu.instances and gpu.minor is None:
+            whose = f"GPU {gpu.index}, which did not tell its minor number"
+            return f"{placeless[0]} is open and may be of {whose}"
     return None

@@ -964,4 +964,20 @@ MUTATIONS = (
         new="        if False:  # an",
         tests=("tests/unit/app/test_comeback_again.py",),
     ),
+    Mutation(
+        promise="a",
+        breaks="a GPU that did not tell its minor number is told by its index",
+        path="migscaler/schedulers/evidence.py",
+        old="gpu.minor is not None:\n                    place = gpu.minor, ",
+        new="gpu is not None:\n                    place = gpu.minor or gpu.index, ",
+        tests=("tests/unit/schedulers/test_bare.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="of GPUs that together take a little too long always the same one is left out",
+        path="migscaler/hardware/turns.py",
+        old="        self._asked += 1\n",
+        new="",
+        tests=("tests/unit/hardware/test_worker_turns.py",),
+    ),
 )

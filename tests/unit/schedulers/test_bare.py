@@ -192,6 +192,35 @@ def test_open_device_node_claims_by_device_minor(host: HostFiles) -> None:
     assert claimed(host) == [(SECOND, "process 50 (python3, nvidia-cap39 open)")]
 
 
+def test_holder_on_a_gpu_that_did_not_tell_its_minor_number_is_nobodys_guess(
+    host: HostFiles,
+) -> None:
+    """The index stood in for it: the node of one GPU counted as an instance of another."""
+    (gpu,) = READING.gpus
+    other = replace(gpu, index=3, uuid=GpuUuid("GPU-other"), minor=None)
+    reading = replace(READING, gpus=(replace(gpu, minor=1), other))
+    host.process(50, "python3", files=("/dev/nvidia-caps/nvidia-cap39",))
+
+    found = scheduler(host).allocations(reading)
+
+    assert not found.known
+    assert found.claims == ()
+    assert found.why_unknown == (
+        "nvidia-cap39 (process 50) is open and may be of GPU 3, which did not tell its minor number"
+    )
+
+
+def test_gpu_without_minor_number_leaves_what_is_known_of_others(host: HostFiles) -> None:
+    (gpu,) = READING.gpus
+    reading = replace(READING, gpus=(gpu, replace(gpu, index=1, minor=None)))
+    host.process(50, "python3", files=("/dev/nvidia-caps/nvidia-cap39",))
+
+    found = scheduler(host).allocations(reading)
+
+    assert found.known
+    assert [claim.mig_uuid for claim in found.claims] == [SECOND]
+
+
 def test_public_name_of_a_holder_tells_neither_command_nor_process_id(host: HostFiles) -> None:
     """It is a label of a metric: everyone who may scrape read what everyone else was running."""
     host.process(50, "secret-project", files=("/dev/nvidia-caps/nvidia-cap39",))
