@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -35,8 +34,6 @@ _STEP_SECONDS = 0.5
 _READY_SECONDS = 20.0
 _END_SECONDS = 10.0
 _START_HOUR = 6.5
-# An exception raised by a signal is lost where the interpreter is just cleaning something up.
-_asked_to_end = threading.Event()
 # Have the kernel send a signal when the parent ends (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
 
@@ -61,7 +58,7 @@ def demo(
     The daemon, its journal, page and metrics are the real ones; only the NVML library below is
     simulated. Jobs arrive, wait in a queue per size, run and leave. Needs no GPU, root or network.
     """
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for ending in (signal.SIGTERM, signal.SIGHUP):
         # Ignored under nohup, which means to outlive the terminal.
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, _interrupt)
@@ -90,7 +87,7 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
         end = None if lasting is None else clock.monotonic() + lasting.total_seconds()
         give_up = clock.monotonic() + _READY_SECONDS
         announced = False
-        while not _asked_to_end.is_set() and (end is None or clock.monotonic() < end):
+        while end is None or clock.monotonic() < end:
             if child.poll() is not None:
                 raise Failed(_ended(root, child.returncode))
             answers = load.step(clock.monotonic())
@@ -268,5 +265,4 @@ def _last_lines(root: Path) -> str:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """End by SIGTERM, or with the terminal, as by Ctrl-C."""
-    _asked_to_end.set()
     raise KeyboardInterrupt

@@ -25,9 +25,12 @@ from migscaler.web.unix_path import short_path
 _BIN = Path(sys.executable).parent
 
 
-def heed_ctrl_c() -> None:
-    """Undo an ignored SIGINT, which a process started from a background job inherits."""
+def heed_endings() -> None:
+    """Undo what is inherited where the tests run as a background job, or under nohup: to ignore
+    SIGINT or SIGHUP.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from migscaler.sim.node import SimNode, build_node
-from tests.e2e.processes import heed_ctrl_c
+from tests.e2e.processes import heed_endings
 
 pytestmark = pytest.mark.xdist_group("cli-node")
 
@@ -148,7 +148,7 @@ def test_waiting_for_a_lease_is_demand_and_ctrl_c_gives_back(machine: Machine) -
     leased = subprocess.Popen(
         machine.command("lease", "2g", "--wait", "--", "sleep", "60"),
         stderr=subprocess.PIPE,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_endings,
     )
     try:
         until(lambda: "lease" in machine.run("holds"))

@@ -15,7 +15,7 @@ import pytest
 
 from migscaler.sim import faults
 from migscaler.sim.node import open_node
-from tests.e2e.processes import heed_ctrl_c, wait_until
+from tests.e2e.processes import heed_endings, wait_until
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -73,7 +73,7 @@ def test_demo_names_its_page_once_that_shows_the_node_and_ends_on_ctrl_c(tmp_pat
         stdout=subprocess.PIPE,
         text=True,
         env=environment(tmp_path),
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_endings,
     )
     assert demo.stdout is not None
     try:
@@ -104,7 +104,7 @@ def test_demo_names_its_page_once_that_shows_the_node_and_ends_on_ctrl_c(tmp_pat
 def demo_running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a demo until it has named its page; gives it and the page's address."""
     demo = subprocess.Popen(
-        DEMO, stdout=subprocess.PIPE, text=True, env=environment(directory), preexec_fn=heed_ctrl_c
+        DEMO, stdout=subprocess.PIPE, text=True, env=environment(directory), preexec_fn=heed_endings
     )
     assert demo.stdout is not None
     try:
