@@ -28,6 +28,15 @@ def tried(here: NodeAtWork) -> list[str]:
     return [c.function for c in here.node.call_log() if c.actor.startswith("migscaler")]
 
 
+def laid_out(here: NodeAtWork) -> int:
+    """Let the daemon make a layout while nobody else owns the GPU; return the calls it took."""
+    here.runtime.begin()
+    here.watch(30)
+    here.runtime.loop.tick()
+    assert here.layout() != ""
+    return len(tried(here))
+
+
 @pytest.mark.parametrize(("kind", "words"), KINDS)
 def test_gpu_is_measured_and_left_alone(tmp_path: Path, kind: dict[str, bool], words: str) -> None:
     with node_at_work(tmp_path, "3g@0", config=ENFORCING, spec="H100-80GB") as here:
@@ -58,11 +67,7 @@ def test_layout_lost_in_a_reboot_is_not_made_again_there(
     tmp_path: Path, kind: dict[str, bool], words: str
 ) -> None:
     with node_at_work(tmp_path, "", config=ENFORCING, spec="H100-80GB") as here:
-        here.runtime.begin()
-        here.watch(30)
-        here.runtime.loop.tick()
-        assert here.layout() != ""
-        made = len(tried(here))
+        made = laid_out(here)
 
         here.node.reboot()
         here.node.set_node(**kind)
@@ -80,10 +85,7 @@ def test_owner_that_the_driver_denied_once_keeps_even_what_is_made_at_the_start_
 ) -> None:
     """The answer was believed for the worker's life, and the layout was made again at the start."""
     with node_at_work(tmp_path, "", config=ENFORCING, spec="H100-80GB") as here:
-        here.runtime.begin()
-        here.watch(30)
-        here.runtime.loop.tick()
-        made = len(tried(here))
+        made = laid_out(here)
 
         here.node.reboot()
         here.node.set_node(**kind)
