@@ -32,7 +32,9 @@ class Arguments:
         for name in values:
             if name not in takes:
                 near = did_you_mean(name, takes)
-                remedy = f"did you mean {near}?" if near else f"it takes {_listed(takes)}"
+                remedy = (
+                    f"did you mean {near}?" if near else f"it takes {', '.join(takes) or 'none'}"
+                )
                 raise ParseError(f"{command} takes no argument {name!r}; {remedy}")
 
     def text(self, name: str) -> str:
@@ -127,11 +129,6 @@ class Arguments:
         """Return the error for an argument that is missing or of the wrong kind."""
         given = "nothing" if self._values.get(name) is None else repr(self._values[name])
         return ParseError(f"{self._command}: {name} must be {expected}, got {given}")
-
-
-def _listed(names: Collection[str]) -> str:
-    """Return names for a sentence."""
-    return ", ".join(names) or "none"
 
 
 def _texts(values: dict[str, object]) -> Iterator[str]:
