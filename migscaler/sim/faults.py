@@ -36,7 +36,11 @@ def slow(
     times: int | None = None,
     gpu: int | None = None,
 ) -> Fault:
-    """Work after real `seconds` (the GIL is released meanwhile, as in C)."""
+    """Work after real `seconds` (the GIL is released meanwhile, as in C).
+
+    They run from the moment at which others see the call counted, also for a process that is
+    stopped just then: one that goes on later does not begin to wait.
+    """
     return Fault(0, function, "slow", 0, seconds, nth - 1, times, gpu)
 
 
@@ -70,11 +74,12 @@ def strike(node: Incidents, function: str, gpu: int | None, work: Callable[[], i
         return work()
     with node.changing() as state:
         fault = _draw(state, function, gpu)
+        counted = time.monotonic()
     if fault is None:
         return work()
     match fault.kind:
         case "slow":
-            time.sleep(fault.seconds)
+            time.sleep(max(0.0, counted + fault.seconds - time.monotonic()))
             return work()
         case "lose":
             done = work()
