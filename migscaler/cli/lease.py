@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,6 +38,7 @@ _RENEW_AT_MOST_SECONDS = 60.0
 _NOT_STARTED = 127
 
 Child = subprocess.Popen[bytes]
+Signal = signal.struct_siginfo
 
 
 @click.command(epilog="Example: migscaler lease --wait 2g -- python train.py")
@@ -115,7 +117,7 @@ def _take(node: Node, asked: Answer, patience: timedelta | None) -> Answer:
             left = _POLL_SECONDS if end is None else min(_POLL_SECONDS, end - clock.monotonic())
             if left <= 0:
                 raise Failed(f"no {asked['size']} came free in time (--wait-for)")
-            got = signal.sigtimedwait(_FORWARDED, left)
+            got = _next_signal(_FORWARDED, left)
             if got is not None:
                 raise Failed("stopped waiting", 128 + got.si_signo)
             answer = node.execute(
@@ -155,13 +157,30 @@ def _attend(node: Node, granted: Answer, child: Child, ttl_seconds: float) -> in
     period = min(ttl_seconds / _RENEWALS_PER_TTL, _RENEW_AT_MOST_SECONDS)
     is_renewed = True
     while child.poll() is None:
-        got = signal.sigtimedwait((*_FORWARDED, signal.SIGCHLD), period)
+        got = _next_signal((*_FORWARDED, signal.SIGCHLD), period)
         if got is None:
             is_renewed = _renew(node, granted, ttl_seconds, warn=is_renewed)
         elif got.si_signo != signal.SIGCHLD and got.si_code != _FROM_KERNEL:
             child.send_signal(got.si_signo)
     # A shell's way to say that a signal ended it.
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _next_signal(wanted: tuple[signal.Signals, ...], seconds: float) -> Signal | None:
+    """Wait for a signal; None if none of these came within so many seconds.
+
+    Not sigtimedwait: stopped (Ctrl-Z) beyond the time-out and continued, CPython's returns a signal
+    that nobody sent (3.11.7: it fills its answer from memory that the kernel did not write).
+    """
+    bell = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGALRM))
+    bell.start()
+    try:
+        got = signal.sigwaitinfo((*wanted, signal.SIGALRM))
+    finally:
+        bell.cancel()
+        bell.join()
+        signal.sigtimedwait((signal.SIGALRM,), 0)  # one that rang too late would end us
+    return None if got.si_signo == signal.SIGALRM else got
 
 
 def _renew(node: Node, granted: Answer, ttl_seconds: float, *, warn: bool) -> bool:
@@ -186,7 +205,8 @@ def _give_back(node: Node, granted: Answer) -> None:
 @contextmanager
 def _signals_blocked() -> Iterator[set[signal.Signals]]:
     """Hold signals back, so that each is waited for in one place; gives the mask before."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_FORWARDED, signal.SIGCHLD))
+    held = (*_FORWARDED, signal.SIGCHLD, signal.SIGALRM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     mask = {signal.Signals(number) for number in before}
     try:
         yield mask

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from migscaler.app.client import RemoteCommands
 from migscaler.sim.node import SimNode, build_node
 from tests.e2e.processes import heed_endings
 
@@ -63,6 +64,13 @@ class Machine:
         answer = json.loads(self.run(*words, "--output", "json", code=code))
         assert isinstance(answer, dict)
         return answer
+
+    def leases(self) -> Json:
+        daemon = RemoteCommands(self.root / "state" / "migscaler.sock")
+        try:
+            return daemon.execute("leases", {})
+        finally:
+            daemon.close()
 
     def specs(self, gpu: int) -> list[str]:
         instances = self.node.state.gpus[gpu].instances.values()
@@ -161,6 +169,35 @@ def test_waiting_for_a_lease_is_demand_and_ctrl_c_gives_back(machine: Machine) -
         assert leased.stderr is not None
         leased.stderr.close()
     assert machine.ask("holds") == {"holds": []}
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "seconds"),
+    [
+        ("waiting", ("7g", "--wait", "--", "true"), 1.5),  # asks every second; no rule makes one
+        ("leases", ("1g", "--wait", "--ttl", "20s", "--", "sleep", "60"), 5.5),  # renews at 5 s
+    ],
+)
+def test_lease_that_was_stopped_goes_on_when_continued(
+    machine: Machine, place: str, words: tuple[str, ...], seconds: float
+) -> None:
+    """As by Ctrl-Z and `fg`: its command got a SIGHUP that nobody had sent."""
+    command = machine.command("lease", *words)
+    leased = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heed_endings)
+    try:
+        until(lambda: bool(machine.leases()[place]))
+        leased.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        leased.send_signal(signal.SIGCONT)
+        time.sleep(2.0)
+        assert leased.poll() is None
+        assert machine.leases()[place]
+        leased.send_signal(signal.SIGINT)
+        assert leased.wait(20) == 130
+    finally:
+        leased.kill()
+        leased.wait()
+    assert machine.leases() == {"leases": [], "waiting": []}
 
 
 def test_apply_gives_a_gpu_a_layout_after_a_dry_run(machine: Machine) -> None:
