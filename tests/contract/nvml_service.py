@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import select
 import socket
 import subprocess
 import sys
@@ -36,11 +37,17 @@ def wait_for(what: str, holds: Callable[[], object], seconds: float = 30.0) -> N
 
 
 def is_running(pid: int) -> bool:
+    """Whether any of its threads is left: the first may be gone before the others let go."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
         return False
-    return state != "Z"
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return not poller.poll(0)
+    finally:
+        os.close(pidfd)
 
 
 class Client:
