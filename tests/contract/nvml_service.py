@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from migscaler.hardware.worker_commands import encode_request
 from migscaler.hardware.worker_messages import Reply, Request
 from migscaler.hardware.worker_wire import receive
 from migscaler.model.ids import GiId, GpuUuid
+from migscaler.model.ports import Clock
 from migscaler.sim.node import SimNode, build_node
 from tests.unit.hardware.rig import RealClock
 
@@ -34,6 +36,10 @@ def wait_for(what: str, holds: Callable[[], object], seconds: float = 30.0) -> N
             return
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def is_running(pid: int) -> bool:
@@ -134,9 +140,23 @@ class Service:
             client.close()
 
     @contextlib.contextmanager
-    def worker(self, limits: WorkerLimits | None = None) -> Iterator[NvmlWorker]:
+    def stopped(self) -> Iterator[None]:
+        """Let the service itself do nothing for one block: not kill who was hung up on, say."""
+        pid = self.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_for("it has stopped", lambda: state_of(pid) == "T")
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def worker(
+        self, limits: WorkerLimits | None = None, clock: Clock | None = None
+    ) -> Iterator[NvmlWorker]:
         """What a daemon uses."""
-        worker = NvmlWorker(RealClock(), limits=limits, address=self.socket)
+        limits = limits or WorkerLimits(stop_seconds=30.0)
+        worker = NvmlWorker(clock or RealClock(), limits=limits, address=self.socket)
         try:
             yield worker
         finally:
