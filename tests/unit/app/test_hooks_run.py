@@ -1,5 +1,7 @@
 """Hooks after a change: told by environment, bounded in time, and never an exception."""
 
+import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,9 +57,13 @@ def test_no_hooks_are_no_problem() -> None:
     assert run() is None
 
 
-def test_hook_that_leaves_a_process_behind_has_ended() -> None:
+def test_hook_that_leaves_a_process_behind_has_ended(tmp_path: Path) -> None:
     """What it left held its output open, and the change waited for that until the time was up."""
-    assert run(("sh", "-c", "sleep 5 &"), timeout=2.0) is None
+    left = tmp_path / "left"
+
+    assert run(("sh", "-c", f"sleep 60 & echo $! > {left}"), timeout=15.0) is None
+
+    os.kill(int(left.read_text()), signal.SIGKILL)
 
 
 def test_word_that_no_program_can_be_given_is_told() -> None:
