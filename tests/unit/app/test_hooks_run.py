@@ -19,7 +19,7 @@ def run(*commands: tuple[str, ...], timeout: float = 10.0) -> str | None:
 
 def test_hook_is_told_gpu_and_layout_in_its_environment(tmp_path: Path) -> None:
     told = tmp_path / "told"
-    script = f'echo "$MIGSCALER_GPU_UUID $MIGSCALER_LAYOUT" > {told}; test -n "$PATH"'
+    script = f'echo "$MIGSCALER_GPU_UUID $MIGSCALER_LAYOUT" > "{told}"; test -n "$PATH"'
 
     assert run(("sh", "-c", script)) is None
     assert told.read_text() == f"{uuid()} 3g.20gb@0 3g.20gb@4\n"
@@ -61,7 +61,7 @@ def test_hook_that_leaves_a_process_behind_has_ended(tmp_path: Path) -> None:
     """What it left held its output open, and the change waited for that until the time was up."""
     left = tmp_path / "left"
 
-    assert run(("sh", "-c", f"sleep 60 & echo $! > {left}"), timeout=15.0) is None
+    assert run(("sh", "-c", f"sleep 60 & echo $! > '{left}'"), timeout=15.0) is None
 
     os.kill(int(left.read_text()), signal.SIGKILL)
 
