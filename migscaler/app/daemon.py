@@ -39,7 +39,7 @@ from migscaler.app.start import (
 )
 from migscaler.app.systemd import notify, watchdog_seconds
 from migscaler.app.web_side import WebSide
-from migscaler.app.web_watch import WebWatch
+from migscaler.app.web_watch import WebWatch, stamp_of
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.control.executor import AfterChange
 from migscaler.errors import StoreError
@@ -311,14 +311,14 @@ class Daemon:
             return False
         return pause is not None and pause.driver_released
 
-    def _stamp(self) -> tuple[float, ...] | None:
+    def _stamp(self) -> tuple[int, ...] | None:
         """Return what changes when the configuration file is written, or made readable."""
         path = self.runtime.in_force.status.path
         try:
             found = os.stat(path) if path else None
         except OSError:
             return None
-        return None if found is None else (found.st_mtime, found.st_ctime, found.st_ino)
+        return None if found is None else stamp_of(found)
 
     def _make_server(self, settings: Settings, watch: WebWatch) -> WebServer:
         """Return the HTTP server of this configuration."""

@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.events import (
+    EVENT_JOB_EXECUTED,
+    EVENT_JOB_MAX_INSTANCES,
+    EVENT_JOB_MISSED,
+    JobExecutionEvent,
+)
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -68,6 +73,15 @@ class _Heartbeat:
     stats: JobStats
     started: float
     running: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One run of a job, by how many seconds it was late, and whether it failed."""
+
+    beat: _Heartbeat
+    late: float
+    failed: bool = True
 
 
 class Jobs:
@@ -201,6 +215,7 @@ class Jobs:
             daemon=True,
         )
         scheduler.add_listener(self._missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+        scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED)
         for job in self._jobs:
             scheduler.add_job(
                 self._run,
@@ -213,31 +228,42 @@ class Jobs:
         scheduler.start()
         self._scheduler = scheduler
 
-    def _run(self, job: Job, _built: float) -> None:
-        """Run a job, count it, and let nothing it raises reach the scheduler."""
+    def _run(self, job: Job, _built: float) -> _Run | None:
+        """Run a job, and let nothing it raises reach the scheduler; return what `_ended` counts."""
         beat = self._beats.get(job.name)
         if beat is None:
-            return
+            return None
         now = self._clock.monotonic()
         with self._lock:
             late = max(0.0, now - beat.started - job.every.total_seconds())
             beat.started, beat.running = now, True
-        failed = True
+        run = _Run(beat=beat, late=late)
         try:
             job.run()
-            failed = False
-        except Exception:  # noqa: BLE001 - the daemon's last line: count, log, go on without acting
+            run.failed = False
+        except BaseException:  # noqa: BLE001 - the last line: count, log, go on without acting
             _log.exception("job_failed job=%s", job.name)
-        finally:
-            with self._lock:
-                beat.running = False
-                beat.stats = replace(
-                    beat.stats,
-                    runs=beat.stats.runs + 1,
-                    failures=beat.stats.failures + failed,
-                    lateness_seconds=late if beat.stats.runs else 0.0,
-                    last_success_at=beat.stats.last_success_at if failed else self._clock.now(),
-                )
+        return run
+
+    def _ended(self, event: JobExecutionEvent) -> None:
+        """Count a run that has ended, for APScheduler too.
+
+        Counted within the run, a job brought forward at that moment was left out: to APScheduler it
+        was still running.
+        """
+        run = event.retval
+        if not isinstance(run, _Run):
+            return
+        with self._lock:
+            beat = run.beat
+            beat.running = False
+            beat.stats = replace(
+                beat.stats,
+                runs=beat.stats.runs + 1,
+                failures=beat.stats.failures + run.failed,
+                lateness_seconds=run.late if beat.stats.runs else 0.0,
+                last_success_at=beat.stats.last_success_at if run.failed else self._clock.now(),
+            )
 
     def _missed(self, event: JobExecutionEvent) -> None:
         """Count a run that was left out."""

@@ -269,14 +269,16 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _refuse_if_alive(path: Path) -> None:
-    """Refuse a path where somebody listens.
+    """Refuse a path where somebody listens, also who is too busy to answer.
 
     Raises:
         AddressTaken: somebody does.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        try:
-            asking.connect(str(path))
-        except OSError:
-            return
+        asking.setblocking(False)
+        with suppress(BlockingIOError):  # more clients wait than it has room for
+            try:
+                asking.connect(str(path))
+            except ConnectionRefusedError:
+                return
     raise AddressTaken(f"somebody listens at {path} already")

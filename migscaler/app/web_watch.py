@@ -109,8 +109,15 @@ def _stamps(files: dict[Path, _Stamp]) -> dict[Path, _Stamp]:
 
 def _stamp(path: Path) -> _Stamp:
     try:
-        found = os.stat(path)
+        return stamp_of(os.stat(path))
     except OSError:
         return None
-    # The time of change too: a right that is given touches nothing else.
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def stamp_of(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file is written or exchanged, or a right to it is given.
+
+    Its times alone do not tell: many kernels count them in steps of some milliseconds.
+    """
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return *times, found.st_size, found.st_ino, found.st_mode, found.st_uid, found.st_gid

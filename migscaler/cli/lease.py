@@ -154,14 +154,17 @@ def _start(granted: Answer, command: Sequence[str], mask: set[signal.Signals]) -
 
 def _attend(node: Node, granted: Answer, child: Child, ttl_seconds: float) -> int:
     """Forward signals and renew the lease until the command ends; return its exit code."""
+    clock = RealClock()
     period = min(ttl_seconds / _RENEWALS_PER_TTL, _RENEW_AT_MOST_SECONDS)
-    is_renewed = True
+    due, is_renewed = clock.monotonic() + period, True
     while child.poll() is None:
-        got = _next_signal((*_FORWARDED, signal.SIGCHLD), period)
-        if got is None:
-            is_renewed = _renew(node, granted, ttl_seconds, warn=is_renewed)
-        elif got.si_signo != signal.SIGCHLD and got.si_code != _FROM_KERNEL:
+        left = max(0.0, due - clock.monotonic())
+        got = _next_signal((*_FORWARDED, signal.SIGCHLD), left)
+        if got is not None and got.si_signo != signal.SIGCHLD and got.si_code != _FROM_KERNEL:
             child.send_signal(got.si_signo)
+        if clock.monotonic() >= due:  # also where one signal follows another
+            is_renewed = _renew(node, granted, ttl_seconds, warn=is_renewed)
+            due = clock.monotonic() + period
     # A shell's way to say that a signal ended it.
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 

@@ -3,6 +3,7 @@
 import threading
 from datetime import datetime, timedelta
 
+from migscaler.model.moment import moment
 from migscaler.model.ports import Clock
 
 # Wall and monotonic time may drift apart this much between two looks before it counts as a step.
@@ -18,34 +19,34 @@ class ClockWatch:
         """Take the clocks as they are now for even."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._last = (clock.now(), clock.monotonic())
+        self._last = moment(clock)
         self._stepped: tuple[timedelta, float] | None = None
 
     def look(self) -> timedelta:
         """Return by how much the wall clock was stepped since the last look, zero if it was not."""
         with self._lock:
-            step = self._drift()
-            self._last = (self._clock.now(), self._clock.monotonic())
+            now = moment(self._clock)
+            step, self._last = self._drift(now), now
             if abs(step) <= _STEP:
                 return timedelta()
-            self._stepped = (step, self._last[1])
+            self._stepped = (step, now[1])
             return step
 
     def problem(self) -> str | None:
         """Say that the clock was stepped within the last minute, None if it runs evenly."""
         with self._lock:
-            step = self._drift()
+            now = moment(self._clock)
+            step = self._drift(now)
             if abs(step) > _STEP:
                 return _words(step)
             if self._stepped is None:
                 return None
             step, at = self._stepped
-            return _words(step) if self._clock.monotonic() - at < _EVEN_SECONDS else None
+            return _words(step) if now[1] - at < _EVEN_SECONDS else None
 
-    def _drift(self) -> timedelta:
-        """Return how far the clocks drifted apart since the last look."""
-        passed = timedelta(seconds=self._clock.monotonic() - self._last[1])
-        return self._clock.now() - self._last[0] - passed
+    def _drift(self, now: tuple[datetime, float]) -> timedelta:
+        """Return how far the clocks drifted apart between the last look and now."""
+        return now[0] - self._last[0] - timedelta(seconds=now[1] - self._last[1])
 
 
 def moved(moment: datetime, step: timedelta) -> datetime:

@@ -44,7 +44,8 @@ class WorkerLimits:
     longer than `fresh_seconds` all the same is made again without them. A change
     that takes longer than `patience_seconds` no longer keeps readings waiting; one of the MIG mode,
     which resets the GPU and which another session may spoil, `mode_patience_seconds`. With samples
-    every 5 s both stay below the 15 s after which a sample is too old to be shown.
+    every 5 s both stay below the 15 s after which a sample is too old to be shown. A process that
+    is to end is ended by force after `stop_seconds`.
     """
 
     read_seconds: float = 10.0
@@ -59,6 +60,7 @@ class WorkerLimits:
     mode_patience_seconds: float = 7.0
     first_backoff_seconds: float = 30.0
     longest_backoff_seconds: float = 600.0
+    stop_seconds: float = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +113,9 @@ class NvmlWorker:
                 longest=self._limits.longest_backoff_seconds,
             )
         )
-        self._main = Lane(_NODE, self._records, self._new_process)
-        self._relief = Lane("relief", self._records, self._new_process)
+        stop = self._limits.stop_seconds
+        self._main = Lane(_NODE, self._records, self._new_process, stop)
+        self._relief = Lane("relief", self._records, self._new_process, stop)
         self._roll = RollCall()
         self._turns = Turns(
             clock,

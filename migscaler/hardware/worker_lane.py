@@ -9,7 +9,6 @@ from migscaler.hardware.worker_link import Worker
 from migscaler.hardware.worker_messages import Request
 from migscaler.hardware.worker_records import WorkerRecords
 
-_STOP_SECONDS = 3.0
 # A start that failed, or a pass that did not begin, is tried again with the next sample or so, and
 # never much later: meanwhile no GPU is read at all.
 _START_AGAIN_SECONDS = 5.0
@@ -25,13 +24,20 @@ class Lane:
     about no GPU.
     """
 
-    def __init__(self, node_key: str, records: WorkerRecords, start: Callable[[], Worker]) -> None:
-        """Nothing is started yet."""
+    def __init__(
+        self,
+        node_key: str,
+        records: WorkerRecords,
+        start: Callable[[], Worker],
+        stop_seconds: float,
+    ) -> None:
+        """Nothing is started yet; what is to end may take `stop_seconds` for it."""
         self.lock = threading.RLock()
         self.node_key = node_key
         self.process: Worker | None = None
         self._records = records
         self._start = start
+        self._stop_seconds = stop_seconds
         self._abandoned: list[Worker] = []
 
     def ask(self, key: str, name: str, *arguments: object, kind: type[T], seconds: float) -> T:
@@ -76,7 +82,7 @@ class Lane:
         with self.lock:
             process, self.process = self.process, None
             if process is not None:
-                process.stop(_STOP_SECONDS)
+                process.stop(self._stop_seconds)
                 self._abandoned.append(process)
                 self.reap(0.0)
 

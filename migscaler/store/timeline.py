@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from migscaler.errors import StoreError
+from migscaler.model.moment import moment
 from migscaler.model.ports import Clock
 from migscaler.store.database import Database
 from migscaler.store.text import decodes, parse_time, some_time, time_text
@@ -32,8 +33,6 @@ TOLERATED = timedelta(seconds=2)
 _TOLD_EVERY_SECONDS = 60.0
 # Budgets look back a day; older plans keep the times at which they ran.
 _RECENT = timedelta(days=2)
-# Between the two looks at the one clock the other one was read at the same moment.
-_SAME_MOMENT_SECONDS = 0.1
 _PUT = "INSERT OR REPLACE INTO standing (name, value) VALUES (?, ?)"
 # Table, condition, and the columns that are compared with the clock or shown as an age.
 _COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -122,15 +121,7 @@ class Timeline:
         be (a full disk, a read-only connection), what the wall clock would show without the step
         and without the time off.
         """
-        now = self._look()
-        if self._last is not None and abs(self._last.step_until(now)) <= TOLERATED:
-            return now.wall
-        try:
-            with self.write() as (_connection, moment):
-                return moment
-        except StoreError:
-            known = self._known()
-            return now.wall - self._step(known, now) - self._unsure(known, now)
+        return self._kept()[0]
 
     def ahead(self) -> timedelta:
         """Return by how much the wall clock is ahead of the deadlines in the file.
@@ -138,17 +129,29 @@ class Timeline:
         Nothing where they could be moved; else what is read has to be shown, and compared with the
         clock, that much later.
         """
-        found = self._clock.now() - self.now()
+        found = self._kept()[1]
         return found if abs(found) > TOLERATED else timedelta()
 
+    def _kept(self) -> tuple[datetime, timedelta]:
+        """Return the time that deadlines are compared with, and how far the clock is ahead of it.
+
+        Both of one look: a process held up between two would find the clock behind.
+        """
+        now = self._look()
+        if self._last is not None and abs(self._last.step_until(now)) <= TOLERATED:
+            return now.wall, timedelta()
+        try:
+            with self.write() as (_connection, written_at):
+                return written_at, timedelta()
+        except StoreError:
+            known = self._known()
+            ahead = self._step(known, now) + self._unsure(known, now)
+            return now.wall - ahead, ahead
+
     def _look(self) -> Anchor:
-        """Return both clocks of one moment, as near as may be."""
-        before, wall = self._clock.monotonic(), self._clock.now()
-        for _ in range(5):
-            if self._clock.monotonic() - before < _SAME_MOMENT_SECONDS:
-                break
-            before, wall = self._clock.monotonic(), self._clock.now()
-        return Anchor(boot_id=self._boot_id, wall=wall, boot_seconds=before)
+        """Return both clocks of one moment."""
+        wall, boot_seconds = moment(self._clock)
+        return Anchor(boot_id=self._boot_id, wall=wall, boot_seconds=boot_seconds)
 
     def _step(self, known: Anchor | None, now: Anchor) -> timedelta:
         """Return by how much deadlines lag behind the clock."""

@@ -339,7 +339,11 @@ def _unix_socket(path: Path) -> socket.socket:
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove a socket file that nobody listens on any more."""
+    """Remove a socket file that nobody listens on any more.
+
+    Raises:
+        AddressTaken: somebody does, also who is too busy to answer; or that can't be told.
+    """
     try:
         is_socket = stat.S_ISSOCK(path.stat().st_mode)
     except FileNotFoundError:
@@ -349,15 +353,19 @@ def _remove_left_over(path: Path) -> None:
     if not is_socket:
         raise AddressTaken(f"cannot listen on {path}: it is a file of another kind")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        trial.settimeout(1.0)
+        trial.setblocking(False)
         short = ""
         try:
             short = short_path(path)
             trial.connect(short)
-        except OSError:
-            let_go(short)
+        except BlockingIOError:  # more clients wait than it has room for
+            pass
+        except (ConnectionRefusedError, FileNotFoundError):
             with contextlib.suppress(OSError):  # a file that stays is told by `bind`
                 path.unlink()
             return
-    let_go(short)
+        except OSError as error:
+            raise AddressTaken(f"cannot listen on {path}: {error.strerror}") from error
+        finally:
+            let_go(short)
     raise AddressTaken(f"cannot listen on {path}: another migscaler answers there")

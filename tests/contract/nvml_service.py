@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pickle
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from migscaler.hardware.worker_commands import encode_request
 from migscaler.hardware.worker_messages import Reply, Request
 from migscaler.hardware.worker_wire import receive
 from migscaler.model.ids import GiId, GpuUuid
+from migscaler.model.ports import Clock
 from migscaler.sim.node import SimNode, build_node
 from tests.unit.hardware.rig import RealClock
 
@@ -35,12 +38,22 @@ def wait_for(what: str, holds: Callable[[], object], seconds: float = 30.0) -> N
     raise AssertionError(f"not within {seconds:g} s: {what}")
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def is_running(pid: int) -> bool:
+    """Whether any of its threads is left: the first may be gone before the others let go."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
         return False
-    return state != "Z"
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return not poller.poll(0)
+    finally:
+        os.close(pidfd)
 
 
 class Client:
@@ -127,9 +140,23 @@ class Service:
             client.close()
 
     @contextlib.contextmanager
-    def worker(self, limits: WorkerLimits | None = None) -> Iterator[NvmlWorker]:
+    def stopped(self) -> Iterator[None]:
+        """Let the service itself do nothing for one block: not kill who was hung up on, say."""
+        pid = self.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_for("it has stopped", lambda: state_of(pid) == "T")
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def worker(
+        self, limits: WorkerLimits | None = None, clock: Clock | None = None
+    ) -> Iterator[NvmlWorker]:
         """What a daemon uses."""
-        worker = NvmlWorker(RealClock(), limits=limits, address=self.socket)
+        limits = limits or WorkerLimits(stop_seconds=30.0)
+        worker = NvmlWorker(clock or RealClock(), limits=limits, address=self.socket)
         try:
             yield worker
         finally:

@@ -50,6 +50,27 @@ class VirtualClock:
         self._wall += timedelta(seconds=seconds)
 
 
+class HeldUpClock(VirtualClock):
+    """Whoever reads it is held up for five seconds before the `reading`th reading, as by load."""
+
+    def __init__(self, start: datetime, reading: int) -> None:
+        super().__init__(start)
+        self._left = reading
+
+    def now(self) -> datetime:
+        self._hold_up()
+        return super().now()
+
+    def monotonic(self) -> float:
+        self._hold_up()
+        return super().monotonic()
+
+    def _hold_up(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.advance(5.0)
+
+
 class WatchedLibrary:
     """The simulated library with its changing functions wrapped."""
 

@@ -11,9 +11,12 @@ def test_wall_clock_is_aware_and_in_utc() -> None:
 
 
 def test_monotonic_clock_counts_from_boot_with_suspend() -> None:
-    uptime = float(Path("/proc/uptime").read_text("ascii").split()[0])
+    def uptime() -> float:
+        return float(Path("/proc/uptime").read_text("ascii").split()[0])
 
-    assert RealClock().monotonic() == pytest.approx(uptime, abs=5.0)
+    before, seconds, after = uptime(), RealClock().monotonic(), uptime()
+
+    assert before <= seconds < after + 0.01  # of which it tells hundredths
 
 
 def test_sleep_waits_and_ignores_the_past() -> None:

@@ -13,7 +13,7 @@ from migscaler.app.daemon import Daemon, DaemonOptions
 from migscaler.cli.simulated import boot_id_of, host_of, preparation, quiet_host
 from migscaler.sim.node import build_node
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 30.0
 RULE = "rules: [{name: notebooks, size: 1g, min: 3}]\n"
 
 
@@ -62,7 +62,7 @@ def returns(work: Callable[[], object]) -> bool:
     """Say whether it returns though a change is under way."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(_PATIENCE_SECONDS / 10)
+    thread.join(_PATIENCE_SECONDS)
     return not thread.is_alive()
 
 

@@ -1,6 +1,7 @@
 """Two processes with different state directories must not both change the same GPUs."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -24,11 +25,16 @@ from migscaler.sim.nvml_library import NvmlLibrary
 from tests.simulation.acting import QuietHost
 from tests.unit.app.nodes import ENFORCE, ROOT, node_at_work
 from tests.unit.descriptors import no_more_descriptors
-from tests.unit.hardware.rig import RealClock, in_process
+from tests.unit.hardware.rig import in_process
 from tests.unit.schedulers.host_files import HostFiles
 from tests.unit.store.fixed_clock import FixedClock
 
 HOLDER = f"process {os.getpid()} of uid {os.getuid()} may change these GPUs already"
+
+
+def hardware(what: str) -> str:
+    """A name that no other run of these tests uses on this machine at the same time."""
+    return f"{what} in {os.getpid()}"
 
 
 def can_act(runtime: Runtime) -> bool:
@@ -36,7 +42,7 @@ def can_act(runtime: Runtime) -> bool:
 
 
 def test_lock_is_had_by_one_at_a_time_and_names_its_holder() -> None:
-    first, second = HardwareLock("one at a time"), HardwareLock("one at a time")
+    first, second = (HardwareLock(hardware("one at a time")) for _ in range(2))
 
     assert first.take() is None
     assert first.take() is None
@@ -51,59 +57,77 @@ import os, subprocess, sys
 from migscaler.app.hardware_lock import HardwareLock
 lock = HardwareLock(sys.argv[1])
 assert lock.take() is None
-child = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=lock.descriptors())
+child = subprocess.Popen(["sleep", "600"], pass_fds=lock.descriptors())
 print(os.getpid(), child.pid, flush=True)
 os._exit(0)
 """
 
 
-def left_behind(hardware: str, seconds: float) -> tuple[int, int]:
+def left_behind(name: str) -> tuple[int, int]:
     """Let a process take the lock, start one that inherits it, and end; return both pids."""
-    words = [sys.executable, "-c", LEAVES_ONE_BEHIND, hardware, str(seconds)]
+    words = [sys.executable, "-c", LEAVES_ONE_BEHIND, name]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         holder, child = map(int, process.stdout.readline().split())
     return holder, child
 
 
+def kill(pid: int) -> None:
+    """End a process that is not our child, and wait until it has let go of everything."""
+    watch = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    poller = select.poll()
+    poller.register(watch, select.POLLIN)
+    assert poller.poll(60_000)
+    os.close(watch)
+
+
 def test_lock_is_kept_by_what_a_dead_holder_left_behind_and_free_after_it() -> None:
-    name = f"left behind in {os.getpid()}"
-    lock = HardwareLock(name)
-    holder, child = left_behind(name, 30)
-    clock = RealClock()
+    lock = HardwareLock(hardware("left behind"))
+    holder, child = left_behind(hardware("left behind"))
+    clock = FixedClock()
     began = clock.monotonic()
 
     rival = lock.take_at_start(clock)
 
-    assert clock.monotonic() - began >= 1.5
+    assert 1.5 <= clock.monotonic() - began < 1.6
     why = "has ended, but not its call into the driver, which may change a GPU"
     assert rival == f"process {holder} of uid {os.getuid()} {why}"
     assert lock.descriptors() == ()
-    os.kill(child, signal.SIGKILL)
-    end = clock.monotonic() + 20
-    while lock.take() is not None and clock.monotonic() < end:
-        time.sleep(0.02)
+    kill(child)
     assert lock.take() is None
     lock.release()
 
 
 def test_start_waits_for_what_ends_in_a_moment_but_not_for_a_holder_that_lives() -> None:
-    name = f"ends soon in {os.getpid()}"
-    left_behind(name, 0.4)
-    lock, living = HardwareLock(name), HardwareLock(f"lives in {os.getpid()}")
-    assert lock.take_at_start(RealClock()) is None
+    _holder, child = left_behind(hardware("ends soon"))
+
+    class Ending(FixedClock):
+        """The process ends while its end is waited for."""
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self.monotonic() > began + 1.0 and not ended:
+                ended.append(child)
+                kill(child)
+
+    clock, ended = Ending(), list[int]()
+    began = clock.monotonic()
+    lock, living = HardwareLock(hardware("ends soon")), HardwareLock(hardware("lives"))
+    assert lock.take_at_start(clock) is None
+    assert ended == [child]
     lock.release()
 
     living.take()
-    began = time.monotonic()
-    assert HardwareLock(f"lives in {os.getpid()}").take_at_start(RealClock()) == HOLDER
-    assert time.monotonic() - began < 1.0
+    began = clock.monotonic()
+    assert HardwareLock(hardware("lives")).take_at_start(clock) == HOLDER
+    assert clock.monotonic() == began
     living.release()
 
 
 def test_lock_that_can_not_be_asked_for_is_not_ours_and_nothing_is_waited_for() -> None:
     """A start, and the watch over a rival's end, broke off where no descriptor was left."""
-    lock, clock = HardwareLock(f"no descriptors in {os.getpid()}"), FixedClock()
+    lock, clock = HardwareLock(hardware("no descriptors")), FixedClock()
     began = clock.monotonic()
     with no_more_descriptors():
         told = {lock.take_at_start(clock), lock.take()}
@@ -119,7 +143,7 @@ def test_lock_that_can_not_be_asked_for_is_not_ours_and_nothing_is_waited_for() 
 
 
 def test_locks_of_different_hardware_do_not_meet() -> None:
-    first, second = HardwareLock("this node"), HardwareLock("that node")
+    first, second = HardwareLock(hardware("this node")), HardwareLock(hardware("that node"))
 
     assert (first.take(), second.take()) == (None, None)
     first.release()
@@ -128,7 +152,7 @@ def test_locks_of_different_hardware_do_not_meet() -> None:
 
 def test_asking_often_who_has_the_lock_does_not_block() -> None:
     """A listening socket takes only so many callers that nobody accepts."""
-    first, second = HardwareLock("asked often"), HardwareLock("asked often")
+    first, second = (HardwareLock(hardware("asked often")) for _ in range(2))
     first.take()
 
     answers = {second.take() for _ in range(20)}
@@ -143,7 +167,7 @@ def test_right_to_change_is_told_as_often_as_a_long_plan_asks() -> None:
     The supervisor does once a second, but not while a reload waits for that plan, nor at a start.
     """
     with in_process("A100-SXM4-40GB") as rig:
-        ours, asked = HardwareLock("a long plan"), HardwareLock("a long plan")
+        ours, asked = (HardwareLock(hardware("a long plan")) for _ in range(2))
         assert ours.take() is None
         reader = SettledReader(rig.reader, ours)
 
@@ -222,7 +246,7 @@ def test_daemon_observes_beside_another_writer_and_acts_when_that_one_ends(tmp_p
     node = tmp_path / "node"
     build_node("A100-SXM4-40GB", "580.65.06", node)
     (tmp_path / "migscaler.yaml").write_text(ENFORCE)
-    other = HardwareLock("simulated, shared by two")
+    other = HardwareLock(hardware("shared by two"))
     other.take()
     daemon = Daemon(
         DaemonOptions(
@@ -233,7 +257,7 @@ def test_daemon_observes_beside_another_writer_and_acts_when_that_one_ends(tmp_p
             make_host=host_of(node),
             boot_id=boot_id_of(node),
             roots=quiet_host(node),
-            hardware="simulated, shared by two",
+            hardware=hardware("shared by two"),
         )
     )
     before = daemon.runtime.in_force.status.forced_observe
@@ -242,7 +266,7 @@ def test_daemon_observes_beside_another_writer_and_acts_when_that_one_ends(tmp_p
     try:
         assert can_act(daemon.runtime) is False
         other.release()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not can_act(daemon.runtime) and time.monotonic() < end:
             time.sleep(0.1)
         assert can_act(daemon.runtime) is True

@@ -1,5 +1,7 @@
 """Hooks after a change: told by environment, bounded in time, and never an exception."""
 
+import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +19,7 @@ def run(*commands: tuple[str, ...], timeout: float = 10.0) -> str | None:
 
 def test_hook_is_told_gpu_and_layout_in_its_environment(tmp_path: Path) -> None:
     told = tmp_path / "told"
-    script = f'echo "$MIGSCALER_GPU_UUID $MIGSCALER_LAYOUT" > {told}; test -n "$PATH"'
+    script = f'echo "$MIGSCALER_GPU_UUID $MIGSCALER_LAYOUT" > "{told}"; test -n "$PATH"'
 
     assert run(("sh", "-c", script)) is None
     assert told.read_text() == f"{uuid()} 3g.20gb@0 3g.20gb@4\n"
@@ -55,9 +57,13 @@ def test_no_hooks_are_no_problem() -> None:
     assert run() is None
 
 
-def test_hook_that_leaves_a_process_behind_has_ended() -> None:
+def test_hook_that_leaves_a_process_behind_has_ended(tmp_path: Path) -> None:
     """What it left held its output open, and the change waited for that until the time was up."""
-    assert run(("sh", "-c", "sleep 5 &"), timeout=2.0) is None
+    left = tmp_path / "left"
+
+    assert run(("sh", "-c", f"sleep 60 & echo $! > '{left}'"), timeout=15.0) is None
+
+    os.kill(int(left.read_text()), signal.SIGKILL)
 
 
 def test_word_that_no_program_can_be_given_is_told() -> None:

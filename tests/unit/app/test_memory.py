@@ -1,5 +1,6 @@
 """Memory that is no longer needed goes back, threads share heaps, loading is not held up."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,12 +45,19 @@ before = resident()
 given = give_back()
 print(given, before - resident())
 """
-# The daemon itself, and beside it a thread that looks at the collector: while modules are loaded,
-# as soon as somebody is served, and after the start.
+# The daemon itself, and who looks at the collector: as modules are loaded, as the socket is made,
+# and from a thread beside it once somebody is served and after the start.
 _START = """
 import gc, os, signal, socket, sys, threading, time
 from migscaler.cli.main import cli
 end = time.monotonic() + 60
+loading, frozen = [], []
+def hear(event, told):
+    if event == "import" and told[0] == "migscaler.app.daemon":
+        loading.append(gc.isenabled())
+    elif event == "socket.bind" and told[1] == sys.argv[1]:
+        frozen.append(gc.get_freeze_count())
+sys.addaudithook(hear)
 def until(happened):
     while time.monotonic() < end and not happened():
         time.sleep(0.001)
@@ -57,12 +65,11 @@ def is_served():
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(sys.argv[1]) == 0
 def look():
-    until(lambda: "migscaler.app.daemon" in sys.modules)
-    loading = gc.isenabled()
     until(is_served)
-    serving, frozen = gc.isenabled(), gc.get_freeze_count()
-    until(lambda: gc.get_freeze_count() not in (0, frozen))
-    print(loading, serving, frozen > 0, gc.isenabled(), gc.get_freeze_count() not in (0, frozen))
+    serving = gc.isenabled()
+    until(lambda: gc.get_freeze_count() not in (0, *frozen))
+    more = gc.get_freeze_count() not in (0, *frozen)
+    print(*loading, serving, min(frozen) > 0, gc.isenabled(), more)
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=look, daemon=True).start()
 cli(sys.argv[2:])
@@ -70,8 +77,12 @@ cli(sys.argv[2:])
 
 
 def _run(program: str, *arguments: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

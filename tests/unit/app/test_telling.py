@@ -13,7 +13,7 @@ TWO = "2xA100-SXM4-40GB"
 
 def hooked(directory: Path) -> str:
     """Return a configuration whose hook writes each layout that it is told to a file."""
-    script = f'echo "$MIGSCALER_LAYOUT" >> {directory}/told'
+    script = f'echo "$MIGSCALER_LAYOUT" >> "{directory}/told"'
     return ENFORCE + f"hooks: {{after_change: [[sh, -c, '{script}']]}}\n"
 
 

@@ -74,7 +74,7 @@ def test_configuration_that_is_held_in_observe_has_no_writer(tmp_path: Path) -> 
 
 def test_hook_of_the_configuration_in_force_runs_after_a_change(tmp_path: Path) -> None:
     told = tmp_path / "told"
-    command = f'["sh", "-c", "echo $MIGSCALER_LAYOUT >> {told}"]'
+    command = f"[sh, -c, 'echo $MIGSCALER_LAYOUT >> \"{told}\"']"
     with node_at_work(tmp_path, "3g@0") as here:
         here.watch()
         here.config.write_text(RECOMMEND + f"hooks: {{after_change: [{command}]}}\n")

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,63 @@ def test_lease_forwards_a_signal_and_gives_back(leasing: Terminal) -> None:
     assert leasing.node.asked[-1] == RELEASED
 
 
-def test_lease_renews_while_the_command_runs(leasing: Terminal) -> None:
-    leasing.run("lease", "2g", "--ttl", "0.2s", "--", "sleep", "0.12")
+def test_lease_renews_while_the_command_runs(leasing: Terminal, tmp_path: Path) -> None:
+    renewals: list[Json] = []
 
-    renewals = [asked for asked in leasing.node.asked if asked[0] == "lease_renew"]
-    assert renewals[0] == ("lease_renew", {"lease_id": 5, "ttl_seconds": 0.2})
-    assert 1 <= len(renewals) <= 3
+    def renew(asked: Json) -> Json:
+        renewals.append(asked)
+        if len(renewals) == 3:
+            (tmp_path / "end").touch()
+        return {}
+
+    leasing.node.replies["lease_renew"] = renew
+    began = time.monotonic()
+
+    leasing.run("lease", "2g", "--ttl", "0.2s", "--", *lasting(tmp_path))
+
+    assert len(renewals) >= 3
+    assert renewals[0] == {"lease_id": 5, "ttl_seconds": 0.2}
+    assert len(renewals) <= (time.monotonic() - began) / 0.05
+
+
+def test_lease_renews_also_while_its_command_is_sent_signals(
+    leasing: Terminal, tmp_path: Path
+) -> None:
+    """Each signal began the wait anew: a job told every half minute to save lost its lease."""
+    done, here = threading.Event(), threading.get_ident()
+    end = time.monotonic() + 20
+
+    def send() -> None:
+        while not done.wait(0.01):
+            if (tmp_path / "begun").exists():
+                signal.pthread_kill(here, signal.SIGUSR1)
+            if time.monotonic() > end:
+                (tmp_path / "end").touch()
+
+    def renew(_asked: Json) -> Json:
+        (tmp_path / "end").touch()
+        return {}
+
+    def release(_asked: Json) -> Json:
+        done.set()
+        sending.join()
+        signal.sigtimedwait({signal.SIGUSR1}, 0)  # else it would end the tests
+        return {}
+
+    leasing.node.replies.update(lease_renew=renew, lease_release=release)
+    sending = threading.Thread(target=send)
+    sending.start()
+
+    result = leasing.run("lease", "2g", "--ttl", "1s", "--", *lasting(tmp_path))
+
+    assert result.exit_code == 0
+    assert "lease_renew" in [name for name, _ in leasing.node.asked]
+
+
+def lasting(directory: Path) -> tuple[str, ...]:
+    """Return a command that ends once there is a file `end`, whatever it is told before."""
+    script = 'trap "" USR1; touch "$0/begun"; while ! [ -e "$0/end" ]; do sleep 0.01; done'
+    return "sh", "-c", script, str(directory)
 
 
 def test_lease_without_wait_says_how_to_wait(leasing: Terminal) -> None:

@@ -20,12 +20,8 @@ from migscaler.sim.node import SimNode, build_node, open_node
 from migscaler.sim.nvml_library import NvmlLibrary
 
 FIRST_SIMULATED_PID = 3_900_000
-QUICK = WorkerLimits(
-    # Long enough for a busy machine, short enough to wait for.
-    read_seconds=1.5,
-    write_seconds=1.5,
-    first_backoff_seconds=2.5,
-)
+# Long enough for a busy machine to answer in, short enough to wait for when something hangs.
+QUICK = WorkerLimits(read_seconds=4.0, write_seconds=4.0)
 
 
 class RealClock:
@@ -42,7 +38,7 @@ class RealClock:
 
 
 class SteppedClock:
-    """A clock that moves only when told to."""
+    """A clock that moves only when told to; one pickled into a worker stands still there."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -155,10 +151,11 @@ def through_worker(
     variant: str = "normal",
     mig: bool = True,
     limits: WorkerLimits | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[SimulatedRig]:
-    """The same through a worker, over a node in a directory."""
+    """The same through a worker, over a node in a directory; deadlines are real for any `clock`."""
     node = build_node(spec, driver, directory, variant=variant, mig=mig)
-    clock = RealClock()
+    clock = clock or RealClock()
     worker = NvmlWorker(
         clock,
         functools.partial(install_directory, str(directory)),

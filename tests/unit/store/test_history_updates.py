@@ -18,6 +18,8 @@ def failed_once_more(history: GpuHistory) -> GpuHistory:
 def test_changes_from_several_threads_and_processes_are_all_kept(tmp_path: Path) -> None:
     """Read and written apart, a foreign change took back the breaker of a plan that just ended."""
     stores = [Store.open(tmp_path / "state.sqlite", FixedClock()) for _ in range(2)]
+    for store in stores:  # on a slow disk, where one may wait for many writes of the others
+        store._db.rows("PRAGMA busy_timeout = 120000")
 
     def often(store: Store) -> None:
         for _ in range(10):

@@ -15,7 +15,7 @@ from migscaler.model.plan import Direction
 from migscaler.store.records import NvmlAction, PlanRecord, Purpose, StepRequest
 from migscaler.store.store import Store
 from tests.builders import A100, NOW, layout, reading, spec, uuid
-from tests.simulation.clockwork import VirtualClock
+from tests.simulation.clockwork import HeldUpClock, VirtualClock
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365 * 86400.0
 STEPS = pytest.mark.parametrize("step", [HOUR, -HOUR, YEAR, -YEAR])
@@ -519,6 +519,21 @@ def test_clock_that_is_slewed_moves_nothing(store: Store, clock: VirtualClock) -
 
     (there,) = store.holds(clock.now())
     assert there.expires_at == NOW + timedelta(hours=8)
+
+
+@pytest.mark.parametrize("reading", range(1, 24))
+def test_process_that_is_held_up_while_it_reads_the_clocks_moves_nothing(
+    tmp_path: Path, reading: int
+) -> None:
+    clock = HeldUpClock(NOW, reading)
+    store = Store.open(tmp_path / "state.sqlite", clock, boot_id=BOOT)
+    ends = NOW + timedelta(hours=8)
+    store.add_hold(GPU, ONE, owner="ada", reason="measuring", expires_at=ends)
+
+    found = [hold.expires_at for _ in range(3) for hold in store.holds(NOW)]
+
+    assert found == [ends] * 3
+    store.close()
 
 
 def test_deadline_beyond_the_calendar_stays_where_it_is(store: Store, clock: VirtualClock) -> None:

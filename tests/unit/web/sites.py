@@ -26,7 +26,7 @@ class Recorded:
     def execute(self, name: str, arguments: dict[str, object], actor: Actor) -> dict[str, object]:
         self.asked.append((name, arguments, actor))
         if name == "wait":
-            self.gate.wait(10)
+            self.gate.wait(30)
         failures: dict[str, Exception] = {
             "missing": NotFound("no such thing"),
             "wrong": ParseError("count must be a number"),
@@ -65,9 +65,9 @@ def running(
     host, port = server.address
     try:
         with (
-            httpx.Client(base_url=f"http://{host}:{port}", timeout=10) as tcp,
+            httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as tcp,
             httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(path)), base_url="http://node", timeout=10
+                transport=httpx.HTTPTransport(uds=str(path)), base_url="http://node", timeout=30
             ) as unix,
         ):
             yield Site(tcp, unix, (host, port), commands, renderer)

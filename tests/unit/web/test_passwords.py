@@ -1,6 +1,7 @@
 """Passwords: right ones cost one check, wrong ones neither much time nor anything of others."""
 
 import asyncio
+import math
 import time
 
 import bcrypt
@@ -108,15 +109,20 @@ def test_one_address_takes_no_more_than_its_share_of_the_queue() -> None:
 def test_unknown_user_costs_as_much_as_a_known_one() -> None:
     """Else the time would tell which names exist."""
 
-    async def fastest(name: str) -> float:
-        passwords, times = Passwords(), []
-        for number in range(5):
-            began = time.process_time()
-            await passwords.is_right({"ada": SLOW}, name, b"wrong%d" % number, "a")
-            times.append(time.process_time() - began)
-        return min(times)
+    async def fastest() -> tuple[float, float]:
+        """Try both in turn; longer on a busy machine, which adds to both now and then."""
+        passwords = Passwords()
+        best = {"ada": math.inf, "nobody": math.inf}
+        for number in range(40):
+            for name in best:
+                began = time.process_time()
+                await passwords.is_right({"ada": SLOW}, name, b"wrong%d" % number, "a")
+                best[name] = min(best[name], time.process_time() - began)
+            if number >= 4 and best["nobody"] == pytest.approx(best["ada"], rel=0.5):
+                break
+        return best["ada"], best["nobody"]
 
-    known, unknown = asyncio.run(fastest("ada")), asyncio.run(fastest("nobody"))
+    known, unknown = asyncio.run(fastest())
 
     assert unknown == pytest.approx(known, rel=0.5)
 

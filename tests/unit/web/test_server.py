@@ -1,8 +1,10 @@
 """Listening: addresses that are taken, sockets that are left over, clients that stay silent."""
 
+import contextlib
 import http.client
 import os
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -122,7 +124,7 @@ def test_address_that_this_host_does_not_have_says_so() -> None:
 def asked(family: int, address: object) -> bytes:
     """Return the first bytes of an answer."""
     with socket.socket(family) as link:
-        link.settimeout(10)
+        link.settimeout(20)
         link.connect(address)  # type: ignore[arg-type] # as the family has it
         link.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         return link.recv(64)
@@ -154,6 +156,26 @@ def test_socket_that_somebody_answers_on_is_left_alone(tmp_path: Path) -> None:
     first.stop()
 
 
+def test_socket_of_somebody_who_is_too_busy_to_answer_is_left_alone(tmp_path: Path) -> None:
+    """A daemon that was held up under a flood of clients lost its socket to the next one."""
+    path = tmp_path / "s.sock"
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(str(path))
+        busy.listen(0)
+        for _ in range(3):  # more than it has room for
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(str(path))
+        there = path.stat().st_ino
+
+        with pytest.raises(AddressTaken, match="another migscaler answers there"):
+            server(None, path).start()
+
+        assert path.stat().st_ino == there
+
+
 def test_file_of_another_kind_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     path.write_text("mine")
@@ -169,7 +191,18 @@ def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgments() -> None:
     web = server("127.0.0.1:0")
     web.start()
     assert web.address is not None
-    connection = http.client.HTTPConnection(*web.address)
+    # On a busy machine a few more tries; held back, none of them is fast.
+    times = [fastest_of_eight(web.address)]
+    while times[-1] >= 0.03 and len(times) < 10:
+        times.append(fastest_of_eight(web.address))
+    web.stop()
+
+    assert times[-1] < 0.03
+
+
+def fastest_of_eight(address: tuple[str, int]) -> float:
+    """Return the seconds of the fastest answer on a kept connection, the first one left out."""
+    connection = http.client.HTTPConnection(*address)
     times = []
     for _ in range(9):
         begin = time.perf_counter()
@@ -177,9 +210,7 @@ def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgments() -> None:
         connection.getresponse().read()
         times.append(time.perf_counter() - begin)
     connection.close()
-    web.stop()
-
-    assert min(times[1:]) < 0.03
+    return min(times[1:])
 
 
 def test_idle_server_sleeps_and_stops_at_once() -> None:
@@ -189,7 +220,8 @@ def test_idle_server_sleeps_and_stops_at_once() -> None:
     begin = time.perf_counter()
     web.stop()
 
-    assert time.perf_counter() - begin < 2.0
+    assert time.perf_counter() - begin < 9.0  # not woken, it is given up on after 10 s
+    assert not web._thread.is_alive()
 
 
 def test_stopped_server_frees_its_port() -> None:
@@ -214,7 +246,7 @@ def test_client_that_stays_silent_is_sent_away(said: bytes) -> None:
     web = WebServer(Starlette(), "127.0.0.1:0", deadlines=Deadlines(head_seconds=0.2))
     web.start()
     assert web.address is not None
-    with socket.create_connection(web.address, timeout=5) as client:
+    with socket.create_connection(web.address, timeout=20) as client:
         client.sendall(said)
 
         assert client.recv(100) == b""
@@ -225,15 +257,26 @@ def test_client_that_lingers_after_a_request_is_sent_away_too() -> None:
     web = WebServer(Starlette(), "127.0.0.1:0", deadlines=Deadlines(head_seconds=0.2))
     web.start()
     assert web.address is not None
-    with socket.create_connection(web.address, timeout=5) as client:
-        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        answer = b""
-        while not answer.endswith(b"Not Found"):
-            answer += client.recv(4096)
+    with answered(web.address) as client:
         client.sendall(b"GET /")
 
         assert client.recv(100) == b""
     web.stop()
+
+
+def answered(address: tuple[str, int]) -> socket.socket:
+    """Return a connection that got one answer; one held up on its way is sent away unheard."""
+    for _ in range(20):
+        client = socket.create_connection(address, timeout=20)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            while more := client.recv(4096):
+                answer += more
+                if answer.endswith(b"Not Found"):
+                    return client
+        client.close()
+    raise AssertionError("never answered")
 
 
 @pytest.mark.parametrize(
@@ -245,19 +288,32 @@ def test_client_that_sent_half_a_request_behind_a_whole_one_is_sent_away(rest: b
     web = WebServer(Starlette(), "127.0.0.1:0", deadlines=deadlines)
     web.start()
     assert web.address is not None
-    with socket.create_connection(web.address, timeout=5) as client:
-        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + rest)
-
-        assert read_all(client).startswith(b"HTTP/1.1 404")
+    got, tries = b"", 0
+    while not got and tries < 20:  # one held up on its way is sent away unheard
+        tries += 1
+        with (
+            contextlib.suppress(ConnectionError),
+            socket.create_connection(web.address, timeout=20) as client,
+        ):
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + rest)
+            got = read_all(client)
     web.stop()
 
+    assert got.startswith(b"HTTP/1.1 404")
 
-async def large(
-    _scope: object, _receive: object, send: Callable[[object], Awaitable[None]]
-) -> None:
-    """Answer with more than any socket buffers."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"x" * 30_000_000})
+
+class Large:
+    """Answers with more than any socket buffers."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    async def __call__(
+        self, _scope: object, _receive: object, send: Callable[[object], Awaitable[None]]
+    ) -> None:
+        self.asked.set()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 30_000_000})
 
 
 def read_all(client: socket.socket) -> bytes:
@@ -275,14 +331,6 @@ def trickle(client: socket.socket) -> None:
         time.sleep(0.01)
 
 
-def wait_for_somebody(web: WebServer) -> bool:
-    """Wait until the server has a connection: on a busy machine not at once."""
-    deadline = time.monotonic() + 20
-    while not web._server.server_state.connections and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(web._server.server_state.connections)
-
-
 def wait_for_nobody(web: WebServer) -> bool:
     """Wait until the server has no connection left."""
     deadline = time.monotonic() + 20
@@ -292,12 +340,13 @@ def wait_for_nobody(web: WebServer) -> bool:
 
 
 def test_client_that_does_not_read_its_answer_is_cut_off() -> None:
-    web = WebServer(large, "127.0.0.1:0", deadlines=Deadlines(head_seconds=0.4, write_seconds=0.3))  # type: ignore[arg-type] # ASGI, untyped
+    app, deadlines = Large(), Deadlines(head_seconds=2.0, write_seconds=0.3)
+    web = WebServer(app, "127.0.0.1:0", deadlines=deadlines)  # type: ignore[arg-type] # ASGI, untyped
     web.start()
     assert web.address is not None
-    with socket.create_connection(web.address, timeout=5) as client:
+    with socket.create_connection(web.address, timeout=20) as client:
         client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert wait_for_somebody(web)
+        assert app.asked.wait(20)
         assert wait_for_nobody(web)
         with pytest.raises(ConnectionResetError):  # what lay in the kernel's buffer is gone too
             read_all(client)
@@ -310,7 +359,7 @@ def test_body_that_trickles_in_to_a_route_that_reads_none_ends() -> None:
     web = WebServer(Starlette(), "127.0.0.1:0", deadlines=deadlines)
     web.start()
     assert web.address is not None
-    with socket.create_connection(web.address, timeout=5) as client:
+    with socket.create_connection(web.address, timeout=20) as client:
         client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n")
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             trickle(client)
@@ -323,7 +372,7 @@ def test_places_are_bounded_and_come_back() -> None:
     web = WebServer(Starlette(), "127.0.0.1:0", limits=limits)
     web.start()
     assert web.address is not None
-    crowd = [socket.create_connection(web.address, timeout=5) for _ in range(60)]
+    crowd = [socket.create_connection(web.address, timeout=20) for _ in range(60)]
     connection = http.client.HTTPConnection(*web.address)
     connection.request("GET", "/")
     assert connection.getresponse().status == 404
@@ -340,10 +389,10 @@ def test_excess_requests_of_one_connection_are_answered_503_and_it_ends() -> Non
     web = WebServer(create_app(Renderer().render, lambda: None), "127.0.0.1:0", limits=limits)
     web.start()
     assert web.address is not None
-    with socket.create_connection(web.address, timeout=5) as client:
+    with socket.create_connection(web.address, timeout=20) as client:
         client.sendall(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n" * 20)
         answers = read_all(client)
-    with socket.create_connection(web.address, timeout=5) as client:
+    with socket.create_connection(web.address, timeout=20) as client:
         refused = client.recv(1000)
     web.stop()
 
