@@ -3,7 +3,7 @@
 import threading
 from datetime import datetime, timedelta
 
-from migscaler.model.ports import Clock
+from migscaler.model.ports import Clock, one_moment
 
 # Wall and monotonic time may drift apart this much between two looks before it counts as a step.
 _STEP = timedelta(seconds=2)
@@ -18,14 +18,14 @@ class ClockWatch:
         """Take the clocks as they are now for even."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._last = (clock.now(), clock.monotonic())
+        self._last = one_moment(clock)
         self._stepped: tuple[timedelta, float] | None = None
 
     def look(self) -> timedelta:
         """Return by how much the wall clock was stepped since the last look, zero if it was not."""
         with self._lock:
-            step = self._drift()
-            self._last = (self._clock.now(), self._clock.monotonic())
+            before, self._last = self._last, one_moment(self._clock)
+            step = _drift(before, self._last)
             if abs(step) <= _STEP:
                 return timedelta()
             self._stepped = (step, self._last[1])
@@ -34,18 +34,19 @@ class ClockWatch:
     def problem(self) -> str | None:
         """Say that the clock was stepped within the last minute, None if it runs evenly."""
         with self._lock:
-            step = self._drift()
+            now = one_moment(self._clock)
+            step = _drift(self._last, now)
             if abs(step) > _STEP:
                 return _words(step)
             if self._stepped is None:
                 return None
             step, at = self._stepped
-            return _words(step) if self._clock.monotonic() - at < _EVEN_SECONDS else None
+            return _words(step) if now[1] - at < _EVEN_SECONDS else None
 
-    def _drift(self) -> timedelta:
-        """Return how far the clocks drifted apart since the last look."""
-        passed = timedelta(seconds=self._clock.monotonic() - self._last[1])
-        return self._clock.now() - self._last[0] - passed
+
+def _drift(before: tuple[datetime, float], after: tuple[datetime, float]) -> timedelta:
+    """Return how far wall and monotonic time drifted apart between two moments."""
+    return after[0] - before[0] - timedelta(seconds=after[1] - before[1])
 
 
 def moved(moment: datetime, step: timedelta) -> datetime:

@@ -25,6 +25,24 @@ class Clock(Protocol):
         """Wait that long; virtual clocks just move on."""
 
 
+# Between the two looks at the one clock the other one was read at the same moment.
+_SAME_MOMENT_SECONDS = 0.1
+_LOOKS = 5
+
+
+def one_moment(clock: Clock) -> tuple[datetime, float]:
+    """Return what the wall clock and the monotonic one show at the same moment, as near as may be.
+
+    A process that is paused between its looks at the two would take the pause for a step.
+    """
+    seconds, wall = clock.monotonic(), clock.now()
+    for _ in range(_LOOKS):
+        if clock.monotonic() - seconds < _SAME_MOMENT_SECONDS:
+            break
+        seconds, wall = clock.monotonic(), clock.now()
+    return wall, seconds
+
+
 class GpuReader(Protocol):
     """Reads GPUs; a GPU that can't be read becomes a gap, never an exception for the others."""
 

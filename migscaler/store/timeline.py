@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from migscaler.errors import StoreError
-from migscaler.model.ports import Clock
+from migscaler.model.ports import Clock, one_moment
 from migscaler.store.database import Database
 from migscaler.store.text import decodes, parse_time, some_time, time_text
 
@@ -32,8 +32,6 @@ TOLERATED = timedelta(seconds=2)
 _TOLD_EVERY_SECONDS = 60.0
 # Budgets look back a day; older plans keep the times at which they ran.
 _RECENT = timedelta(days=2)
-# Between the two looks at the one clock the other one was read at the same moment.
-_SAME_MOMENT_SECONDS = 0.1
 _PUT = "INSERT OR REPLACE INTO standing (name, value) VALUES (?, ?)"
 # Table, condition, and the columns that are compared with the clock or shown as an age.
 _COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -138,17 +136,15 @@ class Timeline:
         Nothing where they could be moved; else what is read has to be shown, and compared with the
         clock, that much later.
         """
-        found = self._clock.now() - self.now()
-        return found if abs(found) > TOLERATED else timedelta()
+        before, shown, after = self._clock.now(), self.now(), self._clock.now()
+        # A process that is paused in between must not show a hold as ending that much earlier.
+        is_even = before - TOLERATED <= shown <= after + TOLERATED
+        return timedelta() if is_even else after - shown
 
     def _look(self) -> Anchor:
-        """Return both clocks of one moment, as near as may be."""
-        before, wall = self._clock.monotonic(), self._clock.now()
-        for _ in range(5):
-            if self._clock.monotonic() - before < _SAME_MOMENT_SECONDS:
-                break
-            before, wall = self._clock.monotonic(), self._clock.now()
-        return Anchor(boot_id=self._boot_id, wall=wall, boot_seconds=before)
+        """Return both clocks of one moment."""
+        wall, seconds = one_moment(self._clock)
+        return Anchor(boot_id=self._boot_id, wall=wall, boot_seconds=seconds)
 
     def _step(self, known: Anchor | None, now: Anchor) -> timedelta:
         """Return by how much deadlines lag behind the clock."""
