@@ -185,7 +185,7 @@ def test_released_driver_is_held_by_no_process(halves: Halves) -> None:
         assert halves.workers() != ""
         done = halves.cli("pause", "--why", "test", "--release-driver")
         assert done.returncode == 0, done.stderr
-        # It waits three seconds for the process to end; on a busy machine that is not always enough.
+        # It waits three seconds for the process to end, which may not do on a busy machine.
         wait_until("no process holds it", lambda: halves.workers() == "")
         assert halves.cli("resume").returncode == 0
         wait_until("it reads again", lambda: halves.workers() != "")
