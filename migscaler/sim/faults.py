@@ -39,7 +39,8 @@ def slow(
     """Work after real `seconds` (the GIL is released meanwhile, as in C).
 
     They run from the moment at which others see the call counted, also for a process that is
-    stopped just then: one that goes on later does not begin to wait.
+    stopped just then: one that goes on later does not begin to wait. A call under way works at once
+    when the fault is cleared.
     """
     return Fault(0, function, "slow", 0, seconds, nth - 1, times, gpu)
 
@@ -79,13 +80,13 @@ def strike(node: Incidents, function: str, gpu: int | None, work: Callable[[], i
         return work()
     match fault.kind:
         case "slow":
-            time.sleep(max(0.0, counted + fault.seconds - time.monotonic()))
+            _wait(node, fault, counted)
             return work()
         case "lose":
             done = work()
             return fault.code if done == Code.SUCCESS else done
         case "hang":
-            _hang(node, fault)
+            _wait(node, fault, counted)
             return fault.code
         case _:
             return fault.code
@@ -117,10 +118,9 @@ def _draw(state: NodeState, function: str, gpu: int | None) -> Fault | None:
     return struck
 
 
-def _hang(node: Incidents, fault: Fault) -> None:
+def _wait(node: Incidents, fault: Fault, counted: float) -> None:
     """Wait in small steps, so that clearing the fault ends it."""
-    end = time.monotonic() + fault.seconds
-    while time.monotonic() < end:
+    while (left := counted + fault.seconds - time.monotonic()) > 0:
+        time.sleep(min(left, _STEP_SECONDS))
         if all(known.id != fault.id for known in node.state.faults):
             return
-        time.sleep(_STEP_SECONDS)

@@ -138,8 +138,8 @@ class DirectoryStore:
             os.close(log)
 
     def lines(self) -> tuple[str, ...]:
-        """Return the call log."""
-        return tuple(self._log.read_text(encoding="utf-8").splitlines())
+        """Return the call log; a line that is just being written is not there yet."""
+        return tuple(self._log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines())
 
 
 Store = MemoryStore | DirectoryStore

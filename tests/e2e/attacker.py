@@ -1,10 +1,12 @@
-"""A hostile client in a process of its own: `attacker.py KIND HOST PORT SECONDS SOURCE`.
+"""A hostile client in a process of its own: `attacker.py KIND HOST PORT SOURCE`.
 
-Prints what it did as JSON. Every kind is open loop: it sends whether or not it is answered.
+Attacks until its standard input ends. Prints what it did so far as a line of JSON, ten times a
+second and in the end. Every kind is open loop: it sends whether or not it is answered.
 """
 
 import contextlib
 import json
+import select
 import selectors
 import socket
 import ssl
@@ -15,15 +17,17 @@ from collections.abc import Callable
 
 GET = b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n"
 PATHS = (b"/metrics", b"/api/v1/status", b"/")
+_TOLD_EVERY_SECONDS = 0.1
 
 
 class Attacker:
     """Opens connections from one source address and counts what becomes of them."""
 
-    def __init__(self, host: str, port: int, seconds: float, source: str) -> None:
+    def __init__(self, host: str, port: int, source: str) -> None:
         self.target = (host, port)
         self.source = source
-        self.end = time.monotonic() + seconds
+        self.is_over = False
+        self.tell_at = 0.0
         self.tally: Counter[str] = Counter()
 
     def connect(self, receive_buffer: int | None = None) -> socket.socket | None:
@@ -44,7 +48,12 @@ class Attacker:
         return made
 
     def is_time(self) -> bool:
-        return time.monotonic() < self.end
+        """Say whether to go on; tells now and then how far it is."""
+        if time.monotonic() >= self.tell_at:
+            print(json.dumps(self.tally), flush=True)
+            self.is_over = bool(select.select([sys.stdin], [], [], 0)[0])
+            self.tell_at = time.monotonic() + _TOLD_EVERY_SECONDS
+        return not self.is_over
 
     def silent(self, count: int = 500) -> None:
         """Connect and say nothing; who is cut off comes again."""
@@ -215,8 +224,8 @@ def trusting() -> ssl.SSLContext:
 
 
 def main() -> None:
-    kind, host, port, seconds, source = sys.argv[1:]
-    attacker = Attacker(host, int(port), float(seconds), source)
+    kind, host, port, source = sys.argv[1:]
+    attacker = Attacker(host, int(port), source)
     attack: Callable[[], None] = getattr(attacker, kind)
     began = time.monotonic()
     attack()

@@ -15,7 +15,7 @@ import httpx
 from migscaler.sim.core import CallRecord
 from migscaler.sim.node import SimNode, build_node, open_node
 from migscaler.sim.state import Fault
-from tests.e2e.processes import free_port, running, wait_until
+from tests.e2e.processes import ANSWER_SECONDS, free_port, running, wait_until
 
 MIGSCALER = str(Path(sys.executable).parent / "migscaler")
 RESHAPING = """
@@ -44,18 +44,28 @@ class Life:
     process: subprocess.Popen[bytes]
     port: int
 
-    def get(self, path: str, seconds: float = 5.0) -> httpx.Response:
+    def get(self, path: str, seconds: float = ANSWER_SECONDS) -> httpx.Response:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=seconds)
 
     def shown(self, series: str) -> float | None:
         """Return the value of a series as a scrape writes it, None without it."""
-        found = re.search(rf"^{re.escape(series)} (\S+)$", self.get("/metrics").text, re.MULTILINE)
-        return None if found is None else float(found[1])
+        return value(self.get("/metrics").text, series)
+
+    def shown_together(self, *series: str) -> tuple[float | None, ...]:
+        """Return the values of several series of the same scrape."""
+        text = self.get("/metrics").text
+        return tuple(value(text, one) for one in series)
 
     def end(self, number: int) -> int:
         """Send a signal and return the exit code."""
         os.kill(self.process.pid, number)
-        return self.process.wait(30)
+        return self.process.wait(120)
+
+
+def value(text: str, series: str) -> float | None:
+    """Return the value of a series of an exposition, None without it."""
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    return None if found is None else float(found[1])
 
 
 class Site:
@@ -80,7 +90,7 @@ class Site:
         return [MIGSCALER, *options, *words]
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=60)
+        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=120)
 
     def run_words(self, port: int) -> list[str]:
         node = str(self.directory / "node")

@@ -5,6 +5,7 @@ exporter.
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,6 +24,9 @@ from migscaler.sim.node import DEFAULT_DRIVER, SimNode, build_node, open_node
 from migscaler.web.unix_path import short_path
 
 _BIN = Path(sys.executable).parent
+_PORTS = range(20_000, 32_000)
+# How long an answer may take where only its content is looked at.
+ANSWER_SECONDS = 30.0
 
 
 def heed_endings() -> None:
@@ -34,13 +38,27 @@ def heed_endings() -> None:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody listens on, and that no other test will be given.
+
+    A process may take seconds to listen on it, or listen again after it was killed. So it is none
+    of those that the kernel gives to whoever asks for any (from 32768 on), and a name that only one
+    process can have keeps others from it until the tests have ended.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0migscaler tests port {port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()  # open for as long as this process lives
+        return port
+    raise AssertionError("every port is taken")
 
 
-def wait_until(what: str, holds: Callable[[], object], seconds: float = 30.0) -> float:
+def wait_until(what: str, holds: Callable[[], object], seconds: float = 60.0) -> float:
     """Wait until something holds and return how long it took; fail with its name if it never
     does.
     """
@@ -72,10 +90,27 @@ def running(
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(15)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, by all of its threads that are there."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def has_ended(pid: int) -> bool:
+    """Say whether nothing is left of a process, but for what nobody has reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +130,20 @@ class Daemon:
     def local(self) -> httpx.Client:
         """Return a client of the Unix socket."""
         path = short_path(self.directory / "state" / SOCKET_NAME)
-        return httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://node")
+        transport = httpx.HTTPTransport(uds=path)
+        return httpx.Client(transport=transport, base_url="http://node", timeout=ANSWER_SECONDS)
 
     def metrics(self) -> str:
         """Return what a scraper gets."""
-        return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        return httpx.get(url, timeout=ANSWER_SECONDS).text
 
     def cli(self, *arguments: str) -> dict[str, object]:
         """Run a command of the command line against the daemon and return its JSON."""
         done = subprocess.run(
             [str(_BIN / "migscaler"), "--state-dir", str(self.directory / "state"), *arguments],
             capture_output=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode in (0, 3), done.stderr.decode()
@@ -220,7 +257,8 @@ class Prometheus:
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of every series of an instant query."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        url, asked = f"{self.url}/api/v1/query", {"query": expression}
+        answer = httpx.get(url, params=asked, timeout=ANSWER_SECONDS).json()
         assert answer["status"] == "success", answer
         return [(row["metric"], float(row["value"][1])) for row in answer["data"]["result"]]
 

@@ -84,32 +84,47 @@ def test_steps_of_hours_and_years_end_no_hold_and_silence_nothing(tmp_path: Path
         held = site.cli("hold", "0", "--reason", "measuring", "--ttl", "8h", "--output", "json")
         assert held.returncode == 0, held.stderr
         hold_id = json.loads(held.stdout)["hold_id"]
-        began = time.monotonic()
+        end = time.monotonic() + EIGHT_HOURS
         ticked(life, 12)  # what is not held would be proved idle by now
         for offset in (HOURS, 0.0, YEAR, 0.0, -YEAR):
+            noticed = steps(site)
             faked.set(offset)
-            wait_until("the step is noticed", lambda: life.shown(GATE) == 1.0, 20)
+            wait_until("the step is noticed", partial(_is_noticed, site, life, noticed))
+            wait_until("the hold's end has moved", partial(_is_kept, life, gpu, faked, end))
             ticked(life, 3)
-            ends = life.shown(f"migscaler_gpu_hold_until_timestamp_seconds{{{gpu}}}")
-            left = (ends or 0.0) - faked.now()
-            # What has passed since, and what noticing each step in two looks may lose.
-            assert EIGHT_HOURS - (time.monotonic() - began) - 15 < left < EIGHT_HOURS + 15
-            assert life.shown(f"migscaler_gpu_holds{{{gpu}}}") == 1.0
-            assert life.get("/-/healthy").is_success
+            assert _is_kept(life, gpu, faked, end)
+            wait_until("all is well", lambda: life.get("/-/healthy").is_success)
         untouched, missed = (
             site.calls(),
             life.shown('migscaler_scheduler_job_missed_total{task="tick"}'),
         )
         released = site.cli("release", str(hold_id))
         wait_until("the gate opens again", lambda: life.shown(GATE) == 0.0, 90)
-        wait_until("the plan goes on", lambda: site.layout().count("1g.5gb") == 3, 60)
+        wait_until("the plan goes on", lambda: site.layout().count("1g.5gb") == 3)
 
     assert released.returncode == 0, released.stderr
     assert untouched == []
-    # A clock set forwards makes a tick due that may still be under way.
+    # A clock set forwards makes a tick due that may still be under way, as a busy machine does; of
+    # the first hour alone 3,600 were left out.
     assert missed is not None
-    assert missed <= 5
-    assert "clock_stepped" in site.log.read_text()
+    assert missed <= 60
+
+
+def steps(site: Site) -> int:
+    """Return how many steps the log tells of."""
+    return site.log.read_text().count("event=clock_stepped")
+
+
+def _is_noticed(site: Site, life: Life, before: int) -> bool:
+    return steps(site) > before and life.shown(GATE) == 1.0
+
+
+def _is_kept(life: Life, gpu: str, faked: FakeTime, end: float) -> bool:
+    """Say whether the hold is there, and shown to end at this monotonic second or so."""
+    ends = f"migscaler_gpu_hold_until_timestamp_seconds{{{gpu}}}"
+    held, until = life.shown_together(f"migscaler_gpu_holds{{{gpu}}}", ends)
+    left = (until or 0.0) - faked.now()
+    return held == 1.0 and abs(end - time.monotonic() - left) < 60
 
 
 def test_change_of_summer_time_is_no_step(tmp_path: Path) -> None:
@@ -123,10 +138,10 @@ def test_change_of_summer_time_is_no_step(tmp_path: Path) -> None:
             faked = FakeTime(site.directory, change.timestamp() - 20 - time.time())
             nodes.append((change, site, faked, stack.enter_context(life_in(site, faked))))
         for change, site, faked, life in nodes:
-            wait_until("summer time changes", partial(_is_past, faked, change), 60)
+            wait_until("summer time changes", partial(_is_past, faked, change))
             ticked(life, 3)
             assert life.shown(GATE) == 0.0
-            wait_until("the plan is carried out", partial(_has_three, site), 60)
+            wait_until("the plan is carried out", partial(_has_three, site))
             told = site.log.read_text()
             assert "clock_stepped" not in told
             assert "scheduler_stalled" not in told

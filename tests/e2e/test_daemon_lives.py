@@ -21,22 +21,25 @@ def small_ones(site: Site) -> list[str]:
 
 def test_sigterm_in_the_middle_of_a_plan_lets_it_end(tmp_path: Path) -> None:
     site = Site(tmp_path, "1xA100-SXM4-40GB", RESHAPING)
-    site.add_fault(slow(CREATE, 1.0))
+    site.add_fault(slow(CREATE, 600.0, nth=2))
     with site.life() as life:
         site.wait_for_call(CREATE)
-
-        code = life.end(signal.SIGTERM)
+        life.process.send_signal(signal.SIGTERM)
+        wait_until("it is told", lambda: "event=stopping" in site.log.read_text())
+        half = small_ones(site)
+        site.node.clear_faults()
+        code = life.process.wait(120)
 
     assert code == 0
+    assert half != ["1g.5gb", "1g.5gb", "1g.5gb"]
     assert small_ones(site) == ["1g.5gb", "1g.5gb", "1g.5gb"]
-    assert "event=stopping" in site.log.read_text()
 
 
 def test_killed_in_the_middle_of_a_plan_the_next_start_puts_back_what_was_there(
     tmp_path: Path,
 ) -> None:
     site = Site(tmp_path, "1xA100-SXM4-40GB", RESHAPING, "7g@0")
-    site.add_fault(slow(CREATE, 1.0))
+    site.add_fault(slow(CREATE, 600.0, nth=2))
     with site.life() as life:
         site.wait_for_call(CREATE)
         kill(life)
@@ -54,7 +57,7 @@ def test_killed_while_a_call_is_under_way_the_next_start_ends_whole(tmp_path: Pa
     site = Site(tmp_path, "1xA100-SXM4-40GB", RESHAPING, "3g@4")
     (busy,) = site.node.state.gpus[0].instances.values()
     site.node.start_job(0, busy.id)
-    site.add_fault(slow(CREATE, 2.0))
+    site.add_fault(slow(CREATE, 600.0))
     with site.life() as life:
         site.wait_for_plan()
         kill(life)

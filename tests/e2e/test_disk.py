@@ -65,7 +65,12 @@ def know(site: Site, life: Life) -> None:
 
 
 def is_unwritable(life: Life) -> bool:
-    return (life.shown(WRITABLE), life.shown(GATE)) == (0.0, 1.0)
+    return life.shown_together(WRITABLE, GATE) == (0.0, 1.0)
+
+
+def opened(site: Site) -> contextlib.closing[sqlite3.Connection]:
+    """Open the state file beside the daemon, which may be in the middle of a write."""
+    return contextlib.closing(sqlite3.connect(site.state / "state.sqlite", timeout=60))
 
 
 def test_full_disk_stops_changes_and_nothing_else_until_there_is_space(tmp_path: Path) -> None:
@@ -102,13 +107,14 @@ def test_disk_that_fills_up_in_the_middle_of_a_plan(tmp_path: Path) -> None:
     site = Site(tmp_path, A100, RESHAPING, "3g@4")
     (busy,) = site.node.state.gpus[0].instances.values()
     site.node.start_job(0, busy.id)
-    site.add_fault(slow(CREATE, 3.0))
+    site.add_fault(slow(CREATE, 600.0, nth=2))
     with small_disk(site.state), site.life() as life:
         know(site, life)
         site.wait_for_call(CREATE)
         ballast = fill(site.state)
-        wait_until("the full disk is told", lambda: life.shown(WRITABLE) == 0.0)
+        half = site.layout()
         site.node.clear_faults()
+        wait_until("the full disk is told", lambda: life.shown(WRITABLE) == 0.0)
         begun = len(site.calls())
         seen = life.shown("migscaler_ticks_total") or 0.0
         wait_until("it ticks on", lambda: (life.shown("migscaler_ticks_total") or 0) >= seen + 3)
@@ -121,6 +127,7 @@ def test_disk_that_fills_up_in_the_middle_of_a_plan(tmp_path: Path) -> None:
         )
         wait_until("no plan is open", lambda: _open_plans(site) == 0)
 
+    assert half.count("1g.5gb") < 3
     # Of the plan cut short, at most what was under way when the disk filled up.
     assert more <= 2
     assert not any(call.in_use for call in site.calls())
@@ -128,7 +135,7 @@ def test_disk_that_fills_up_in_the_middle_of_a_plan(tmp_path: Path) -> None:
 
 
 def _open_plans(site: Site) -> int:
-    with contextlib.closing(sqlite3.connect(site.state / "state.sqlite")) as file:
+    with opened(site) as file:
         return int(file.execute("SELECT count(*) FROM plans WHERE state <> 'closed'").fetchone()[0])
 
 
@@ -234,7 +241,7 @@ def test_row_that_makes_no_sense_stops_changes_only(tmp_path: Path) -> None:
     with site.life() as life:
         know(site, life)
         wait_until("it can write", lambda: life.shown(WRITABLE) == 1.0)
-        with contextlib.closing(sqlite3.connect(site.state / "state.sqlite")) as file, file:
+        with opened(site) as file, file:
             file.execute(
                 "INSERT INTO holds (gpu_uuid, spec, owner, reason, kind, created_at)"
                 " VALUES ('GPU-x', 'nonsense', 'ada', 'r', 'hold', 'yesterday')"
@@ -244,7 +251,7 @@ def test_row_that_makes_no_sense_stops_changes_only(tmp_path: Path) -> None:
         site.node.foreign_create(0, "1g@0")
         wait_until("what others do is seen", lambda: instances(life) == 2.0)
         untouched = site.calls()
-        with contextlib.closing(sqlite3.connect(site.state / "state.sqlite")) as file, file:
+        with opened(site) as file, file:
             file.execute("DELETE FROM holds")
         wait_until("changes go on", lambda: site.layout().count("1g.5gb") == 3, 60)
 

@@ -6,6 +6,7 @@ that the kernel tells the two apart.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from migscaler.sim.node import SimNode, build_node, open_node
-from tests.e2e.processes import free_port, running, wait_until
+from tests.e2e.processes import ANSWER_SECONDS, free_port, running, wait_until
 
 pytestmark = pytest.mark.xdist_group("split")
 
@@ -69,11 +70,12 @@ class Halves:
         return sorted(f"{gi.profile}@{gi.start}" for gi in found)
 
     def metrics(self) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        return httpx.get(url, timeout=ANSWER_SECONDS).text
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [MIGSCALER, "--state-dir", str(self.state), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def workers(self) -> str:
         return Path(f"/proc/{self.worker.pid}/task/{self.worker.pid}/children").read_text()
@@ -125,7 +127,7 @@ def halves() -> Iterator[Halves]:
             open_node(directory / "node").clear_faults()
             worker.terminate()
             try:
-                worker.wait(30)
+                worker.wait(60)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
@@ -138,7 +140,8 @@ def test_unprivileged_daemon_measures_and_reshapes_through_the_worker(halves: Ha
             status = Path(f"/proc/{process.pid}/status").read_text()
             assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}" in status
         wait_until("it shows instances", lambda: "migscaler_instance_info{" in halves.metrics())
-        assert 'migscaler_instance_processes{gi_id="' in halves.metrics()
+        used = 'migscaler_instance_processes{gi_id="'
+        wait_until("and what runs on them", lambda: used in halves.metrics())
 
         done = halves.cli("demand", "push", "pushed", "3g=1", "--ttl", "10m")
         assert done.returncode == 0, done.stderr
@@ -150,7 +153,7 @@ def test_unprivileged_daemon_measures_and_reshapes_through_the_worker(halves: Ha
         assert "1g.5gb@3" in halves.layout()
         assert halves.node.end_job(job)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
     worker_log = (halves.directory / "worker.log").read_text()
     assert "event=nvml_change command=create_gpu_instance" in worker_log
@@ -166,12 +169,14 @@ def test_exporter_serves_while_the_worker_is_away(halves: Halves) -> None:
     with halves.daemon() as process:
         wait_until("it reads", lambda: "migscaler_instance_info{" in halves.metrics())
         halves.worker.terminate()
-        assert halves.worker.wait(30) == 0
-        wait_until("it says so", lambda: "migscaler_instance_info{" not in halves.metrics(), 60)
+        assert halves.worker.wait(120) == 0
+        wait_until("nothing is shown", lambda: "migscaler_instance_info{" not in halves.metrics())
+        log = halves.directory / "daemon.log"
+        # What met the end of it is told: a connection that was to be made, or a request.
+        why = "no NVML worker answers at|the NVML worker ended during"
+        turned = re.compile(f'event=collector_turned collector=nvml problem="({why}) ')
+        wait_until("it says so, and why", lambda: turned.search(log.read_text()))
         assert process.poll() is None
-    told = (halves.directory / "daemon.log").read_text()
-    assert "event=collector_turned collector=nvml problem=" in told
-    assert "no NVML worker answers at" in told
 
 
 def test_released_driver_is_held_by_no_process(halves: Halves) -> None:
@@ -180,7 +185,8 @@ def test_released_driver_is_held_by_no_process(halves: Halves) -> None:
         assert halves.workers() != ""
         done = halves.cli("pause", "--why", "test", "--release-driver")
         assert done.returncode == 0, done.stderr
-        assert halves.workers() == ""
+        # It waits three seconds for the process to end, which may not do on a busy machine.
+        wait_until("no process holds it", lambda: halves.workers() == "")
         assert halves.cli("resume").returncode == 0
         wait_until("it reads again", lambda: halves.workers() != "")
 

@@ -9,13 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.processes import Daemon, wait_until
 
 KEPT = 6
+# What Prometheus waits for an answer, if it is not told otherwise.
+SCRAPE_SECONDS = 10.0
+# However slow the machine is, an attack ends.
+_LONGEST_SECONDS = 60.0
 ATTACKER = Path(__file__).with_name("attacker.py")
 
 
@@ -56,10 +61,14 @@ class Scraper:
         source = (self.source, 0)
         if self.tls is None:
             return http.client.HTTPConnection(
-                "127.0.0.1", self.port, timeout=5, source_address=source
+                "127.0.0.1", self.port, timeout=SCRAPE_SECONDS, source_address=source
             )
         return http.client.HTTPSConnection(
-            "127.0.0.1", self.port, timeout=5, source_address=source, context=self.tls
+            "127.0.0.1",
+            self.port,
+            timeout=SCRAPE_SECONDS,
+            source_address=source,
+            context=self.tls,
         )
 
 
@@ -112,9 +121,17 @@ def scraping(*scrapers: Scraper) -> Iterator[None]:
 
 
 def attacked(
-    daemon: Daemon, kind: str, seconds: float, source: str, tls: ssl.SSLContext | None = None
+    daemon: Daemon,
+    kind: str,
+    seconds: float,
+    source: str,
+    tls: ssl.SSLContext | None = None,
+    enough: Callable[[Counter[str]], bool] = bool,
 ) -> Seen:
     """Attack a daemon for some seconds, with scrapers beside it; `tls`: they speak it.
+
+    The attack lasts longer on a machine so busy that it has not done `enough` by then, or that the
+    scrapers have seen hardly anything of it.
 
     Some share the attacker's address and keep their connections, as Prometheus servers behind the
     same proxy would; another has an address of its own and connects anew for each scrape.
@@ -129,16 +146,37 @@ def attacked(
         for one in everybody:
             one.seconds.clear()
         worked, began = cpu_seconds(daemon.process.pid), time.monotonic()
-        command = [sys.executable, str(ATTACKER), kind, "127.0.0.1", str(daemon.port)]
-        process = subprocess.Popen([*command, str(seconds), source], stdout=subprocess.PIPE)
-        while process.poll() is None:
+        attack = Attack(kind, daemon.port, source)
+        for done in attack.told():
             most = max(most, memory(daemon.process.pid))
-            time.sleep(0.1)
-        output, _ = process.communicate()
+            passed = time.monotonic() - began
+            is_enough = passed >= seconds and len(anew.seconds) >= 3 and enough(Counter(done))
+            if is_enough or passed > _LONGEST_SECONDS:
+                attack.end()
         worked = cpu_seconds(daemon.process.pid) - worked
         cpu = worked / (time.monotonic() - began)
-    assert process.returncode == 0
-    return Seen(json.loads(output), Scrapes.of(*kept), Scrapes.of(anew), before, most, cpu)
+    return Seen(done, Scrapes.of(*kept), Scrapes.of(anew), before, most, cpu)
+
+
+class Attack:
+    """An attacker at work until it is told to end."""
+
+    def __init__(self, kind: str, port: int, source: str) -> None:
+        command = [sys.executable, str(ATTACKER), kind, "127.0.0.1", str(port), source]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def told(self) -> Iterator[dict[str, float]]:
+        """Yield what it has done so far, last what it has done in all."""
+        assert self._process.stdout is not None
+        with self._process, self._process.stdout as lines:
+            for line in lines:
+                yield json.loads(line)
+        assert self._process.returncode == 0
+
+    def end(self) -> None:
+        """Tell it to end; again does nothing."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 def cpu_seconds(pid: int) -> float:

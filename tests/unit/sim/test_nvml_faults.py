@@ -50,6 +50,19 @@ def test_slow_call_is_slow_and_works(build: Build) -> None:
     assert len(lgi()) == 1
 
 
+def test_slow_call_works_at_once_when_cleared(build: Build) -> None:
+    node = build("A100-SXM4-40GB")
+    node.add_fault(slow(CREATE, 600.0))
+    caller = threading.Thread(target=cgi, args=(9,))
+    caller.start()
+    caller.join(0.1)
+    assert caller.is_alive()
+    assert lgi() == []
+    node.clear_faults()
+    caller.join(60)
+    assert len(lgi()) == 1
+
+
 def test_hanging_call_comes_back_when_cleared(build: Build) -> None:
     node = build("A100-SXM4-40GB")
     node.add_fault(hangs(CREATE))
