@@ -39,43 +39,6 @@ def store(clock: VirtualClock, tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-class PausedClock(VirtualClock):
-    """The process that reads it is paused for three seconds before one of its reads."""
-
-    reads_until_pause: int | None = None
-
-    def now(self) -> datetime:
-        self._read()
-        return super().now()
-
-    def monotonic(self) -> float:
-        self._read()
-        return super().monotonic()
-
-    def _read(self) -> None:
-        if self.reads_until_pause is not None:
-            self.reads_until_pause -= 1
-            if self.reads_until_pause < 0:
-                self.reads_until_pause = None
-                self.advance(3.0)
-
-
-@pytest.mark.parametrize("reads", range(8))
-def test_hold_ends_when_it_was_to_end_whenever_the_process_is_paused(
-    tmp_path: Path, reads: int
-) -> None:
-    """It was shown, and taken, to end three seconds earlier."""
-    clock = PausedClock(NOW)
-    store = Store.open(tmp_path / "state.sqlite", clock, boot_id=BOOT)
-    hold_for(store, clock, 8 * HOUR)
-    clock.reads_until_pause = reads
-
-    shown = [store.holds(clock.now())[0].expires_at for _ in range(3)]
-    store.close()
-
-    assert shown == [NOW + timedelta(hours=8)] * 3
-
-
 def begin_plan(store: Store, at: datetime) -> int:
     return store.begin_plan(
         PlanRecord(
