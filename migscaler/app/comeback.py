@@ -233,19 +233,13 @@ class Comeback:
         reloaded: bool | None,
     ) -> tuple[Outcome, ...]:
         """Make again what these GPUs lack, but where they are left alone."""
-        ground = self._assembly.ground
         # Only where something is to be made: another GPU's change meanwhile is somebody else's.
         act_on = lacking - frozenset(left)
 
         def work() -> tuple[Outcome, ...]:
             with self.our_change(dict.fromkeys(act_on, ())):
                 return restore(
-                    store=ground.store,
-                    reader=ground.reader,
-                    writer=ground.writer,
-                    scheduler=self._assembly.scheduler,
-                    clock=ground.clock,
-                    boot_id=ground.boot_id,
+                    self._assembly.site,
                     layout=on_boot.layout,
                     mig_mode=on_boot.mig_mode,
                     act_on=act_on,

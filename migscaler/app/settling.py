@@ -91,12 +91,7 @@ class Settling:
             }
             with self._comeback.our_change(ours):
                 return settle(
-                    store=ground.store,
-                    reader=ground.reader,
-                    writer=ground.writer,
-                    scheduler=self._assembly.scheduler,
-                    clock=ground.clock,
-                    boot_id=ground.boot_id,
+                    self._assembly.site,
                     act=act,
                     pace=self._loop.parts.policy.pace,
                     only=only,

@@ -13,17 +13,16 @@ from datetime import datetime, timedelta
 from migscaler.control.endings import End, abandoned, lost_text
 from migscaler.control.gpu_change import GpuChange
 from migscaler.control.put_back import put_back
-from migscaler.control.steps_run import Site, StepRunner, Stop
+from migscaler.control.site import Site
+from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading, GpuState
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, OutcomeReason, StepAction
 from migscaler.model.policy import Policy
-from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
 from migscaler.model.status import Running
 from migscaler.store.records import GenerationRecord, KnownInstance, PlanRecord
-from migscaler.store.store import Store
 
 _FENCE_PAUSE_SECONDS = 1.0
 
@@ -45,26 +44,9 @@ def _never() -> OutcomeReason | None:
 class Executor:
     """Executes GPU plans one at a time; called by the one thread that acts."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        reader: GpuReader,
-        writer: GpuWriter,
-        scheduler: Scheduler,
-        clock: Clock,
-        boot_id: str,
-        after_change: tuple[AfterChange, ...] = (),
-    ) -> None:
+    def __init__(self, site: Site, after_change: tuple[AfterChange, ...] = ()) -> None:
         """Take the parts; nothing is read or changed yet."""
-        self._site = Site(
-            store=store,
-            reader=reader,
-            writer=writer,
-            scheduler=scheduler,
-            clock=clock,
-            boot_id=boot_id,
-        )
+        self._site = site
         self._after_change = after_change
         self._fenced: dict[GpuUuid, datetime] = {}
         # Held while an old fence is lifted, so that no plan of that GPU begins meanwhile.

@@ -12,7 +12,8 @@ from functools import partial
 from migscaler.control.aftermath import after_settled
 from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, finish_restore, put_back
-from migscaler.control.steps_run import Site, StepRunner, Stop
+from migscaler.control.site import Site
+from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GpuUuid
@@ -24,7 +25,7 @@ from migscaler.model.plan import (
     direction_between,
 )
 from migscaler.model.policy import Pace
-from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
+from migscaler.model.ports import Clock
 from migscaler.model.profile import InstanceSpec
 from migscaler.store.records import (
     NvmlAction,
@@ -32,7 +33,6 @@ from migscaler.store.records import (
     PlanState,
     StepState,
 )
-from migscaler.store.store import Store
 
 # So long after a plan began it is tried again to make what could not be put back; then the plan is
 # closed as it is, for an open one keeps the whole node from changing.
@@ -44,12 +44,7 @@ _UNSETTLED = frozenset(
 
 
 def settle(
-    store: Store,
-    reader: GpuReader,
-    writer: GpuWriter | None,
-    scheduler: Scheduler,
-    clock: Clock,
-    boot_id: str,
+    site: Site,
     *,
     act: bool,
     pace: Pace,
@@ -64,7 +59,7 @@ def settle(
     `waited` are those of restores that waited for a hold until now. `pace` says how long a GPU
     rests after its plan was ended.
 
-    Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
+    Without `act`, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
     written, for ten minutes one of which something could not be made again (from the end of the
     hold), and a restore while somebody holds its GPU, unless it was cut short. One of another boot
@@ -74,23 +69,14 @@ def settle(
         StoreError: the journal can't be read; nothing was touched.
     """
     outcomes = []
-    for record in store.open_plans():
+    for record in site.store.open_plans():
         # Nothing is left of another boot's plan but its row, whatever became of its GPU.
-        is_past = record.boot_id != boot_id
-        allowed = act and (only is None or record.gpu_uuid in only or is_past)
-        if writer is None or not allowed:
-            outcomes.append(_reported(record, clock))
+        is_past = record.boot_id != site.boot_id
+        if not act or (only is not None and record.gpu_uuid not in only and not is_past):
+            outcomes.append(_reported(record, site.clock))
             continue
-        site = Site(
-            store=store,
-            reader=reader,
-            writer=writer,
-            scheduler=scheduler,
-            clock=clock,
-            boot_id=boot_id,
-        )
         is_cut = record.seq in cut and not record.left_open
-        young = record.seq in waited or _is_young(record, clock)
+        young = record.seq in waited or _is_young(record, site.clock)
         outcomes.append(_settle_one(site, record, pace, is_cut=is_cut, is_young=young))
     return tuple(outcomes)
 

@@ -9,6 +9,7 @@ import pynvml
 
 from migscaler.control.executor import Executor
 from migscaler.control.recovery import settle
+from migscaler.control.site import Site
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.demand import Fetched
@@ -259,16 +260,20 @@ class Desk:
         self.stop()
         self.start(die_at)
 
-    def executor(self, **options: object) -> Executor:
-        return Executor(
+    def site(self) -> Site:
+        """Return what the process acts with."""
+        return Site(
             store=self.store,
             reader=self.reader,
             writer=self.writer,
             scheduler=self.scheduler,
             clock=self.clock,
             boot_id=self.boot_id,
-            **options,  # type: ignore[arg-type]  # after_change, by the tests that need it
         )
+
+    def executor(self, **options: object) -> Executor:
+        # `after_change`, by the tests that need it.
+        return Executor(self.site(), **options)  # type: ignore[arg-type]
 
     def plan(self) -> GpuPlan:
         return GpuPlan(gpu_uuid=self.uuid, before=self.before, after=self.after, steps=self.steps())
@@ -307,16 +312,7 @@ class Desk:
         return self.executor(**options).execute(PlanId("p1"), self.plan(), state, Policy())
 
     def settle(self, *, act: bool = True) -> tuple[Outcome, ...]:
-        return settle(
-            self.store,
-            self.reader,
-            self.writer,
-            self.scheduler,
-            self.clock,
-            self.boot_id,
-            act=act,
-            pace=Pace(),
-        )
+        return settle(self.site(), act=act, pace=Pace())
 
     # The world
 
