@@ -195,9 +195,7 @@ class Assembly:
         """Return what acts; it keeps its books over reloads."""
         ground = self.ground
         executor = Executor(self.site, (*ground.tell_node, self.run_hooks))
-        return Enforcer(
-            executor=executor, observer=self.observer, store=ground.store, clock=ground.clock
-        )
+        return Enforcer(executor=executor, observer=self.observer, clock=ground.clock)
 
 
 def acts(policy: Policy) -> bool:

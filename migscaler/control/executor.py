@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
+from migscaler.control.aftermath import after_outcome
 from migscaler.control.endings import End, abandoned, lost_text
 from migscaler.control.gpu_change import GpuChange
 from migscaler.control.put_back import put_back
@@ -309,15 +311,20 @@ class _Run:
             clock.sleep(_FENCE_PAUSE_SECONDS)
 
     def _close(self, record: PlanRecord, end: End) -> Outcome:
-        """Record the generation and how it ended; a plan that may be half done stays open."""
-        outcome = self._outcome(end)
+        """Record the generation, how it ended and what that means for the GPU's next plan.
+
+        A plan that may be half done stays open.
+        """
+        outcome, store = self._outcome(end), self._site.store
+        pace, now = self._policy.pace, self._site.clock.now()
+        past = partial(after_outcome, outcome=outcome, pace=pace, now=now)
         try:
             if self._runner.changed and end.layout is not None:
                 self._record_generation(end.layout)
             if end.closed:
-                self._site.store.end_plan(record.seq, outcome)
+                store.end_plan(record.seq, outcome, past)
             else:
-                self._site.store.leave_open(record.seq)
+                store.leave_open(record.seq, past)
         except StoreError as problem:
             note = f"{outcome.explanation}; the end is not recorded: {problem}"
             outcome = replace(outcome, explanation=note)

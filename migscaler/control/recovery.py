@@ -111,7 +111,7 @@ def _settle_one(
 def _closed(
     site: Site, record: PlanRecord, outcome: Outcome, pace: Pace, *, is_cut: bool
 ) -> Outcome:
-    """Take a plan's end into its GPU's history and close it.
+    """Close a plan and take its end into its GPU's history.
 
     One that its process died in is a failure whatever became of the GPU: a plan that ends the
     daemon, or the node, would be begun again right after each start. One that was carried out to
@@ -119,12 +119,10 @@ def _closed(
     """
     is_failure = is_cut and record.state is not PlanState.VERIFIED and not record.is_restore
     fed = replace(outcome, counts_as_failure=is_failure)
-    if not record.is_restore:
-        past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
-        site.store.update_gpu_history(record.gpu_uuid, past)
+    past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
     if is_failure:
         outcome = fed
-    site.store.end_plan(record.seq, outcome)
+    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)
     return outcome
 
 

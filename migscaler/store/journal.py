@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid, PlanId
 from migscaler.model.plan import Direction, Outcome, OutcomeKind, OutcomeReason
 from migscaler.store.concern import Concern
-from migscaler.store.database import Row
+from migscaler.store.database import Row, Value
 from migscaler.store.holds import holder_of
+from migscaler.store.memory import HistoryChange, change_history
 from migscaler.store.records import (
     DESTROYS,
     KnownInstance,
@@ -127,14 +128,19 @@ class Journal(Concern):
         """
         self._change("UPDATE plans SET state = 'verified' WHERE seq = ?", (plan_seq,))
 
-    def end_plan(self, plan_seq: int, outcome: Outcome) -> None:
-        """Close a plan with how it ended.
+    def end_plan(
+        self, plan_seq: int, outcome: Outcome, change: HistoryChange | None = None
+    ) -> None:
+        """Close a plan with how it ended, and `change` its GPU's past by it, both or neither.
+
+        Apart, a process that died between them would count a failure twice, or not at all.
 
         Raises:
             StoreError: it is not written; the plan stays open and is settled later.
         """
         timings = [[t.kind, t.seconds, t.nvml_seconds] for t in outcome.steps]
-        self._change(
+        self._end(
+            plan_seq,
             "UPDATE plans SET state = 'closed', kind = ?, reason = ?, explanation = ?, layout = ?,"
             " ended_at = ?, duration_seconds = ?, rolled_back = ?, counts_as_failure = ?,"
             " direction = ?, timings = ? WHERE seq = ?",
@@ -151,17 +157,31 @@ class Journal(Concern):
                 json.dumps(timings),
                 plan_seq,
             ),
+            change,
         )
 
-    def leave_open(self, plan_seq: int) -> None:
+    def leave_open(self, plan_seq: int, change: HistoryChange | None = None) -> None:
         """Write that a plan stays open although whoever carried it out came to his end.
 
-        A closed plan has something in that column, one that was cut short nothing.
+        A closed plan has something in that column, one that was cut short nothing. `change` as in
+        `end_plan`.
 
         Raises:
             StoreError: it is not written; the plan will pass for one that was cut short.
         """
-        self._change("UPDATE plans SET counts_as_failure = 0 WHERE seq = ?", (plan_seq,))
+        sql = "UPDATE plans SET counts_as_failure = 0 WHERE seq = ?"
+        self._end(plan_seq, sql, (plan_seq,), change)
+
+    def _end(
+        self, plan_seq: int, sql: str, values: tuple[Value, ...], change: HistoryChange | None
+    ) -> None:
+        """Update a plan and change its GPU's past in one transaction."""
+        with self._write() as (connection, _now):
+            connection.execute(sql, values)
+            if change is not None:
+                whose = "SELECT gpu_uuid FROM plans WHERE seq = ?"
+                (gpu_uuid,) = connection.execute(whose, (plan_seq,)).fetchone()
+                change_history(connection, GpuUuid(gpu_uuid), change)
 
     def open_plans(self) -> tuple[PlanRecord, ...]:
         """Return the plans that are not closed, oldest first.

@@ -15,6 +15,7 @@ _FAULTS = f"{_CONTROL}/test_executor_faults.py"
 _COLLECTOR = "tests/unit/metrics/test_collector.py"
 _CRASH = "tests/simulation/test_crash_executor.py"
 _CRASH_RESTORE = "tests/simulation/test_crash_restore.py"
+_CRASH_COUNTS = "tests/simulation/test_crash_counts.py"
 _COMEBACK = "tests/unit/app/test_comeback_again.py"
 _OPEN_PLANS = "tests/unit/app/test_open_plans.py"
 _MIG_MODE = "tests/unit/app/test_mig_mode_refused.py"
@@ -875,6 +876,15 @@ MUTATIONS = (
         old="    is_failure = is_cut and ",
         new="    is_failure = False and ",
         tests=("tests/unit/app/test_cut_plans.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="what settling a plan means for its GPU is written apart from its end",
+        path="migscaler/control/recovery.py",
+        old="    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)\n",
+        new="    site.store.update_gpu_history(record.gpu_uuid, past)\n"
+        "    site.store.end_plan(record.seq, outcome)\n",
+        tests=(_CRASH_COUNTS,),
     ),
     Mutation(
         promise="a",

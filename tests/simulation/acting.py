@@ -24,6 +24,7 @@ from migscaler.model.profile import InstanceSpec
 from migscaler.sim.node import SimNode, build_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from migscaler.store.database import open_database
+from migscaler.store.memory import HistoryChange
 from migscaler.store.records import PlanRecord, StepRequest, StepState, StepTicket
 from migscaler.store.store import Store
 from tests.simulation.verdict import births_of, broken, layout_of
@@ -91,9 +92,11 @@ class DyingStore(Store):
         super().verify_plan(plan_seq)
         self.death.point()
 
-    def end_plan(self, plan_seq: int, outcome: Outcome) -> None:
+    def end_plan(
+        self, plan_seq: int, outcome: Outcome, change: HistoryChange | None = None
+    ) -> None:
         self.death.point()
-        super().end_plan(plan_seq, outcome)
+        super().end_plan(plan_seq, outcome, change)
         self.death.point()
 
 

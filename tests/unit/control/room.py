@@ -139,7 +139,6 @@ class Room:
         return Enforcer(
             executor=Executor(self.site(), (self._tell,)),
             observer=self.observer,
-            store=self.store,
             clock=self.clock,
         )
 
