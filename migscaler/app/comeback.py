@@ -9,6 +9,7 @@ from migscaler.app.config.settings import OnBootSettings
 from migscaler.app.wiring import Assembly
 from migscaler.control.emptied import restore
 from migscaler.control.loop import Loop
+from migscaler.control.restores import has_failed
 from migscaler.errors import HardwareError
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
@@ -259,7 +260,9 @@ class Comeback:
         holds = ground.store.holds(ground.clock.now())
         held = frozenset(hold.gpu_uuid for hold in holds if hold.spec is None)
         in_this_boot = {w.gpu_uuid for w in ground.store.wanted() if w.boot_id == ground.boot_id}
-        return held & ((_NONE if reloaded else in_this_boot) | frozenset(self._tries))
+        # Also in an earlier process: the journal knows.
+        failed = {uuid for uuid in held if has_failed(ground.store, uuid, ground.boot_id)}
+        return held & ((_NONE if reloaded else in_this_boot) | frozenset(self._tries) | failed)
 
     @contextmanager
     def our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:

@@ -115,9 +115,10 @@ def _closed(
 
     One that its process died in is a failure whatever became of the GPU: a plan that ends the
     daemon, or the node, would be begun again right after each start. One that was carried out to
-    its end and left open has been counted then. A restore is no plan of anybody's wish.
+    its end and left open has been counted then. A restore is no plan of anybody's wish: that its
+    process died in it is written with it, and counts as nothing.
     """
-    is_failure = is_cut and record.state is not PlanState.VERIFIED and not record.is_restore
+    is_failure = is_cut and record.state is not PlanState.VERIFIED
     fed = replace(outcome, counts_as_failure=is_failure)
     past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
     if is_failure:

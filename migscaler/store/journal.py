@@ -210,6 +210,15 @@ class Journal(Concern):
         rows = self._db.rows("SELECT * FROM plans ORDER BY seq DESC LIMIT ?", (limit,))
         return tuple(_past(row) for row in rows)
 
+    def past_plans_of(self, gpu_uuid: GpuUuid) -> tuple[PastPlan, ...]:
+        """Return the newest plans of one GPU, newest first.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        sql = "SELECT * FROM plans WHERE gpu_uuid = ? ORDER BY seq DESC LIMIT 20"
+        return tuple(_past(row) for row in self._db.rows(sql, (gpu_uuid,)))
+
     def changes_since(self, moment: datetime) -> int:
         """Return how many GPU plans since then changed something; those put back count too.
 
@@ -300,6 +309,7 @@ def _step(row: Row) -> StepRecord:
 @decodes
 def _past(row: Row) -> PastPlan:
     """Decode a row of `plans` for people."""
+    failure = row["counts_as_failure"]
     return PastPlan(
         seq=row["seq"],
         plan_id=PlanId(row["plan_id"]),
@@ -314,4 +324,6 @@ def _past(row: Row) -> PastPlan:
         ended_at=parse_time(row["ended_at"]),
         direction=None if row["direction"] is None else Direction(row["direction"]),
         rolled_back=bool(row["rolled_back"]),
+        boot_id=row["boot_id"],
+        counts_as_failure=None if failure is None else bool(failure),
     )

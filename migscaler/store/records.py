@@ -141,6 +141,25 @@ class PastPlan:
     ended_at: datetime | None
     direction: Direction | None
     rolled_back: bool
+    boot_id: str
+    counts_as_failure: bool | None
+
+    @property
+    def is_restore(self) -> bool:
+        """Say whether it made again what was lost."""
+        return self.plan_id.startswith(RESTORE)
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether it ended with the layout that it was to make."""
+        return self.layout == self.after
+
+    @property
+    def was_cut(self) -> bool:
+        """Say whether the process died in it: nobody wrote its end, or settling did."""
+        if self.kind is None:
+            return self.counts_as_failure is None
+        return self.reason is OutcomeReason.SETTLED and self.counts_as_failure is True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

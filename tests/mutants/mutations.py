@@ -888,6 +888,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise="a",
+        breaks="the next start fills a GPU that could not be restored under its holder's hands",
+        path="migscaler/app/comeback.py",
+        old=" | frozenset(self._tries) | failed)\n",
+        new=" | frozenset(self._tries))\n",
+        tests=("tests/unit/app/test_comeback_held.py",),
+    ),
+    Mutation(
+        promise="a",
         breaks="GPUs are changed by hand beside somebody who may shape them",
         path="migscaler/app/commands_acting.py",
         old="        owner = owner_words(self._node.snapshot())\n",
