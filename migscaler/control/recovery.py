@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from migscaler.control.aftermath import after_settled
+from migscaler.control.aftermath import after_deaths, after_settled
 from migscaler.control.endings import lost_text
-from migscaler.control.put_back import PutBack, finish_restore, put_back
+from migscaler.control.put_back import PutBack, finish_restore, put_back, settle_doubt
+from migscaler.control.restores import DEATHS_TO_OPEN, deaths_in_a_row, died_again, why_shut
 from migscaler.control.site import Site
 from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
@@ -37,10 +38,9 @@ from migscaler.store.records import (
 # So long after a plan began it is tried again to make what could not be put back; then the plan is
 # closed as it is, for an open one keeps the whole node from changing.
 PATIENCE = timedelta(minutes=10)
-# How settling ends that could not end the plan.
-_UNSETTLED = frozenset(
-    {OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE, OutcomeReason.HELD}
-)
+# How settling ends that could not end the plan: it could not look or write, or a restore waits.
+_BLIND = (OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE)
+_UNSETTLED = frozenset((*_BLIND, OutcomeReason.HELD, OutcomeReason.GATE_CLOSED))
 
 
 def settle(
@@ -75,18 +75,20 @@ def settle(
         if not act or (only is not None and record.gpu_uuid not in only and not is_past):
             outcomes.append(_reported(record, site.clock))
             continue
-        is_cut = record.seq in cut and not record.left_open
+        is_found = record.seq in cut
         young = record.seq in waited or _is_young(record, site.clock)
-        outcomes.append(_settle_one(site, record, pace, is_cut=is_cut, is_young=young))
+        outcomes.append(_settle_one(site, record, pace, is_found=is_found, is_young=young))
     return tuple(outcomes)
 
 
 def _settle_one(
-    site: Site, record: PlanRecord, pace: Pace, *, is_cut: bool, is_young: bool
+    site: Site, record: PlanRecord, pace: Pace, *, is_found: bool, is_young: bool
 ) -> Outcome:
     """End one plan: by what its state and boot say, else by putting back."""
     started = site.clock.monotonic()
-    outcome, is_unmade = _ended(site, record, is_cut=is_cut)
+    is_cut = is_found and not record.left_open
+    shut = _why_shut(site, record, is_found=is_found) if record.is_restore else None
+    outcome, is_unmade = _ended(site, record, is_cut=is_cut, shut=shut)
     problem = site.scheduler.unfence(record.gpu_uuid)
     if problem is not None:
         outcome = replace(outcome, explanation=f"{outcome.explanation}; still fenced: {problem}")
@@ -106,6 +108,22 @@ def _settle_one(
         return _closed(site, record, outcome, pace, is_cut=is_cut)
     except StoreError as error:
         return replace(outcome, explanation=f"{outcome.explanation}; not recorded: {error}")
+
+
+def _why_shut(site: Site, record: PlanRecord, *, is_found: bool) -> str | None:
+    """Write that a process died at a restore, and say why that is not tried again for now.
+
+    Before anything is done: if this process dies as well, that is another death.
+    """
+    store, uuid, now = site.store, record.gpu_uuid, site.clock.now()
+    try:
+        if is_found and died_again(store, record):
+            deaths = deaths_in_a_row(store, uuid)
+            opens = partial(after_deaths, deaths=deaths, now=now)
+            store.note_death(record.seq, opens if deaths >= DEATHS_TO_OPEN else None)
+        return why_shut(store, uuid, now)
+    except StoreError:
+        return None  # who finishes it meets it too, and leaves the plan open
 
 
 def _closed(
@@ -132,8 +150,13 @@ def _is_young(record: PlanRecord, clock: Clock) -> bool:
     return timedelta() <= clock.now() - record.begun_at < PATIENCE
 
 
-def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bool]:
-    """Do what the plan needs; return how it ended, and whether something could not be made."""
+def _ended(
+    site: Site, record: PlanRecord, *, is_cut: bool, shut: str | None
+) -> tuple[Outcome, bool]:
+    """Do what the plan needs; return how it ended, and whether something could not be made.
+
+    `shut`: why a restore is not gone on with now.
+    """
     if record.boot_id != site.boot_id:
         # No instance survives a reboot; what is there now is another matter (`restore`).
         return _outcome(record, site.clock, "the node was started anew since"), False
@@ -145,11 +168,21 @@ def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bo
         return _after(PutBack(reading=None, stop=found), record, site.clock, runner), False
     if not found.instances and _has_left_some(site, record):
         return _given_up(site, record), False
-    if record.is_restore and _made_nothing(site, record):
+    if record.is_restore:
+        return _gone_on(runner, record, found, is_cut=is_cut, shut=shut)
+    back = put_back(runner, record)
+    return _after(back, record, site.clock, runner), bool(back.unmade)
+
+
+def _gone_on(
+    runner: StepRunner, record: PlanRecord, found: GpuReading, *, is_cut: bool, shut: str | None
+) -> tuple[Outcome, bool]:
+    """End a restore as `_ended` does: make the rest, unless it waits."""
+    site = runner.site
+    if _made_nothing(site, record):
         return _outcome(record, site.clock, "it has instances by now that this did not make"), False
-    if not record.is_restore:
-        back = put_back(runner, record)
-        return _after(back, record, site.clock, runner), bool(back.unmade)
+    if shut is not None:
+        return _left_shut(site, record, found, shut), False
     others = _is_adopted(site, record, found)
     if others:
         record = replace(record, after=record.after.without(_not_there(record, found)))
@@ -161,6 +194,17 @@ def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bo
         text = f"found open; {outcome.layout} stays, which somebody else made meanwhile"
         outcome = replace(outcome, explanation=text)
     return outcome, bool(back.unmade)
+
+
+def _left_shut(site: Site, record: PlanRecord, found: GpuReading, why: str) -> Outcome:
+    """Tell that a restore waits for the GPU's breaker; its plan stays open."""
+    text = f"found open with {found.layout}; the rest waits: {why}"
+    try:
+        settle_doubt(site.store, record, found)
+    except StoreError as error:
+        text = f"{text}; {error}"
+    outcome = _outcome(record, site.clock, text)
+    return replace(outcome, reason=OutcomeReason.GATE_CLOSED, layout=found.layout)
 
 
 def _is_adopted(site: Site, record: PlanRecord, found: GpuReading) -> bool:

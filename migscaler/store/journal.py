@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from migscaler.model.ids import CiId, GiId, GpuUuid, MigUuid, PlanId
 from migscaler.model.plan import Direction, Outcome, OutcomeKind, OutcomeReason
 from migscaler.store.concern import Concern
-from migscaler.store.database import Row, Value
+from migscaler.store.database import Row
 from migscaler.store.holds import holder_of
 from migscaler.store.memory import HistoryChange, change_history
 from migscaler.store.records import (
     DESTROYS,
+    DIED,
     KnownInstance,
     NvmlAction,
     PastPlan,
@@ -139,49 +140,54 @@ class Journal(Concern):
             StoreError: it is not written; the plan stays open and is settled later.
         """
         timings = [[t.kind, t.seconds, t.nvml_seconds] for t in outcome.steps]
-        self._end(
-            plan_seq,
+        sql = (
             "UPDATE plans SET state = 'closed', kind = ?, reason = ?, explanation = ?, layout = ?,"
             " ended_at = ?, duration_seconds = ?, rolled_back = ?, counts_as_failure = ?,"
-            " direction = ?, timings = ? WHERE seq = ?",
-            (
-                outcome.kind.value,
-                outcome.reason.value,
-                outcome.explanation,
-                None if outcome.layout is None else layout_text(outcome.layout),
-                time_text(outcome.started_at + outcome.duration),
-                outcome.duration.total_seconds(),
-                int(outcome.rolled_back),
-                int(outcome.counts_as_failure),
-                None if outcome.direction is None else outcome.direction.value,
-                json.dumps(timings),
-                plan_seq,
-            ),
-            change,
+            " direction = ?, timings = ? WHERE seq = ?"
         )
+        values = (
+            outcome.kind.value,
+            outcome.reason.value,
+            outcome.explanation,
+            None if outcome.layout is None else layout_text(outcome.layout),
+            time_text(outcome.started_at + outcome.duration),
+            outcome.duration.total_seconds(),
+            int(outcome.rolled_back),
+            int(outcome.counts_as_failure),
+            None if outcome.direction is None else outcome.direction.value,
+            json.dumps(timings),
+            plan_seq,
+        )
+        with self._write() as (connection, _now):
+            connection.execute(sql, values)
+            _change_past(connection, plan_seq, change)
 
     def leave_open(self, plan_seq: int, change: HistoryChange | None = None) -> None:
         """Write that a plan stays open although whoever carried it out came to his end.
 
-        A closed plan has something in that column, one that was cut short nothing. `change` as in
-        `end_plan`.
+        A closed plan has something in that column, one that was cut short nothing. A call that is
+        in doubt then is no sign of a death. `change` as in `end_plan`.
 
         Raises:
             StoreError: it is not written; the plan will pass for one that was cut short.
         """
-        sql = "UPDATE plans SET counts_as_failure = 0 WHERE seq = ?"
-        self._end(plan_seq, sql, (plan_seq,), change)
-
-    def _end(
-        self, plan_seq: int, sql: str, values: tuple[Value, ...], change: HistoryChange | None
-    ) -> None:
-        """Update a plan and change its GPU's past in one transaction."""
         with self._write() as (connection, _now):
-            connection.execute(sql, values)
-            if change is not None:
-                whose = "SELECT gpu_uuid FROM plans WHERE seq = ?"
-                (gpu_uuid,) = connection.execute(whose, (plan_seq,)).fetchone()
-                change_history(connection, GpuUuid(gpu_uuid), change)
+            sql = "UPDATE plans SET counts_as_failure = 0 WHERE seq = ?"
+            connection.execute(sql, (plan_seq,))
+            _note_doubt(connection, plan_seq, "left in doubt")
+            _change_past(connection, plan_seq, change)
+
+    def note_death(self, plan_seq: int, change: HistoryChange | None = None) -> None:
+        """Write that the process died in the call that an open plan has in doubt.
+
+        `change` as in `end_plan`.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        with self._write() as (connection, _now):
+            _note_doubt(connection, plan_seq, DIED)
+            _change_past(connection, plan_seq, change)
 
     def open_plans(self) -> tuple[PlanRecord, ...]:
         """Return the plans that are not closed, oldest first.
@@ -247,6 +253,22 @@ class Journal(Concern):
             " (SELECT coalesce(max(seq), 0) - ? FROM plans)",
             (time_text(now - timedelta(days=2)), keep),
         )
+
+
+def _note_doubt(connection: sqlite3.Connection, plan_seq: int, note: str) -> None:
+    """Write why it is not known what became of a plan's last call, once."""
+    sql = "UPDATE steps SET note = ? WHERE plan_seq = ? AND state = 'begun' AND note = ''"
+    connection.execute(sql, (note, plan_seq))
+
+
+def _change_past(
+    connection: sqlite3.Connection, plan_seq: int, change: HistoryChange | None
+) -> None:
+    """Change the past of a plan's GPU."""
+    if change is not None:
+        whose = "SELECT gpu_uuid FROM plans WHERE seq = ?"
+        (gpu_uuid,) = connection.execute(whose, (plan_seq,)).fetchone()
+        change_history(connection, GpuUuid(gpu_uuid), change)
 
 
 def _refusal(

@@ -9,6 +9,8 @@ from migscaler.model.layout import Layout
 from migscaler.model.plan import Direction, OutcomeKind, OutcomeReason, Step
 from migscaler.model.profile import InstanceSpec
 
+DIED = "the process died in it"
+"""Begins the note of a call of which nobody wrote the end."""
 RESTORE = "restore-"
 """How the ids of plans begin that make again what a reboot or a driver loaded anew took."""
 
@@ -122,6 +124,16 @@ class StepRecord:
     gi_id: GiId | None = None
     ci_id: CiId | None = None
     note: str = ""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Say whether nobody has written yet what became of it, nor why that is not known."""
+        return self.state is StepState.BEGUN and not self.note
+
+    @property
+    def died(self) -> bool:
+        """Say whether the process died in it."""
+        return self.note.startswith(DIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
