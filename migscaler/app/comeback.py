@@ -73,7 +73,8 @@ class Comeback:
         lacking = self._lacking(snapshot)
         lost = _NONE if snapshot is None else _lost_by_reload(snapshot, self._wanted())
         left = self._left_alone(lacking, alone, reloaded=None)
-        shut = self._shut(lacking)
+        is_due = on_boot.layout == "restore"
+        shut = {u for u, why in self._shut(lacking).items() if is_due and left.get(u) == why}
         outcomes = tuple(
             replace(one, reason=OutcomeReason.GATE_CLOSED) if one.gpu_uuid in shut else one
             for one in self._restore(on_boot, lacking, left, reloaded=None)
@@ -83,10 +84,10 @@ class Comeback:
             if outcome.gpu_uuid in tried:
                 self._take_in(outcome, on_boot)
         # Once some are restored the others no longer look as a reload left them.
-        self._reloaded |= lost & (tried | frozenset(shut))
+        self._reloaded |= lost & (tried | shut)
         self._note(outcomes)
         is_paused = self._assembly.ground.store.pause() is not None
-        self._late = lacking if is_paused else (lacking - _readable(snapshot)) | frozenset(shut)
+        self._late = lacking if is_paused else (lacking - _readable(snapshot)) | shut
         self._looked_at = self._assembly.ground.clock.monotonic()
         return outcomes
 
@@ -223,12 +224,12 @@ class Comeback:
                 left[uuid] = f"plan {open_plans[uuid]} is still open there"
             elif snapshot is None or not snapshot.is_ours or uuid in owned:
                 left[uuid] = "its layout is, or may be, somebody else's"
-            elif uuid in shut:
-                left[uuid] = shut[uuid]
             elif uuid in held:
                 left[uuid] = "it is held"
             elif uuid not in alone:
                 left[uuid] = "acting is off"
+            elif uuid in shut:
+                left[uuid] = shut[uuid]
         return left
 
     def _restore(

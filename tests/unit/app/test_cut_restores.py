@@ -23,6 +23,7 @@ from tests.unit.app.test_runtime_start import leave_open
 HALF = "3g.20gb@0"
 H100 = "H100-80GB"
 HOUR = timedelta(hours=1)
+OBSERVE = 'mode: observe\ngpus: [{model: "*"}]\n'
 
 
 def die_at(here: NodeAtWork, nth: int) -> None:
@@ -290,3 +291,17 @@ def test_call_that_a_living_process_left_in_doubt_is_no_death(tmp_path: Path) ->
 
         assert (died, left) == (0, (HALF, [True]))
         assert here.layout() == HALVES
+
+
+def test_gpu_that_is_no_longer_to_be_changed_is_not_told_as_missing(tmp_path: Path) -> None:
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        rebooted(here)
+        deaths(here, 4, 1)
+        here.config.write_text(OBSERVE)
+        here.restart()
+        here.runtime.begin()
+
+        assert here.runtime.loop.status().outcomes[0].explanation == (
+            f"{HALVES} is gone; acting is off, not restored"
+        )
+        assert missing(here) is None
