@@ -9,6 +9,7 @@ from migscaler.app.config.settings import OnBootSettings
 from migscaler.app.wiring import Assembly
 from migscaler.control.emptied import restore
 from migscaler.control.loop import Loop
+from migscaler.control.restores import has_failed, why_shut
 from migscaler.errors import HardwareError
 from migscaler.model.gpu import NodeSnapshot
 from migscaler.model.ids import GpuUuid
@@ -72,16 +73,21 @@ class Comeback:
         lacking = self._lacking(snapshot)
         lost = _NONE if snapshot is None else _lost_by_reload(snapshot, self._wanted())
         left = self._left_alone(lacking, alone, reloaded=None)
-        outcomes = self._restore(on_boot, lacking, left, reloaded=None)
+        is_due = on_boot.layout == "restore"
+        shut = {u for u, why in self._shut(lacking).items() if is_due and left.get(u) == why}
+        outcomes = tuple(
+            replace(one, reason=OutcomeReason.GATE_CLOSED) if one.gpu_uuid in shut else one
+            for one in self._restore(on_boot, lacking, left, reloaded=None)
+        )
         tried = lacking - frozenset(left)
         for outcome in outcomes:
             if outcome.gpu_uuid in tried:
                 self._take_in(outcome, on_boot)
         # Once some are restored the others no longer look as a reload left them.
-        self._reloaded |= lost & tried
+        self._reloaded |= lost & (tried | shut)
         self._note(outcomes)
         is_paused = self._assembly.ground.store.pause() is not None
-        self._late = lacking if is_paused else lacking - _readable(snapshot)
+        self._late = lacking if is_paused else (lacking - _readable(snapshot)) | shut
         self._looked_at = self._assembly.ground.clock.monotonic()
         return outcomes
 
@@ -211,7 +217,7 @@ class Comeback:
         gpus = snapshot.gpus if snapshot is not None else ()
         owned = {gpu.uuid for gpu in gpus if gpu.reading.foreign_owner is not None}
         open_plans = {plan.gpu_uuid: plan.plan_id for plan in ground.store.open_plans()}
-        held = self._held(reloaded=reloaded)
+        held, shut = self._held(reloaded=reloaded), self._shut(uuids)
         left = {}
         for uuid in uuids:
             if uuid in open_plans:
@@ -222,6 +228,8 @@ class Comeback:
                 left[uuid] = "it is held"
             elif uuid not in alone:
                 left[uuid] = "acting is off"
+            elif uuid in shut:
+                left[uuid] = shut[uuid]
         return left
 
     def _restore(
@@ -233,19 +241,13 @@ class Comeback:
         reloaded: bool | None,
     ) -> tuple[Outcome, ...]:
         """Make again what these GPUs lack, but where they are left alone."""
-        ground = self._assembly.ground
         # Only where something is to be made: another GPU's change meanwhile is somebody else's.
         act_on = lacking - frozenset(left)
 
         def work() -> tuple[Outcome, ...]:
             with self.our_change(dict.fromkeys(act_on, ())):
                 return restore(
-                    store=ground.store,
-                    reader=ground.reader,
-                    writer=ground.writer,
-                    scheduler=self._assembly.scheduler,
-                    clock=ground.clock,
-                    boot_id=ground.boot_id,
+                    self._assembly.site,
                     layout=on_boot.layout,
                     mig_mode=on_boot.mig_mode,
                     act_on=act_on,
@@ -265,7 +267,15 @@ class Comeback:
         holds = ground.store.holds(ground.clock.now())
         held = frozenset(hold.gpu_uuid for hold in holds if hold.spec is None)
         in_this_boot = {w.gpu_uuid for w in ground.store.wanted() if w.boot_id == ground.boot_id}
-        return held & ((_NONE if reloaded else in_this_boot) | frozenset(self._tries))
+        # Also in an earlier process: the journal knows.
+        failed = {uuid for uuid in held if has_failed(ground.store, uuid, ground.boot_id)}
+        return held & ((_NONE if reloaded else in_this_boot) | frozenset(self._tries) | failed)
+
+    def _shut(self, uuids: frozenset[GpuUuid]) -> dict[GpuUuid, str]:
+        """Return which of these GPUs wait for their breaker, since processes died at them."""
+        store, now = self._assembly.ground.store, self._assembly.ground.clock.now()
+        reasons = {uuid: why_shut(store, uuid, now) for uuid in uuids}
+        return {uuid: why for uuid, why in reasons.items() if why is not None}
 
     @contextmanager
     def our_change(self, touched: Mapping[GpuUuid, tuple[InstanceSpec, ...]]) -> Iterator[None]:

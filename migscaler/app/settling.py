@@ -5,7 +5,7 @@ from migscaler.app.telling import Telling
 from migscaler.app.wiring import Assembly
 from migscaler.control.loop import Loop
 from migscaler.control.recovery import PATIENCE, settle
-from migscaler.control.request import waiting_restores
+from migscaler.control.restores import waiting_restores
 from migscaler.errors import StoreError
 from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import Outcome
@@ -27,7 +27,7 @@ class Settling:
         self._comeback = comeback
         self._telling = telling
         self._settled_at = float("-inf")
-        # Restores that wait for a hold, and the monotonic second at which they were last seen to.
+        # Restores that wait, and the monotonic second at which they were last seen to.
         self._waited: dict[int, float] = {}
         try:
             self._found = frozenset(plan.seq for plan in assembly.ground.store.open_plans())
@@ -59,7 +59,7 @@ class Settling:
 
         Else the gate `open_plan` would stay closed until a restart. Tried now and then only, and a
         restore whose GPU somebody holds not before he lets go: nothing would come of it but idle
-        timers that begin anew.
+        timers that begin anew. One at which processes died waits for the GPU's breaker.
 
         Raises:
             StoreError: the journal can't be read.
@@ -69,7 +69,7 @@ class Settling:
         if now - self._settled_at < _AGAIN_SECONDS or self._loop.status().running:
             return
         plans = ground.store.open_plans()
-        waiting = dict(waiting_restores(plans, ground.store.holds(ground.clock.now())))
+        waiting = dict(waiting_restores(ground.store, plans, ground.clock.now()))
         self._waited |= {p.seq: now for p in plans if p.is_restore and p.gpu_uuid in waiting}
         may = alone - frozenset(waiting)
         if not any(plan.gpu_uuid in may or plan.boot_id != ground.boot_id for plan in plans):
@@ -91,12 +91,7 @@ class Settling:
             }
             with self._comeback.our_change(ours):
                 return settle(
-                    store=ground.store,
-                    reader=ground.reader,
-                    writer=ground.writer,
-                    scheduler=self._assembly.scheduler,
-                    clock=ground.clock,
-                    boot_id=ground.boot_id,
+                    self._assembly.site,
                     act=act,
                     pace=self._loop.parts.policy.pace,
                     only=only,
@@ -109,7 +104,7 @@ class Settling:
         return outcomes
 
     def _just_waited(self) -> frozenset[int]:
-        """Return the restores that may be tried as often as if they had begun at their hold's end.
+        """Return the restores that may be tried as often as if they began when their wait ended.
 
         Whoever held the GPU may not have mended it at once, and the ten minutes were long over.
         """

@@ -21,6 +21,7 @@ from migscaler.control.executor import AfterChange, Executor
 from migscaler.control.gather import Gatherer
 from migscaler.control.observe import Observer
 from migscaler.control.parts import Parts
+from migscaler.control.site import Site
 from migscaler.model.decision import WindowState
 from migscaler.model.demand import Counts
 from migscaler.model.host import HostTable
@@ -77,6 +78,14 @@ class Assembly:
             clock=ground.clock,
             host=BareHost(host=ground.host, roots=ground.roots, read=ground.read_host),
             wait_max_age=_WAITS_HOLD,
+        )
+        self.site = Site(
+            store=ground.store,
+            reader=ground.reader,
+            writer=ground.writer,
+            scheduler=self.scheduler,
+            clock=ground.clock,
+            boot_id=ground.boot_id,
         )
         self.activity = ActivityBook()
         self.observer = Observer(
@@ -185,19 +194,8 @@ class Assembly:
     def _make_enforcer(self) -> Enforcer:
         """Return what acts; it keeps its books over reloads."""
         ground = self.ground
-
-        executor = Executor(
-            store=ground.store,
-            reader=ground.reader,
-            writer=ground.writer,
-            scheduler=self.scheduler,
-            clock=ground.clock,
-            boot_id=ground.boot_id,
-            after_change=(*ground.tell_node, self.run_hooks),
-        )
-        return Enforcer(
-            executor=executor, observer=self.observer, store=ground.store, clock=ground.clock
-        )
+        executor = Executor(self.site, (*ground.tell_node, self.run_hooks))
+        return Enforcer(executor=executor, observer=self.observer, clock=ground.clock)
 
 
 def acts(policy: Policy) -> bool:

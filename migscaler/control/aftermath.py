@@ -44,6 +44,11 @@ def after_settled(history: GpuHistory, outcome: Outcome, pace: Pace, now: dateti
     )
 
 
+def after_deaths(history: GpuHistory, deaths: int, now: datetime) -> GpuHistory:
+    """Return the history after the process died so often in a row at restoring the GPU."""
+    return _opened(history, max(history.failures_in_row, deaths), now)
+
+
 def after_foreign_change(
     history: GpuHistory, pace: Pace, now: datetime, *, is_empty: bool = False
 ) -> GpuHistory:
@@ -94,11 +99,15 @@ def _after_failure(history: GpuHistory, pace: Pace, now: datetime) -> GpuHistory
     failures = history.failures_in_row + 1
     if failures < _FAILURES_TO_OPEN:
         return replace(history, failures_in_row=failures, rest_until=now + pace.rest_after_failure)
+    return replace(_opened(history, failures, now), rest_until=now + pace.rest_after_failure)
+
+
+def _opened(history: GpuHistory, failures: int, now: datetime) -> GpuHistory:
+    """Return the history with its breaker open from now on."""
     open_for = min(_BREAKER_OPEN * 2 ** min(history.breaker_trips, 10), _LONGEST_OPEN)
     return replace(
         history,
         failures_in_row=failures,
-        rest_until=now + pace.rest_after_failure,
         breaker_open_until=now + open_for,
         breaker_trips=history.breaker_trips + 1,
     )

@@ -2,26 +2,19 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from functools import partial
 
 from migscaler.control.restoring import Restored, Restoring
-from migscaler.control.steps_run import Site
+from migscaler.control.site import Site
 from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.plan import Direction, Outcome, OutcomeKind, OutcomeReason
-from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
+from migscaler.model.ports import Clock
 from migscaler.store.records import RESTORE, WantedRecord
-from migscaler.store.store import Store
 
 
 def restore(
+    site: Site,
     *,
-    store: Store,
-    reader: GpuReader,
-    writer: GpuWriter | None,
-    scheduler: Scheduler,
-    clock: Clock,
-    boot_id: str,
     layout: str,
     mig_mode: bool,
     act_on: Collection[GpuUuid],
@@ -40,27 +33,24 @@ def restore(
         HardwareError: NVML does not answer.
         StoreError: the state file can't be read.
     """
-    wanted = {record.gpu_uuid: record for record in store.wanted() if len(record.layout)}
-    gpus = reader.read_node().gpus
+    wanted = {record.gpu_uuid: record for record in site.store.wanted() if len(record.layout)}
+    gpus = site.reader.read_node().gpus
     if reloaded is None:
         reloaded = _lost_by_reload(tuple(gpu for gpu in gpus if gpu.uuid in wanted))
-    site = partial(
-        Site, store=store, reader=reader, scheduler=scheduler, clock=clock, boot_id=boot_id
-    )
     outcomes = []
     for gpu, record in _emptied(gpus, wanted):
         ended: Restored
         if layout == "adopt":
-            store.forget_wanted(gpu.uuid)
+            site.store.forget_wanted(gpu.uuid)
             ended = _untouched(f"{record.layout} is gone and no longer wanted")
-        elif writer is None or layout != "restore" or gpu.uuid not in act_on:
+        elif layout != "restore" or gpu.uuid not in act_on:
             why = (left or {}).get(gpu.uuid, "acting is off")
             ended = _untouched(f"{record.layout} is gone; {why}, not restored")
-        elif not gpu.mig_enabled and record.boot_id == boot_id and not reloaded:
+        elif not gpu.mig_enabled and record.boot_id == site.boot_id and not reloaded:
             ended = _switched_off(gpu, record)
         else:
-            ended = Restoring(site(writer=writer), gpu, record).run(mig_mode=mig_mode)
-        outcomes.append(_restored(gpu.uuid, ended, clock))
+            ended = Restoring(site, gpu, record).run(mig_mode=mig_mode)
+        outcomes.append(_restored(gpu.uuid, ended, site.clock))
     return tuple(outcomes)
 
 

@@ -1,4 +1,4 @@
-"""Carries out GPU plans one at a time and keeps the books that pace, breakers and metrics need."""
+"""Carries out GPU plans one at a time, and keeps what of them is shown."""
 
 import logging
 import threading
@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from migscaler.control.aftermath import after_outcome
 from migscaler.control.executor import Executor
 from migscaler.control.last_look import no_longer_judged_idle
 from migscaler.control.observe import Observer
-from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuState, NodeSnapshot
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
@@ -18,7 +16,6 @@ from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, OutcomeReason
 from migscaler.model.policy import Policy
 from migscaler.model.ports import Clock
 from migscaler.model.status import Running
-from migscaler.store.store import Store
 
 _log = logging.getLogger("migscaler.enforce")
 
@@ -31,13 +28,11 @@ class Enforcer:
         *,
         executor: Executor,
         observer: Observer,
-        store: Store,
         clock: Clock,
     ) -> None:
         """Take the parts; nothing runs yet."""
         self._executor = executor
         self._observer = observer
-        self._store = store
         self._clock = clock
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -79,7 +74,7 @@ class Enforcer:
         policy: Policy,
         publish: Callable[[], None],
     ) -> Outcome:
-        """Execute one GPU plan and update the GPU's history.
+        """Execute one GPU plan.
 
         The plan's GPU is marked running, and that is published, before the first call changes
         anything: its instance series are gone by then. `newest` is the picture of the moment (None:
@@ -118,8 +113,7 @@ class Enforcer:
         finally:
             self._observer.end_change(plan.gpu_uuid, self._clock.monotonic(), remade=remade)
         outcome = replace(outcome, before=plan.before)
-        self._settle_books(plan, outcome, policy)
-        _log_end(outcome)
+        self._note_change(plan, outcome)
         return outcome
 
     def lift_fences(self) -> None:
@@ -151,20 +145,12 @@ class Enforcer:
             before=plan.before,
         )
 
-    def _settle_books(self, plan: GpuPlan, outcome: Outcome, policy: Policy) -> None:
-        """Write the GPU's history and what was lost."""
-        now = self._clock.now()
-        try:
-            self._store.update_gpu_history(
-                plan.gpu_uuid, lambda history: after_outcome(history, outcome, policy.pace, now)
-            )
-        except StoreError as error:
-            _log.error(
-                "history_not_written plan=%s gpu=%s error=%s", outcome.plan_id, plan.gpu_uuid, error
-            )
+    def _note_change(self, plan: GpuPlan, outcome: Outcome) -> None:
+        """Take in how a plan ended, and tell it."""
         with self._lock:
             self._changed[plan.gpu_uuid] = (plan.before, plan.after)
         self.note_layout(outcome)
+        _log_end(outcome)
 
     def note_layout(self, outcome: Outcome) -> None:
         """Take in what a plan of ours left, at its end or when it was settled later."""

@@ -9,21 +9,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
+from migscaler.control.aftermath import after_outcome
 from migscaler.control.endings import End, abandoned, lost_text
 from migscaler.control.gpu_change import GpuChange
 from migscaler.control.put_back import put_back
-from migscaler.control.steps_run import Site, StepRunner, Stop
+from migscaler.control.site import Site
+from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading, GpuState
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.layout import Layout
 from migscaler.model.plan import GpuPlan, Outcome, OutcomeKind, OutcomeReason, StepAction
 from migscaler.model.policy import Policy
-from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
 from migscaler.model.status import Running
 from migscaler.store.records import GenerationRecord, KnownInstance, PlanRecord
-from migscaler.store.store import Store
 
 _FENCE_PAUSE_SECONDS = 1.0
 
@@ -45,26 +46,9 @@ def _never() -> OutcomeReason | None:
 class Executor:
     """Executes GPU plans one at a time; called by the one thread that acts."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        reader: GpuReader,
-        writer: GpuWriter,
-        scheduler: Scheduler,
-        clock: Clock,
-        boot_id: str,
-        after_change: tuple[AfterChange, ...] = (),
-    ) -> None:
+    def __init__(self, site: Site, after_change: tuple[AfterChange, ...] = ()) -> None:
         """Take the parts; nothing is read or changed yet."""
-        self._site = Site(
-            store=store,
-            reader=reader,
-            writer=writer,
-            scheduler=scheduler,
-            clock=clock,
-            boot_id=boot_id,
-        )
+        self._site = site
         self._after_change = after_change
         self._fenced: dict[GpuUuid, datetime] = {}
         # Held while an old fence is lifted, so that no plan of that GPU begins meanwhile.
@@ -327,15 +311,20 @@ class _Run:
             clock.sleep(_FENCE_PAUSE_SECONDS)
 
     def _close(self, record: PlanRecord, end: End) -> Outcome:
-        """Record the generation and how it ended; a plan that may be half done stays open."""
-        outcome = self._outcome(end)
+        """Record the generation, how it ended and what that means for the GPU's next plan.
+
+        A plan that may be half done stays open.
+        """
+        outcome, store = self._outcome(end), self._site.store
+        pace, now = self._policy.pace, self._site.clock.now()
+        past = partial(after_outcome, outcome=outcome, pace=pace, now=now)
         try:
             if self._runner.changed and end.layout is not None:
                 self._record_generation(end.layout)
             if end.closed:
-                self._site.store.end_plan(record.seq, outcome)
+                store.end_plan(record.seq, outcome, past)
             else:
-                self._site.store.leave_open(record.seq)
+                store.leave_open(record.seq, past)
         except StoreError as problem:
             note = f"{outcome.explanation}; the end is not recorded: {problem}"
             outcome = replace(outcome, explanation=note)

@@ -1,7 +1,8 @@
 """The last look before a change: is the GPU as assumed, is the instance still nobody's?"""
 
 from migscaler.control.orphans import OrphanRemoval, why_kept
-from migscaler.control.steps_run import Site, Stop, find_instance
+from migscaler.control.site import Site
+from migscaler.control.steps_run import Stop, find_instance
 from migscaler.model.gpu import GpuReading, GpuState, InstanceReading, NodeReading
 from migscaler.model.ids import GiId
 from migscaler.model.plan import GpuPlan, OutcomeReason, StepAction

@@ -14,7 +14,8 @@ from migscaler.control.counters import Tally
 from migscaler.control.decision_log import DecisionLog, unrecorded
 from migscaler.control.driver import has_mismatch, is_mismatch
 from migscaler.control.parts import Parts
-from migscaler.control.request import refuse_beside_open_plan, waiting_restores, why_open
+from migscaler.control.request import refuse_beside_open_plan, why_open
+from migscaler.control.restores import waiting_restores
 from migscaler.control.second_look import closed_since, reason_of
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.decision import (
@@ -329,7 +330,7 @@ class Loop:
         self._journal_problem = self._adopt_owed() or self._journal_problem
         try:
             open_plans = parts.store.open_plans()
-            waiting = waiting_restores(open_plans, parts.store.holds(parts.clock.now()))
+            waiting = waiting_restores(parts.store, open_plans, parts.clock.now())
         except StoreError as error:
             self._journal_problem = str(error)
         return Conditions(

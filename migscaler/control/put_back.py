@@ -32,6 +32,7 @@ from migscaler.store.records import (
     StepRequest,
     StepState,
 )
+from migscaler.store.store import Store
 
 _CREATE_TRIES = 3
 _CREATE_PAUSE_SECONDS = 1.0
@@ -78,6 +79,21 @@ def finish_restore(runner: StepRunner, record: PlanRecord, *, heed_hold: bool) -
     return _run(_PuttingBack(runner, owed, taken=taken, heed_hold=heed_hold))
 
 
+def settle_doubt(store: Store, record: PlanRecord, reading: GpuReading) -> None:
+    """Look whether a call that was begun happened, and write that down.
+
+    Raises:
+        StoreError: it is not written; the step stays in doubt.
+    """
+    for step in store.steps_of(record.seq):
+        if step.state is not StepState.BEGUN:
+            continue
+        happened, gi_id, ci_id = happened_by(step.action, step.spec, step.gi_id, reading)
+        state = StepState.DONE if happened else StepState.VOID
+        note = "; ".join(filter(None, (step.note, "settled by looking")))
+        store.end_step(step.step_id, state, gi_id=gi_id, ci_id=ci_id, note=note)
+
+
 def _run(undoing: "_PuttingBack") -> PutBack:
     """Run it; a journal that can't be written leaves the plan open."""
     try:
@@ -120,7 +136,7 @@ class _PuttingBack:
         reading = self._runner.look()
         if isinstance(reading, Stop):
             return PutBack(reading=None, stop=reading)
-        self._settle_doubt(reading)
+        settle_doubt(self._runner.site.store, self._record, reading)
         self._remove_created(reading)
         self._close_open(self._ledger())
         self._rebuild()
@@ -146,16 +162,6 @@ class _PuttingBack:
         for step in done:
             ledger.add(step)
         return ledger
-
-    def _settle_doubt(self, reading: GpuReading) -> None:
-        """Look whether a call that was begun happened, and write that down."""
-        store = self._runner.site.store
-        for step in store.steps_of(self._record.seq):
-            if step.state is not StepState.BEGUN:
-                continue
-            happened, gi_id, ci_id = happened_by(step.action, step.spec, step.gi_id, reading)
-            state = StepState.DONE if happened else StepState.VOID
-            store.end_step(step.step_id, state, gi_id=gi_id, ci_id=ci_id, note="settled by looking")
 
     def _remove_created(self, reading: GpuReading) -> None:
         """Destroy what the plan made and the layout before does not have; keep what is in use."""

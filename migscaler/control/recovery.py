@@ -9,10 +9,12 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from migscaler.control.aftermath import after_settled
+from migscaler.control.aftermath import after_deaths, after_settled
 from migscaler.control.endings import lost_text
-from migscaler.control.put_back import PutBack, finish_restore, put_back
-from migscaler.control.steps_run import Site, StepRunner, Stop
+from migscaler.control.put_back import PutBack, finish_restore, put_back, settle_doubt
+from migscaler.control.restores import DEATHS_TO_OPEN, deaths_in_a_row, died_again, why_shut
+from migscaler.control.site import Site
+from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
 from migscaler.model.gpu import GpuReading
 from migscaler.model.ids import GpuUuid
@@ -24,7 +26,7 @@ from migscaler.model.plan import (
     direction_between,
 )
 from migscaler.model.policy import Pace
-from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
+from migscaler.model.ports import Clock
 from migscaler.model.profile import InstanceSpec
 from migscaler.store.records import (
     NvmlAction,
@@ -32,24 +34,17 @@ from migscaler.store.records import (
     PlanState,
     StepState,
 )
-from migscaler.store.store import Store
 
 # So long after a plan began it is tried again to make what could not be put back; then the plan is
 # closed as it is, for an open one keeps the whole node from changing.
 PATIENCE = timedelta(minutes=10)
-# How settling ends that could not end the plan.
-_UNSETTLED = frozenset(
-    {OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE, OutcomeReason.HELD}
-)
+# How settling ends that could not end the plan: it could not look or write, or a restore waits.
+_BLIND = (OutcomeReason.DRIVER_FAULT, OutcomeReason.JOURNAL_UNWRITABLE)
+_UNSETTLED = frozenset((*_BLIND, OutcomeReason.HELD, OutcomeReason.GATE_CLOSED))
 
 
 def settle(
-    store: Store,
-    reader: GpuReader,
-    writer: GpuWriter | None,
-    scheduler: Scheduler,
-    clock: Clock,
-    boot_id: str,
+    site: Site,
     *,
     act: bool,
     pace: Pace,
@@ -64,7 +59,7 @@ def settle(
     `waited` are those of restores that waited for a hold until now. `pace` says how long a GPU
     rests after its plan was ended.
 
-    Without `act` or a writer, and for GPUs not in `only` (None: all), a plan is only reported,
+    Without `act`, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
     written, for ten minutes one of which something could not be made again (from the end of the
     hold), and a restore while somebody holds its GPU, unless it was cut short. One of another boot
@@ -74,33 +69,26 @@ def settle(
         StoreError: the journal can't be read; nothing was touched.
     """
     outcomes = []
-    for record in store.open_plans():
+    for record in site.store.open_plans():
         # Nothing is left of another boot's plan but its row, whatever became of its GPU.
-        is_past = record.boot_id != boot_id
-        allowed = act and (only is None or record.gpu_uuid in only or is_past)
-        if writer is None or not allowed:
-            outcomes.append(_reported(record, clock))
+        is_past = record.boot_id != site.boot_id
+        if not act or (only is not None and record.gpu_uuid not in only and not is_past):
+            outcomes.append(_reported(record, site.clock))
             continue
-        site = Site(
-            store=store,
-            reader=reader,
-            writer=writer,
-            scheduler=scheduler,
-            clock=clock,
-            boot_id=boot_id,
-        )
-        is_cut = record.seq in cut and not record.left_open
-        young = record.seq in waited or _is_young(record, clock)
-        outcomes.append(_settle_one(site, record, pace, is_cut=is_cut, is_young=young))
+        is_found = record.seq in cut
+        young = record.seq in waited or _is_young(record, site.clock)
+        outcomes.append(_settle_one(site, record, pace, is_found=is_found, is_young=young))
     return tuple(outcomes)
 
 
 def _settle_one(
-    site: Site, record: PlanRecord, pace: Pace, *, is_cut: bool, is_young: bool
+    site: Site, record: PlanRecord, pace: Pace, *, is_found: bool, is_young: bool
 ) -> Outcome:
     """End one plan: by what its state and boot say, else by putting back."""
     started = site.clock.monotonic()
-    outcome, is_unmade = _ended(site, record, is_cut=is_cut)
+    is_cut = is_found and not record.left_open
+    shut = _why_shut(site, record, is_found=is_found) if record.is_restore else None
+    outcome, is_unmade = _ended(site, record, is_cut=is_cut, shut=shut)
     problem = site.scheduler.unfence(record.gpu_uuid)
     if problem is not None:
         outcome = replace(outcome, explanation=f"{outcome.explanation}; still fenced: {problem}")
@@ -122,23 +110,38 @@ def _settle_one(
         return replace(outcome, explanation=f"{outcome.explanation}; not recorded: {error}")
 
 
+def _why_shut(site: Site, record: PlanRecord, *, is_found: bool) -> str | None:
+    """Write that a process died at a restore, and say why that is not tried again for now.
+
+    Before anything is done: if this process dies as well, that is another death.
+    """
+    store, uuid, now = site.store, record.gpu_uuid, site.clock.now()
+    try:
+        if is_found and died_again(store, record):
+            deaths = deaths_in_a_row(store, uuid)
+            opens = partial(after_deaths, deaths=deaths, now=now)
+            store.note_death(record.seq, opens if deaths >= DEATHS_TO_OPEN else None)
+        return why_shut(store, uuid, now)
+    except StoreError:
+        return None  # who finishes it meets it too, and leaves the plan open
+
+
 def _closed(
     site: Site, record: PlanRecord, outcome: Outcome, pace: Pace, *, is_cut: bool
 ) -> Outcome:
-    """Take a plan's end into its GPU's history and close it.
+    """Close a plan and take its end into its GPU's history.
 
     One that its process died in is a failure whatever became of the GPU: a plan that ends the
     daemon, or the node, would be begun again right after each start. One that was carried out to
-    its end and left open has been counted then. A restore is no plan of anybody's wish.
+    its end and left open has been counted then. A restore is no plan of anybody's wish: that its
+    process died in it is written with it, and counts as nothing.
     """
-    is_failure = is_cut and record.state is not PlanState.VERIFIED and not record.is_restore
+    is_failure = is_cut and record.state is not PlanState.VERIFIED
     fed = replace(outcome, counts_as_failure=is_failure)
-    if not record.is_restore:
-        past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
-        site.store.update_gpu_history(record.gpu_uuid, past)
+    past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
     if is_failure:
         outcome = fed
-    site.store.end_plan(record.seq, outcome)
+    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)
     return outcome
 
 
@@ -147,8 +150,13 @@ def _is_young(record: PlanRecord, clock: Clock) -> bool:
     return timedelta() <= clock.now() - record.begun_at < PATIENCE
 
 
-def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bool]:
-    """Do what the plan needs; return how it ended, and whether something could not be made."""
+def _ended(
+    site: Site, record: PlanRecord, *, is_cut: bool, shut: str | None
+) -> tuple[Outcome, bool]:
+    """Do what the plan needs; return how it ended, and whether something could not be made.
+
+    `shut`: why a restore is not gone on with now.
+    """
     if record.boot_id != site.boot_id:
         # No instance survives a reboot; what is there now is another matter (`restore`).
         return _outcome(record, site.clock, "the node was started anew since"), False
@@ -160,11 +168,21 @@ def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bo
         return _after(PutBack(reading=None, stop=found), record, site.clock, runner), False
     if not found.instances and _has_left_some(site, record):
         return _given_up(site, record), False
-    if record.is_restore and _made_nothing(site, record):
+    if record.is_restore:
+        return _gone_on(runner, record, found, is_cut=is_cut, shut=shut)
+    back = put_back(runner, record)
+    return _after(back, record, site.clock, runner), bool(back.unmade)
+
+
+def _gone_on(
+    runner: StepRunner, record: PlanRecord, found: GpuReading, *, is_cut: bool, shut: str | None
+) -> tuple[Outcome, bool]:
+    """End a restore as `_ended` does: make the rest, unless it waits."""
+    site = runner.site
+    if _made_nothing(site, record):
         return _outcome(record, site.clock, "it has instances by now that this did not make"), False
-    if not record.is_restore:
-        back = put_back(runner, record)
-        return _after(back, record, site.clock, runner), bool(back.unmade)
+    if shut is not None:
+        return _left_shut(site, record, found, shut), False
     others = _is_adopted(site, record, found)
     if others:
         record = replace(record, after=record.after.without(_not_there(record, found)))
@@ -176,6 +194,17 @@ def _ended(site: Site, record: PlanRecord, *, is_cut: bool) -> tuple[Outcome, bo
         text = f"found open; {outcome.layout} stays, which somebody else made meanwhile"
         outcome = replace(outcome, explanation=text)
     return outcome, bool(back.unmade)
+
+
+def _left_shut(site: Site, record: PlanRecord, found: GpuReading, why: str) -> Outcome:
+    """Tell that a restore waits for the GPU's breaker; its plan stays open."""
+    text = f"found open with {found.layout}; the rest waits: {why}"
+    try:
+        settle_doubt(site.store, record, found)
+    except StoreError as error:
+        text = f"{text}; {error}"
+    outcome = _outcome(record, site.clock, text)
+    return replace(outcome, reason=OutcomeReason.GATE_CLOSED, layout=found.layout)
 
 
 def _is_adopted(site: Site, record: PlanRecord, found: GpuReading) -> bool:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from migscaler.control.restores import held_text
 from migscaler.errors import CommandRefused
 from migscaler.model.decision import HoldRecord
 from migscaler.model.gpu import GpuState, InstanceState, NodeSnapshot
@@ -58,7 +59,7 @@ def plan_layout(gpu: GpuState, wanted: str, holds: Sequence[HoldRecord] = ()) ->
         raise CommandRefused("a GPU is never left without an instance; name a layout")
     mine = [hold for hold in holds if hold.gpu_uuid == gpu.uuid]
     pinned = {state.spec: why_pinned(state) for state in gpu.instances if state.pin is not None}
-    pinned |= {hold.spec: _held(hold) for hold in mine if hold.spec and hold.spec in before}
+    pinned |= {hold.spec: held_text(hold) for hold in mine if hold.spec and hold.spec in before}
     after = _named(model, wanted) if "@" in wanted else place(model, wanted, before, pinned)
     missing = [spec for spec in pinned if spec not in after]
     if missing:
@@ -68,7 +69,7 @@ def plan_layout(gpu: GpuState, wanted: str, holds: Sequence[HoldRecord] = ()) ->
         return None
     whole = next((hold for hold in mine if hold.spec is None), None)
     if whole is not None:
-        raise CommandRefused(f"GPU {gpu.reading.index} must stay as it is: {_held(whole)}")
+        raise CommandRefused(f"GPU {gpu.reading.index} must stay as it is: {held_text(whole)}")
     steps = order_steps(model, before, after)
     return GpuPlan(gpu_uuid=gpu.uuid, before=before, after=after, steps=steps)
 
@@ -91,18 +92,6 @@ def refuse_beside_open_plan(plan: Plan, store: Store) -> None:
             )
 
 
-def waiting_restores(
-    plans: Sequence[PlanRecord], holds: Sequence[HoldRecord]
-) -> tuple[tuple[GpuUuid, str], ...]:
-    """Return the GPUs whose open restore waits for the end of a hold, and whose hold it is.
-
-    Only a hold of the whole GPU is waited for: an instance that somebody holds is to be there.
-    """
-    whole = {hold.gpu_uuid: hold for hold in reversed(holds) if hold.spec is None}
-    restores = (plan for plan in plans if plan.is_restore and plan.gpu_uuid in whole)
-    return tuple((plan.gpu_uuid, _held(whole[plan.gpu_uuid])) for plan in restores)
-
-
 def why_open(
     plans: Sequence[PlanRecord],
     snapshot: NodeSnapshot | None,
@@ -113,7 +102,7 @@ def why_open(
 
     The plan of a GPU that does not answer, or is not there, keeps only that GPU: nothing can be
     planned on it, and once it answers the plan is settled before anything else is changed. So is a
-    restore `waiting` for a hold, which keeps everybody else off that GPU too. One that is being
+    restore that is `waiting`, which keeps everybody else off that GPU too. One that is being
     carried out (`acting_on` its GPU) needs no way out.
     """
     for plan in plans:
@@ -131,11 +120,6 @@ def why_open(
 def why_pinned(state: InstanceState) -> str:
     """Return in words why an instance must keep its place."""
     return state.explanation or (state.pin.value if state.pin else "")
-
-
-def _held(hold: HoldRecord) -> str:
-    """Return whose hold it is, and how it ends."""
-    return f"held by {hold.owner}: {hold.reason}; migscaler release {hold.hold_id} ends it"
 
 
 def _named(model: GpuModel, wanted: str) -> Layout:

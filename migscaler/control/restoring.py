@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from migscaler.control.gpu_change import GpuChange
 from migscaler.control.put_back import put_back
-from migscaler.control.steps_run import Site, StepRunner, Stop
+from migscaler.control.site import Site
+from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import HardwareError, StoreError
 from migscaler.model.gpu import GpuReading, GpuState
 from migscaler.model.ids import PlanId

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from migscaler.control.site import Site
 from migscaler.errors import (
     HardwareError,
     InsufficientResources,
@@ -18,25 +19,11 @@ from migscaler.errors import (
 from migscaler.model.gpu import GpuReading, InstanceReading
 from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.model.plan import OutcomeReason, StepFailure, StepTiming
-from migscaler.model.ports import Clock, GpuReader, GpuWriter, Scheduler
 from migscaler.model.profile import InstanceSpec
 from migscaler.store.records import NvmlAction, StepRequest, StepState
-from migscaler.store.store import Store
 
 _READ_TRIES = 3
 _READ_PAUSE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """What acting needs: the journal, the GPUs to read and to change, the scheduler, time."""
-
-    store: Store
-    reader: GpuReader
-    writer: GpuWriter
-    scheduler: Scheduler
-    clock: Clock
-    boot_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,10 @@ from migscaler.model.plan import Direction, Outcome, OutcomeKind, OutcomeReason
 from migscaler.store.concern import Concern
 from migscaler.store.database import Row
 from migscaler.store.holds import holder_of
+from migscaler.store.memory import HistoryChange, change_history
 from migscaler.store.records import (
     DESTROYS,
+    DIED,
     KnownInstance,
     NvmlAction,
     PastPlan,
@@ -127,41 +129,65 @@ class Journal(Concern):
         """
         self._change("UPDATE plans SET state = 'verified' WHERE seq = ?", (plan_seq,))
 
-    def end_plan(self, plan_seq: int, outcome: Outcome) -> None:
-        """Close a plan with how it ended.
+    def end_plan(
+        self, plan_seq: int, outcome: Outcome, change: HistoryChange | None = None
+    ) -> None:
+        """Close a plan with how it ended, and `change` its GPU's past by it, both or neither.
+
+        Apart, a process that died between them would count a failure twice, or not at all.
 
         Raises:
             StoreError: it is not written; the plan stays open and is settled later.
         """
         timings = [[t.kind, t.seconds, t.nvml_seconds] for t in outcome.steps]
-        self._change(
+        sql = (
             "UPDATE plans SET state = 'closed', kind = ?, reason = ?, explanation = ?, layout = ?,"
             " ended_at = ?, duration_seconds = ?, rolled_back = ?, counts_as_failure = ?,"
-            " direction = ?, timings = ? WHERE seq = ?",
-            (
-                outcome.kind.value,
-                outcome.reason.value,
-                outcome.explanation,
-                None if outcome.layout is None else layout_text(outcome.layout),
-                time_text(outcome.started_at + outcome.duration),
-                outcome.duration.total_seconds(),
-                int(outcome.rolled_back),
-                int(outcome.counts_as_failure),
-                None if outcome.direction is None else outcome.direction.value,
-                json.dumps(timings),
-                plan_seq,
-            ),
+            " direction = ?, timings = ? WHERE seq = ?"
         )
+        values = (
+            outcome.kind.value,
+            outcome.reason.value,
+            outcome.explanation,
+            None if outcome.layout is None else layout_text(outcome.layout),
+            time_text(outcome.started_at + outcome.duration),
+            outcome.duration.total_seconds(),
+            int(outcome.rolled_back),
+            int(outcome.counts_as_failure),
+            None if outcome.direction is None else outcome.direction.value,
+            json.dumps(timings),
+            plan_seq,
+        )
+        with self._write() as (connection, _now):
+            connection.execute(sql, values)
+            _change_past(connection, plan_seq, change)
 
-    def leave_open(self, plan_seq: int) -> None:
+    def leave_open(self, plan_seq: int, change: HistoryChange | None = None) -> None:
         """Write that a plan stays open although whoever carried it out came to his end.
 
-        A closed plan has something in that column, one that was cut short nothing.
+        A closed plan has something in that column, one that was cut short nothing. A call that is
+        in doubt then is no sign of a death. `change` as in `end_plan`.
 
         Raises:
             StoreError: it is not written; the plan will pass for one that was cut short.
         """
-        self._change("UPDATE plans SET counts_as_failure = 0 WHERE seq = ?", (plan_seq,))
+        with self._write() as (connection, _now):
+            sql = "UPDATE plans SET counts_as_failure = 0 WHERE seq = ?"
+            connection.execute(sql, (plan_seq,))
+            _note_doubt(connection, plan_seq, "left in doubt")
+            _change_past(connection, plan_seq, change)
+
+    def note_death(self, plan_seq: int, change: HistoryChange | None = None) -> None:
+        """Write that the process died in the call that an open plan has in doubt.
+
+        `change` as in `end_plan`.
+
+        Raises:
+            StoreError: it is not written.
+        """
+        with self._write() as (connection, _now):
+            _note_doubt(connection, plan_seq, DIED)
+            _change_past(connection, plan_seq, change)
 
     def open_plans(self) -> tuple[PlanRecord, ...]:
         """Return the plans that are not closed, oldest first.
@@ -189,6 +215,15 @@ class Journal(Concern):
         """
         rows = self._db.rows("SELECT * FROM plans ORDER BY seq DESC LIMIT ?", (limit,))
         return tuple(_past(row) for row in rows)
+
+    def past_plans_of(self, gpu_uuid: GpuUuid) -> tuple[PastPlan, ...]:
+        """Return the newest plans of one GPU, newest first.
+
+        Raises:
+            StoreError: the file can't be read.
+        """
+        sql = "SELECT * FROM plans WHERE gpu_uuid = ? ORDER BY seq DESC LIMIT 20"
+        return tuple(_past(row) for row in self._db.rows(sql, (gpu_uuid,)))
 
     def changes_since(self, moment: datetime) -> int:
         """Return how many GPU plans since then changed something; those put back count too.
@@ -218,6 +253,22 @@ class Journal(Concern):
             " (SELECT coalesce(max(seq), 0) - ? FROM plans)",
             (time_text(now - timedelta(days=2)), keep),
         )
+
+
+def _note_doubt(connection: sqlite3.Connection, plan_seq: int, note: str) -> None:
+    """Write why it is not known what became of a plan's last call, once."""
+    sql = "UPDATE steps SET note = ? WHERE plan_seq = ? AND state = 'begun' AND note = ''"
+    connection.execute(sql, (note, plan_seq))
+
+
+def _change_past(
+    connection: sqlite3.Connection, plan_seq: int, change: HistoryChange | None
+) -> None:
+    """Change the past of a plan's GPU."""
+    if change is not None:
+        whose = "SELECT gpu_uuid FROM plans WHERE seq = ?"
+        (gpu_uuid,) = connection.execute(whose, (plan_seq,)).fetchone()
+        change_history(connection, GpuUuid(gpu_uuid), change)
 
 
 def _refusal(
@@ -280,6 +331,7 @@ def _step(row: Row) -> StepRecord:
 @decodes
 def _past(row: Row) -> PastPlan:
     """Decode a row of `plans` for people."""
+    failure = row["counts_as_failure"]
     return PastPlan(
         seq=row["seq"],
         plan_id=PlanId(row["plan_id"]),
@@ -294,4 +346,6 @@ def _past(row: Row) -> PastPlan:
         ended_at=parse_time(row["ended_at"]),
         direction=None if row["direction"] is None else Direction(row["direction"]),
         rolled_back=bool(row["rolled_back"]),
+        boot_id=row["boot_id"],
+        counts_as_failure=None if failure is None else bool(failure),
     )

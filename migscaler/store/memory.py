@@ -22,6 +22,8 @@ from migscaler.store.text import (
 )
 from migscaler.store.timeline import later
 
+HistoryChange = Callable[[GpuHistory], GpuHistory]
+
 
 class GpuMemory(Concern):
     """One row per GPU UUID and subject; every write is durable when it returns."""
@@ -110,9 +112,7 @@ class GpuMemory(Concern):
         """
         return tuple(map(_wanted, self._db.rows("SELECT * FROM wanted ORDER BY gpu_uuid")))
 
-    def update_gpu_history(
-        self, gpu_uuid: GpuUuid, change: Callable[[GpuHistory], GpuHistory]
-    ) -> GpuHistory:
+    def update_gpu_history(self, gpu_uuid: GpuUuid, change: HistoryChange) -> GpuHistory:
         """Change a GPU's past in one transaction; returns what it was before.
 
         A plan that ends, a foreign change and `breaker reset` come from different threads: reading
@@ -125,10 +125,7 @@ class GpuMemory(Concern):
             StoreError: it is not written.
         """
         with self._write() as (connection, _now):
-            found = {history.gpu_uuid: history for history in self._histories()}
-            before = found.get(gpu_uuid, GpuHistory(gpu_uuid=gpu_uuid))
-            _put_history(connection, replace(change(before), gpu_uuid=gpu_uuid))
-        return before
+            return change_history(connection, gpu_uuid, change)
 
     def gpu_histories(self) -> tuple[GpuHistory, ...]:
         """Return the past of every GPU that has one, or a wanted layout, by UUID.
@@ -158,6 +155,25 @@ class GpuMemory(Concern):
         for gpu_uuid, layout in wanted.items():
             found.setdefault(gpu_uuid, GpuHistory(gpu_uuid=gpu_uuid, wanted=layout))
         return tuple(found[gpu_uuid] for gpu_uuid in sorted(found))
+
+
+def change_history(
+    connection: sqlite3.Connection, gpu_uuid: GpuUuid, change: HistoryChange
+) -> GpuHistory:
+    """Do what `update_gpu_history` does inside a transaction that writes something else too."""
+    wanted, past = (
+        connection.execute(sql, (gpu_uuid,)).fetchone()
+        for sql in (
+            "SELECT * FROM wanted WHERE gpu_uuid = ?",
+            "SELECT * FROM gpu_histories WHERE gpu_uuid = ?",
+        )
+    )
+    layout = None if wanted is None else _wanted(wanted).layout
+    before = GpuHistory(gpu_uuid=gpu_uuid, wanted=layout)
+    if past is not None:
+        before = _history((past, layout))
+    _put_history(connection, replace(change(before), gpu_uuid=gpu_uuid))
+    return before
 
 
 def _put_history(connection: sqlite3.Connection, history: GpuHistory) -> None:

@@ -9,6 +9,8 @@ from migscaler.model.layout import Layout
 from migscaler.model.plan import Direction, OutcomeKind, OutcomeReason, Step
 from migscaler.model.profile import InstanceSpec
 
+DIED = "the process died in it"
+"""Begins the note of a call of which nobody wrote the end."""
 RESTORE = "restore-"
 """How the ids of plans begin that make again what a reboot or a driver loaded anew took."""
 
@@ -123,6 +125,16 @@ class StepRecord:
     ci_id: CiId | None = None
     note: str = ""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Say whether nobody has written yet what became of it, nor why that is not known."""
+        return self.state is StepState.BEGUN and not self.note
+
+    @property
+    def died(self) -> bool:
+        """Say whether the process died in it."""
+        return self.note.startswith(DIED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastPlan:
@@ -141,6 +153,25 @@ class PastPlan:
     ended_at: datetime | None
     direction: Direction | None
     rolled_back: bool
+    boot_id: str
+    counts_as_failure: bool | None
+
+    @property
+    def is_restore(self) -> bool:
+        """Say whether it made again what was lost."""
+        return self.plan_id.startswith(RESTORE)
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether it ended with the layout that it was to make."""
+        return self.layout == self.after
+
+    @property
+    def was_cut(self) -> bool:
+        """Say whether the process died in it: nobody wrote its end, or settling did."""
+        if self.kind is None:
+            return self.counts_as_failure is None
+        return self.reason is OutcomeReason.SETTLED and self.counts_as_failure is True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from migscaler.cli.simulated import SimulatedHost
 from migscaler.control.executor import Executor
 from migscaler.control.recovery import settle
 from migscaler.control.request import plan_layout
+from migscaler.control.site import Site
 from migscaler.errors import CommandRefused
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
@@ -29,7 +30,7 @@ from migscaler.model.gpu import GpuState, InstanceState, PinReason
 from migscaler.model.ids import GpuUuid, PlanId
 from migscaler.model.policy import Pace, Policy
 from migscaler.sim.faults import slow
-from migscaler.sim.node import open_node
+from migscaler.sim.node import SimNode, open_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from migscaler.store.store import Store, opened
 from tests.e2e.chaos_world import GPU_COUNT, Asked, World, move_jobs
@@ -82,58 +83,45 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-class Site:
-    """What a process that acts on the node has open."""
+def opened_node(directory: Path) -> tuple[SimNode, Site]:
+    """Open what a process that acts on the node needs."""
+    clock, node = RealClock(), open_node(directory / "node")
+    install_library(NvmlLibrary(node))
+    reader = NvmlReader(clock, SimulatedHost(directory / "node"))
+    return node, Site(
+        store=Store.open(directory / "state" / "state.sqlite", clock),
+        reader=reader,
+        writer=NvmlWriter(reader),
+        scheduler=DeskScheduler(Death()),
+        clock=clock,
+        boot_id=node.boot_id,
+    )
 
-    def __init__(self, directory: Path) -> None:
-        self.clock = RealClock()
-        self.node = open_node(directory / "node")
-        install_library(NvmlLibrary(self.node))
-        self.reader = NvmlReader(self.clock, SimulatedHost(directory / "node"))
-        self.writer = NvmlWriter(self.reader)
-        self.scheduler = DeskScheduler(Death())
-        self.store = Store.open(directory / "state" / "state.sqlite", self.clock)
 
-    def state(self, gpu: int) -> GpuState:
-        """Return a GPU with everything idle on which no process runs."""
-        reading = self.reader.read_gpu(GpuUuid(self.node.state.gpus[gpu].uuid))
-        instances = tuple(
-            InstanceState(reading=one, born=1, pin=PinReason.PROCESS if one.processes else None)
-            for one in reading.instances or ()
-        )
-        return GpuState(reading=reading, generation=1, instances=instances)
+def state_of(site: Site, uuid: GpuUuid) -> GpuState:
+    """Return a GPU with everything idle on which no process runs."""
+    reading = site.reader.read_gpu(uuid)
+    instances = tuple(
+        InstanceState(reading=one, born=1, pin=PinReason.PROCESS if one.processes else None)
+        for one in reading.instances or ()
+    )
+    return GpuState(reading=reading, generation=1, instances=instances)
 
 
 def act(directory: Path, asked: Asked, name: str) -> None:
     """Carry out what was asked, as the daemon does."""
-    site = Site(directory)
-    state = site.state(asked.gpu)
+    node, site = opened_node(directory)
+    state = state_of(site, GpuUuid(node.state.gpus[asked.gpu].uuid))
     plan = plan_layout(state, " ".join(map(str, asked.after.specs)))
     if plan is None:
         raise CommandRefused("nothing to do")
-    Executor(
-        store=site.store,
-        reader=site.reader,
-        writer=site.writer,
-        scheduler=site.scheduler,
-        clock=site.clock,
-        boot_id=site.node.boot_id,
-    ).execute(PlanId(name), plan, state, Policy())
+    Executor(site).execute(PlanId(name), plan, state, Policy())
 
 
 def settle_all(directory: Path) -> None:
     """End what is open, as a start does."""
-    site = Site(directory)
-    settle(
-        site.store,
-        site.reader,
-        site.writer,
-        site.scheduler,
-        site.clock,
-        site.node.boot_id,
-        act=True,
-        pace=Pace(),
-    )
+    _node, site = opened_node(directory)
+    settle(site, act=True, pace=Pace())
 
 
 class Campaign:

@@ -15,6 +15,7 @@ _FAULTS = f"{_CONTROL}/test_executor_faults.py"
 _COLLECTOR = "tests/unit/metrics/test_collector.py"
 _CRASH = "tests/simulation/test_crash_executor.py"
 _CRASH_RESTORE = "tests/simulation/test_crash_restore.py"
+_CRASH_COUNTS = "tests/simulation/test_crash_counts.py"
 _COMEBACK = "tests/unit/app/test_comeback_again.py"
 _OPEN_PLANS = "tests/unit/app/test_open_plans.py"
 _MIG_MODE = "tests/unit/app/test_mig_mode_refused.py"
@@ -220,7 +221,7 @@ MUTATIONS = (
         promise="c",
         breaks="open plans are not looked for",
         path="migscaler/control/recovery.py",
-        old="    for record in store.open_plans():\n",
+        old="    for record in site.store.open_plans():\n",
         new="    for record in ():\n",
         tests=(_CRASH,),
     ),
@@ -228,16 +229,16 @@ MUTATIONS = (
         promise="c",
         breaks="a call in doubt counts as not made",
         path="migscaler/control/put_back.py",
-        old="            state = StepState.DONE if happened else StepState.VOID\n",
-        new="            state = StepState.VOID\n",
+        old="        state = StepState.DONE if happened else StepState.VOID\n",
+        new="        state = StepState.VOID\n",
         tests=(_CRASH,),
     ),
     Mutation(
         promise="c",
         breaks="a call in doubt counts as made",
         path="migscaler/control/put_back.py",
-        old="            state = StepState.DONE if happened else StepState.VOID\n",
-        new="            state = StepState.DONE\n",
+        old="        state = StepState.DONE if happened else StepState.VOID\n",
+        new="        state = StepState.DONE\n",
         tests=(_CRASH,),
     ),
     Mutation(
@@ -372,7 +373,7 @@ MUTATIONS = (
         promise="c",
         breaks="an open plan of another boot waits for its GPU",
         path="migscaler/control/recovery.py",
-        old="        is_past = record.boot_id != boot_id\n",
+        old="        is_past = record.boot_id != site.boot_id\n",
         new="        is_past = False\n",
         tests=(_OPEN_PLANS,),
     ),
@@ -875,6 +876,47 @@ MUTATIONS = (
         old="    is_failure = is_cut and ",
         new="    is_failure = False and ",
         tests=("tests/unit/app/test_cut_plans.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="what settling a plan means for its GPU is written apart from its end",
+        path="migscaler/control/recovery.py",
+        old="    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)\n",
+        new="    site.store.update_gpu_history(record.gpu_uuid, past)\n"
+        "    site.store.end_plan(record.seq, outcome)\n",
+        tests=(_CRASH_COUNTS,),
+    ),
+    Mutation(
+        promise="a",
+        breaks="the next start fills a GPU that could not be restored under its holder's hands",
+        path="migscaler/app/comeback.py",
+        old=" | frozenset(self._tries) | failed)\n",
+        new=" | frozenset(self._tries))\n",
+        tests=("tests/unit/app/test_comeback_held.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a restore of a part that ends the daemon is gone on with at each start",
+        path="migscaler/control/recovery.py",
+        old="    if shut is not None:\n",
+        new="    if False:\n",
+        tests=("tests/unit/app/test_cut_restores.py",),
+    ),
+    Mutation(
+        promise="g",
+        breaks="a restore that ends the daemon is begun anew at each start",
+        path="migscaler/app/comeback.py",
+        old="            elif uuid in shut:\n",
+        new="            elif False:\n",
+        tests=("tests/unit/app/test_cut_restores.py",),
+    ),
+    Mutation(
+        promise="c",
+        breaks="a call that a living process left in doubt counts as its death",
+        path="migscaler/store/journal.py",
+        old='            _note_doubt(connection, plan_seq, "left in doubt")\n',
+        new="",
+        tests=("tests/unit/app/test_cut_restores.py",),
     ),
     Mutation(
         promise="a",

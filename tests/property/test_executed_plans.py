@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from migscaler.control.executor import Executor
+from migscaler.control.site import Site
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.gpu import GpuState, InstanceState, PinReason
@@ -82,7 +83,7 @@ def _carry_out(staged: Staged, plans: tuple[GpuPlan, ...], seed: int) -> None:
     install_library(NvmlLibrary(staged.node, "migscaler"))
     reader = NvmlReader(clock, QuietHost())
     store = Store.open(None, clock)
-    executor = Executor(
+    site = Site(
         store=store,
         reader=reader,
         writer=NvmlWriter(reader),
@@ -90,6 +91,7 @@ def _carry_out(staged: Staged, plans: tuple[GpuPlan, ...], seed: int) -> None:
         clock=clock,
         boot_id=staged.node.boot_id,
     )
+    executor = Executor(site)
     by_uuid = {gpu.uuid: gpu for gpu in staged.problem.gpus}
     try:
         for number, plan in enumerate(plans):

@@ -9,6 +9,7 @@ import pynvml
 
 from migscaler.control.executor import Executor
 from migscaler.control.recovery import settle
+from migscaler.control.site import Site
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.demand import Fetched
@@ -23,6 +24,7 @@ from migscaler.model.profile import InstanceSpec
 from migscaler.sim.node import SimNode, build_node
 from migscaler.sim.nvml_library import NvmlLibrary
 from migscaler.store.database import open_database
+from migscaler.store.memory import HistoryChange
 from migscaler.store.records import PlanRecord, StepRequest, StepState, StepTicket
 from migscaler.store.store import Store
 from tests.simulation.verdict import births_of, broken, layout_of
@@ -90,9 +92,11 @@ class DyingStore(Store):
         super().verify_plan(plan_seq)
         self.death.point()
 
-    def end_plan(self, plan_seq: int, outcome: Outcome) -> None:
+    def end_plan(
+        self, plan_seq: int, outcome: Outcome, change: HistoryChange | None = None
+    ) -> None:
         self.death.point()
-        super().end_plan(plan_seq, outcome)
+        super().end_plan(plan_seq, outcome, change)
         self.death.point()
 
 
@@ -259,16 +263,20 @@ class Desk:
         self.stop()
         self.start(die_at)
 
-    def executor(self, **options: object) -> Executor:
-        return Executor(
+    def site(self) -> Site:
+        """Return what the process acts with."""
+        return Site(
             store=self.store,
             reader=self.reader,
             writer=self.writer,
             scheduler=self.scheduler,
             clock=self.clock,
             boot_id=self.boot_id,
-            **options,  # type: ignore[arg-type]  # after_change, by the tests that need it
         )
+
+    def executor(self, **options: object) -> Executor:
+        # `after_change`, by the tests that need it.
+        return Executor(self.site(), **options)  # type: ignore[arg-type]
 
     def plan(self) -> GpuPlan:
         return GpuPlan(gpu_uuid=self.uuid, before=self.before, after=self.after, steps=self.steps())
@@ -307,16 +315,7 @@ class Desk:
         return self.executor(**options).execute(PlanId("p1"), self.plan(), state, Policy())
 
     def settle(self, *, act: bool = True) -> tuple[Outcome, ...]:
-        return settle(
-            self.store,
-            self.reader,
-            self.writer,
-            self.scheduler,
-            self.clock,
-            self.boot_id,
-            act=act,
-            pace=Pace(),
-        )
+        return settle(self.site(), act=act, pace=Pace())
 
     # The world
 

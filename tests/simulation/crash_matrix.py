@@ -23,6 +23,7 @@ from itertools import product
 
 from migscaler.control.executor import Executor
 from migscaler.control.recovery import settle
+from migscaler.control.site import Site
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.gpu import GpuState, InstanceState
@@ -140,9 +141,16 @@ class Life:
         self.lefts: list[Left] = []
         install_library(WatchedLibrary(NvmlLibrary(self.node, "migscaler"), self._around))
         self.reader = NvmlReader(self.clock, QuietHost())
-        self.writer = NvmlWriter(self.reader)
         self.scheduler = DeskScheduler(Death())
         self.scheduler.fenced = set(left.fenced)
+        self.site = Site(
+            store=self.store,
+            reader=self.reader,
+            writer=NvmlWriter(self.reader),
+            scheduler=self.scheduler,
+            clock=self.clock,
+            boot_id=self.node.boot_id,
+        )
         self._database.committed = self.keep
 
     def keep(self) -> None:
@@ -208,14 +216,7 @@ class Bench:
                 InstanceState(reading=one, born=1, pin=None) for one in reading.instances or ()
             ),
         )
-        executor = Executor(
-            store=life.store,
-            reader=life.reader,
-            writer=life.writer,
-            scheduler=life.scheduler,
-            clock=life.clock,
-            boot_id=life.node.boot_id,
-        )
+        executor = Executor(life.site)
         try:
             return executor.execute(PlanId("p"), self.plan(case), state, Policy()), life
         finally:
@@ -225,16 +226,7 @@ class Bench:
         """Settle in a fresh process; return outcomes, what it left, and how many plans are open."""
         life = Life(left)
         try:
-            outcomes = settle(
-                life.store,
-                life.reader,
-                life.writer,
-                life.scheduler,
-                life.clock,
-                life.node.boot_id,
-                act=True,
-                pace=Pace(),
-            )
+            outcomes = settle(life.site, act=True, pace=Pace())
             return outcomes, life, len(life.store.open_plans())
         finally:
             life.close()

@@ -141,6 +141,64 @@ def test_next_start_heeds_the_hold_too(tmp_path: Path, held_before: bool) -> Non
         assert here.layout() == WHOLE
 
 
+@pytest.mark.parametrize("held_before", [True, False])
+def test_next_start_heeds_the_hold_of_a_gpu_of_which_nothing_could_be_made(
+    tmp_path: Path, held_before: bool
+) -> None:
+    """Only the process that had failed knew of it; the next one filled the GPU at once."""
+    with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
+        if held_before:
+            here.runtime.loop.sample()
+            hold(here)
+        rebooted(here)
+        here.node.add_fault(fails(CREATE, Code.UNKNOWN, times=None))
+        here.runtime.begin()
+        here.node.clear_faults()
+        if not held_before:
+            hold(here)
+
+        here.restart()
+        here.runtime.begin()
+        (outcome,) = here.runtime.loop.status().outcomes
+        keep_house(here, 300)
+
+        assert (here.layout(), here.our_calls()) == ("", [])
+        assert outcome.explanation == f"{WHOLE} is gone; it is held, not restored"
+        release(here)
+        keep_house(here, 45)
+        assert here.layout() == WHOLE
+
+
+def test_next_start_heeds_the_hold_of_a_gpu_that_stopped_answering_in_the_middle(
+    tmp_path: Path,
+) -> None:
+    """Its restore was left open, found empty, and then begun anew as if it had never failed."""
+    with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
+        rebooted(here)
+        writer = here.assembly.ground.writer
+        create = writer.create_gpu_instance
+
+        def go_blind(uuid: GpuUuid, spec: InstanceSpec) -> GiId:
+            for function in (CREATE, "nvmlDeviceGetGpuInstances"):
+                here.node.add_fault(fails(function, Code.UNKNOWN, times=None))
+            return create(uuid, spec)
+
+        writer.create_gpu_instance = go_blind  # type: ignore[method-assign]
+        here.runtime.begin()
+        here.node.clear_faults()
+        left_open = [plan.left_open for plan in here.store.open_plans()]
+        hold(here)
+
+        here.restart()
+        here.runtime.begin()
+        keep_house(here, 300)
+
+        assert (left_open, here.layout(), here.our_calls()) == ([True], "", [])
+        release(here)
+        keep_house(here, 45)
+        assert here.layout() == WHOLE
+
+
 def test_settling_by_hand_heeds_the_hold(tmp_path: Path) -> None:
     with node_at_work(tmp_path, THIRDS, config=ENFORCE) as here:
         restored_in_part(here)

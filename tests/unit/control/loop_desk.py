@@ -55,7 +55,6 @@ class LoopDesk:
                 enforcer=Enforcer(
                     executor=made.executor(),
                     observer=self.observer,
-                    store=made.store,
                     clock=made.clock,
                 ),
             )

@@ -12,6 +12,7 @@ from migscaler.control.gather import Gatherer
 from migscaler.control.loop import Loop
 from migscaler.control.observe import Observer
 from migscaler.control.parts import Parts
+from migscaler.control.site import Site
 from migscaler.hardware.nvml import NvmlReader, NvmlWriter
 from migscaler.hardware.nvml_calls import install_library
 from migscaler.model.decision import WindowState
@@ -122,19 +123,23 @@ class Room:
             if call.code == 0 and call.actor.startswith("migscaler")
         ]
 
-    def enforcer(self) -> Enforcer:
-        """What acts on this node."""
-        executor = Executor(
+    def site(self) -> Site:
+        """What acting on this node needs."""
+        return Site(
             store=self.store,
             reader=self.reader,
             writer=self.writer,
             scheduler=self.scheduler,
             clock=self.clock,
             boot_id=self.node.boot_id,
-            after_change=(self._tell,),
         )
+
+    def enforcer(self) -> Enforcer:
+        """What acts on this node."""
         return Enforcer(
-            executor=executor, observer=self.observer, store=self.store, clock=self.clock
+            executor=Executor(self.site(), (self._tell,)),
+            observer=self.observer,
+            clock=self.clock,
         )
 
     def _tell(self, _uuid: GpuUuid, _layout: Layout) -> str | None:

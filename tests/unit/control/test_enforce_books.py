@@ -136,16 +136,7 @@ def test_what_could_not_be_put_back_is_told_as_lost_until_it_is_made_again() -> 
         outcome = only(loop.request(plan_of(loop, "3g@0 2g@4 1g@6")))
         lost = loop.status().usable_lost
         here.node.clear_faults(fault)
-        settled = settle(
-            here.store,
-            here.reader,
-            here.writer,
-            here.scheduler,
-            here.clock,
-            here.node.boot_id,
-            act=True,
-            pace=Pace(),
-        )
+        settled = settle(here.site(), act=True, pace=Pace())
         loop.note_outcomes(settled, "settle")
 
         assert outcome.reason is OutcomeReason.ROLLBACK_INCOMPLETE

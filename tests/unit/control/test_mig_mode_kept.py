@@ -51,12 +51,7 @@ def test_gpu_gets_its_layout_at_the_next_start_if_the_process_ends_with_the_swit
         here.restart()
 
         (outcome,) = restore(
-            store=here.store,
-            reader=here.reader,
-            writer=here.writer,
-            scheduler=here.scheduler,
-            clock=here.clock,
-            boot_id=here.node.boot_id,
+            here.site(),
             layout="restore",
             mig_mode=True,
             act_on=frozenset({here.uuid()}),

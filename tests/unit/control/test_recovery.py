@@ -22,12 +22,7 @@ HOPPER = Shape(name="h100", board="H100-80GB", before="7g@0", after="4g@0 3g@4")
 
 def restored(made: Desk, layout: str = "restore", *, mode: bool = True) -> tuple[Outcome, ...]:
     return restore(
-        store=made.store,
-        reader=made.reader,
-        writer=made.writer,
-        scheduler=made.scheduler,
-        clock=made.clock,
-        boot_id=made.boot_id,
+        made.site(),
         layout=layout,
         mig_mode=mode,
         act_on=frozenset({made.uuid}),
