@@ -21,6 +21,7 @@ from apscheduler.events import (
     JobExecutionEvent,
 )
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -174,9 +175,13 @@ class Jobs:
         with self._lock:
             beat = self._beats.get(name)
             is_idle = beat is not None and not beat.running
-        if not is_idle or self._scheduler is None:
+        scheduler = self._scheduler
+        if not is_idle or scheduler is None:
             return False
-        self._scheduler.modify_job(name, next_run_time=self._clock.now())
+        try:
+            scheduler.modify_job(name, next_run_time=self._clock.now())
+        except JobLookupError:  # a reload is just putting another one in its place
+            return False
         return True
 
     def supervise(self) -> None:

@@ -31,6 +31,9 @@ _FORWARDED = (
 # whole foreground group got it, so the command must not get it twice.
 _FROM_KERNEL = 0x80
 _POLL_SECONDS = 1.0
+# How long the end of the command may go unnoticed: SIGCHLD goes to any thread that does not hold it
+# back (a library's), and is lost there.
+_LOOK_SECONDS = 1.0
 # A lease is renewed often enough that two failures in a row do not lose it.
 _RENEWALS_PER_TTL = 4
 _RENEW_AT_MOST_SECONDS = 60.0
@@ -158,7 +161,7 @@ def _attend(node: Node, granted: Answer, child: Child, ttl_seconds: float) -> in
     period = min(ttl_seconds / _RENEWALS_PER_TTL, _RENEW_AT_MOST_SECONDS)
     due, is_renewed = clock.monotonic() + period, True
     while child.poll() is None:
-        left = max(0.0, due - clock.monotonic())
+        left = min(max(0.0, due - clock.monotonic()), _LOOK_SECONDS)
         got = _next_signal((*_FORWARDED, signal.SIGCHLD), left)
         if got is not None and got.si_signo != signal.SIGCHLD and got.si_code != _FROM_KERNEL:
             child.send_signal(got.si_signo)

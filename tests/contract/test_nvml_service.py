@@ -604,11 +604,13 @@ def test_service_started_anew_costs_no_reading(tmp_path: Path) -> None:
 def test_stopped_service_lets_a_change_under_way_come_back(tmp_path: Path) -> None:
     with service(tmp_path) as made:
         target = made.instance("3g@0")
-        made.node.add_fault(faults.slow("nvmlComputeInstanceDestroy", 2.0, times=1))
+        made.node.add_fault(faults.slow("nvmlComputeInstanceDestroy", 600.0, times=1))
         with made.client() as client:
             client.send("destroy_compute_instance", *target, 0)
             wait_for("it is in the call", lambda: made.node.state.faults[0].times == 0)
             made.process.send_signal(signal.SIGTERM)
+            wait_for("nobody is let in any more", lambda: not made.socket.exists())
+            made.node.clear_faults()
             assert client.answer().error is None
             assert made.process.wait(30) == 0
         assert made.changes() == ["nvmlComputeInstanceDestroy"]

@@ -98,6 +98,20 @@ def test_job_brought_forward_just_as_its_run_ended_is_run_all_the_same(
     assert made.stats()[0].missed == 0
 
 
+def test_job_is_not_brought_forward_while_its_scheduler_is_being_replaced(
+    jobs: tuple[Jobs, HandClock],
+) -> None:
+    made, _ = jobs
+    made.start((Job(name="tick", concern="policy", every=_DAY, run=lambda: None),))
+    _until_counted(made, 1)
+    assert made._scheduler is not None
+    made._scheduler.shutdown(wait=False)
+
+    assert made.soon("tick") is False
+
+    made._scheduler = None
+
+
 def test_unknown_job_is_not_brought_forward(jobs: tuple[Jobs, HandClock]) -> None:
     made, _ = jobs
     made.start(())
