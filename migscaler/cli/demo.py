@@ -31,7 +31,7 @@ _HOST = "127.0.0.1"
 _FIRST_PORT = 9836
 _PORTS_TRIED = 20
 _STEP_SECONDS = 0.5
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 _END_SECONDS = 10.0
 _START_HOUR = 6.5
 # Have the kernel send a signal when the parent ends (linux/prctl.h).
@@ -87,16 +87,17 @@ def _run(root: Path, day: timedelta, lasting: timedelta | None, port: int, seed:
         end = None if lasting is None else clock.monotonic() + lasting.total_seconds()
         give_up = clock.monotonic() + _READY_SECONDS
         announced = False
-        while end is None or clock.monotonic() < end:
-            if child.poll() is not None:
-                raise Failed(_ended(root, child.returncode))
-            answers = load.step(clock.monotonic())
-            if answers and not announced and _is_ready(port):
-                _announce(root, port, day)
-                announced = True
-            elif not announced and clock.monotonic() > give_up:
-                raise Failed(f"the daemon did not answer:\n{_last_lines(root)}")
-            clock.sleep(_STEP_SECONDS)
+        with contextlib.suppress(KeyboardInterrupt):  # what it came to is worth telling
+            while end is None or clock.monotonic() < end:
+                if child.poll() is not None:
+                    break
+                answers = load.step(clock.monotonic())
+                if answers and not announced and _is_ready(port):
+                    _announce(root, port, day)
+                    announced = True
+                elif not announced and clock.monotonic() > give_up:
+                    raise Failed(f"the daemon did not answer:\n{_last_lines(root)}")
+                clock.sleep(_STEP_SECONDS)
         if child.poll() is not None:
             raise Failed(_ended(root, child.returncode))
         _summarize(load)

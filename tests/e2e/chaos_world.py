@@ -23,8 +23,8 @@ GPU_COUNT = 8
 VARIANTS = ("normal", "mirrored") * 4
 DRIVER = "580.65.06"
 # An instance that a job has used for so long must not even be tried; a younger job may have come
-# between the last look and a call that was slow.
-_LONG_IN_USE_SECONDS = 2.0
+# between the last look and a call that was slow, or a process that was paused.
+_LONG_IN_USE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -58,10 +58,11 @@ NODES: dict[str, tuple[str, str, bool | Sequence[bool]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The running fleet."""
+    """The running fleet; `began` in seconds since 1970, before anything was scraped."""
 
     server: Prometheus
     nodes: dict[str, Daemon]
+    began: float = field(default_factory=time.time)
 
     def push(self, node: str, **wants: int) -> None:
         """Say what is wanted on a node (`_1g=3`)."""
@@ -149,7 +150,7 @@ def lease(node: Daemon, size: str) -> Iterator[None]:
         yield
     finally:
         done.terminate()
-        done.wait(15)
+        done.wait(120)
 
 
 def play(running_fleet: Fleet) -> None:
@@ -172,9 +173,23 @@ def play(running_fleet: Fleet) -> None:
     jobs = running_fleet.run_jobs("h100-1", 4)
     broken.start_job(2, None, activity=0.6)
     running_fleet.push("a100-1", _7g=1, _1g=2)
-    wait_until("the breaker opens", lambda: server.query("migscaler_gpu_breaker_open == 1"), 60)
+    wait_until("the breaker opens", lambda: server.query("migscaler_gpu_breaker_open == 1"), 120)
     for job in jobs[:2]:
         nodes["h100-1"].node.end_job(job)
     coarser = 'sum by (instance) (migscaler_gpu_plans_total{direction="coarser"}) > 0'
-    wait_until("a coarser layout", lambda: server.query(coarser), 40)
-    time.sleep(3)  # two more scrapes, so that rates of the last events exist
+    wait_until("a coarser layout", lambda: server.query(coarser), 120)
+    # So that rates of the last events exist.
+    over = scrapes(server)
+    wait_until("two more scrapes of each", lambda: min(new_scrapes(server, over)) >= 2)
+
+
+def scrapes(server: Prometheus) -> dict[str, float]:
+    """Return how often each node has been scraped."""
+    rows = server.query("sum by (instance) (sum_over_time(up[1h]))")
+    return {labels["instance"]: count for labels, count in rows}
+
+
+def new_scrapes(server: Prometheus, before: dict[str, float]) -> list[float]:
+    """Return how often each node has been scraped since."""
+    now = scrapes(server)
+    return [now[name] - before[name] for name in NODES]

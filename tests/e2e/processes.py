@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -257,10 +258,20 @@ class Prometheus:
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of every series of an instant query."""
+        return [(row["metric"], float(row["value"][1])) for row in self._result(expression)]
+
+    def samples(self, expression: str) -> list[tuple[float, float]]:
+        """Return time and value of every sample of the one series of a range selector."""
+        rows = self._result(expression)
+        assert len(rows) <= 1
+        return [(float(at), float(value)) for row in rows for at, value in row["values"]]
+
+    def _result(self, expression: str) -> list[dict[str, Any]]:
         url, asked = f"{self.url}/api/v1/query", {"query": expression}
         answer = httpx.get(url, params=asked, timeout=ANSWER_SECONDS).json()
         assert answer["status"] == "success", answer
-        return [(row["metric"], float(row["value"][1])) for row in answer["data"]["result"]]
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
 
     def value(self, expression: str) -> float | None:
         """Return the one value of a query, None if there is none."""

@@ -18,7 +18,7 @@ from migscaler.sim.dcgm_exporter import DcgmExporter, ExporterServer
 from migscaler.sim.node import build_node
 from migscaler.sources.dcgm import DcgmFetch, DcgmSettings, DcgmSource
 from migscaler.sources.prometheus_api import Connection
-from tests.e2e.processes import daemon, free_port, prometheus, running, wait_until
+from tests.e2e.processes import Daemon, daemon, free_port, prometheus, running, wait_until
 
 CONFIG = """
 mode: enforce
@@ -63,36 +63,44 @@ def test_daemon_acts_on_dcgm_and_stops_when_it_dies(tmp_path: Path) -> None:
         node.node.foreign_create(0, "3g@0")
         node.node.foreign_create(0, "3g@4")
         with exporter(tmp_path, port) as process:
-            wait_until(
-                "both are seen and idle",
-                lambda: total(node.metrics(), "instance_idle") == 2,
-            )
-            shown = series(node.metrics(), "instance_graphics_activity_ratio")
+            metrics = first_with(node, "both are seen and idle", {"instance_idle": 2})
+            shown = series(metrics, "instance_graphics_activity_ratio")
             assert [value for _, value in shown] == [0, 0]
             assert all('source="dcgm"' in labels for labels, _ in shown)
 
             # One of the two is cut, and the hook makes the exporter see the pieces.
             node.cli("demand", "push", "queue", "1g=3", "--ttl", "60s", "--output", "json")
-            wait_until(
-                "the pieces are there and seen",
-                lambda: len(series(node.metrics(), "instance_graphics_activity_ratio")) == 4,
-            )
-            assert total(node.metrics(), "dcgm_unseen_instances") == 0
+            wait_until("the pieces are there and seen", lambda: all_four_seen(node.metrics()))
             node.cli("demand", "clear", "--source", "queue", "--output", "json")
             process.send_signal(signal.SIGKILL)
-            wait_until(
-                "nothing is known to be idle",
-                lambda: total(node.metrics(), "dcgm_unseen_instances") == 4,
-            )
-        metrics = node.metrics()
+            metrics = first_with(node, "none is seen", {"dcgm_unseen_instances": 4})
         assert total(metrics, "instance_idle") == 0
-        assert ('collector="dcgm"', 0.0) in series(metrics, "collector_success")
+        failed = ('collector="dcgm"', 0.0)
+        wait_until("it is told", lambda: failed in series(node.metrics(), "collector_success"))
         done = len(node.node.call_log())
         node.cli("demand", "push", "queue", "1g=7", "--ttl", "60s", "--output", "json")
         ticks = total_ticks(node.metrics())
         wait_until("it has decided again", lambda: total_ticks(node.metrics()) >= ticks + 3)
         made = [call.function for call in node.node.call_log()[done:]]
         assert "nvmlGpuInstanceDestroy" not in made
+
+
+def first_with(node: Daemon, what: str, totals: dict[str, float]) -> str:
+    """Return the first exposition in which these families have these totals."""
+    seen: list[str] = []
+
+    def has_them() -> bool:
+        seen.append(node.metrics())
+        return all(total(seen[-1], name) == value for name, value in totals.items())
+
+    wait_until(what, has_them)
+    return seen[-1]
+
+
+def all_four_seen(metrics: str) -> bool:
+    """Say whether DCGM shows what every one of four instances does, and lacks none."""
+    shown = series(metrics, "instance_graphics_activity_ratio")
+    return (len(shown), total(metrics, "dcgm_unseen_instances")) == (4, 0)
 
 
 def total_ticks(metrics: str) -> float:
@@ -135,4 +143,4 @@ def test_real_prometheus_gives_the_same_figures_as_the_page(tmp_path: Path, rena
         (row.key, row.values) for row in read.rows
     ]
     assert dict(asked.rows[0].values)["graphics"] == 0.5
-    assert 0 <= asked.began - asked.rows[0].measured < 5
+    assert 0 <= asked.began - asked.rows[0].measured < 30

@@ -44,7 +44,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def checked(text: str) -> None:
     """Let promtool judge an exposition."""
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -68,6 +68,12 @@ def instances(found: list[Sample], gpu: str) -> set[tuple[str, str]]:
         for _, labels, _ in found
         if labels.get("gpu") == gpu and "gi_id" in labels
     }
+
+
+def is_made_and_told(found: list[Sample]) -> bool:
+    """Say whether both instances that the rule wants are shown, and the plan that made them."""
+    is_told = value(found, "migscaler_gpu_plans_total", direction="finer") == 1
+    return is_told and instances(found, H100) == {("1g.10gb", "0:1"), ("1g.10gb", "1:1")}
 
 
 def after(running: Daemon, moment: float) -> str:
@@ -104,8 +110,10 @@ def test_series_follow_the_layout_and_die_with_their_instance(node: Daemon) -> N
 def test_own_change_withholds_the_gpu_s_instances_and_stays_clean(node: Daemon) -> None:
     began = time.monotonic()
     texts = [node.metrics()]
-    while instances(samples(texts[-1]), H100) != {("1g.10gb", "0:1"), ("1g.10gb", "1:1")}:
-        assert time.monotonic() - began < 60, texts[-1]
+    # A sample may show what was made just before the plan counts as ended.
+    while not is_made_and_told(samples(texts[-1])):
+        assert time.monotonic() - began < 120, texts[-1]
+        time.sleep(0.02)  # a faster client would be sent away
         texts.append(node.metrics())
 
     for text in (texts[0], texts[-1]):
@@ -115,7 +123,6 @@ def test_own_change_withholds_the_gpu_s_instances_and_stays_clean(node: Daemon) 
             assert instances(found, H100) == set()
             assert value(found, "migscaler_gpu_layout_info", gpu=H100) is None
     last = samples(texts[-1])
-    assert value(last, "migscaler_gpu_plans_total", direction="finer") == 1
     assert value(last, "migscaler_steps_total", kind="create_gi") == 2
     assert value(last, "migscaler_step_duration_seconds_count", kind="create_ci") == 2
     assert value(last, "migscaler_gpu_layout_as_wanted", gpu=H100) == 1

@@ -48,7 +48,7 @@ def layout_owner(node: Daemon) -> tuple[int, str, str]:
     migscaler = str(Path(sys.executable).parent / "migscaler")
     state = str(node.directory / "state")
     command = [migscaler, "--state-dir", state, "doctor", "--output", "json"]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
     (check,) = (
         one for one in json.loads(done.stdout)["checks"] if one["subject"] == "layout owner"
     )
@@ -72,10 +72,11 @@ def test_daemon_stands_down_and_takes_over_again(tmp_path: Path) -> None:
         wait_until("it decided", lambda: (shown(node, "migscaler_ticks_total") or 0) > ticks + 2)
 
         assert ours(node) == []
-        assert shown(node, 'migscaler_gate_closed{reason="foreign_owner"}') == 1
+        gate = 'migscaler_gate_closed{reason="foreign_owner"}'
+        wait_until("and says why it does nothing", lambda: shown(node, gate) == 1)
         # Everything is exported all the same, and commands that look answer.
-        assert shown(node, "migscaler_gpus") == 1
-        assert "migscaler_gpu_power_watts{" in node.metrics()
+        wait_until("the GPU is counted", lambda: shown(node, "migscaler_gpus") == 1)
+        wait_until("and measured", lambda: "migscaler_gpu_power_watts{" in node.metrics())
         assert "mig-manager" in json.dumps(node.cli("explain", "--output", "json"))
         code, verdict, words = layout_owner(node)
         assert (code, verdict) == (1, "problem")
@@ -86,5 +87,5 @@ def test_daemon_stands_down_and_takes_over_again(tmp_path: Path) -> None:
         owner.wait()
 
         wait_until("it takes over", lambda: len(node.node.state.gpus[0].instances) == 2)
-        assert shown(node, "migscaler_foreign_owner") == 0
+        wait_until("it says so", lambda: shown(node, "migscaler_foreign_owner") == 0)
         assert layout_owner(node)[1] == "fine"

@@ -123,7 +123,7 @@ def test_page_follows_the_node_without_reload(page: Page, node: Node) -> None:
     node.status = replace(node.status, snapshot=snapshot(*gpus), pause=None)
 
     row = page.locator("article", has_text="GPU 2")
-    row.locator(".strip:not(.next) .cell.w2").wait_for(timeout=15_000)
+    row.locator(".strip:not(.next) .cell.w2").wait_for(timeout=60_000)
 
     assert not page.get_by_text("Paused").is_visible()
     assert page.evaluate("window.stayed")
@@ -136,7 +136,7 @@ def test_page_says_when_the_daemon_no_longer_answers(page: Page, node: Node) -> 
     page.goto(node.url)
     node.server.stop()
 
-    page.get_by_text("The daemon has not answered for").wait_for(timeout=15_000)
+    page.get_by_text("The daemon has not answered for").wait_for(timeout=60_000)
 
 
 def test_page_is_whole_without_javascript(browser: Browser, node: Node) -> None:
@@ -174,7 +174,7 @@ def test_keyboard_opens_the_table(page: Page, node: Node) -> None:
     page.locator("[data-part=table] summary").focus()
     page.keyboard.press("Enter")
 
-    assert page.get_by_role("cell", name="3g.20gb@0").first.is_visible()
+    page.get_by_role("cell", name="3g.20gb@0").first.wait_for()
 
 
 def test_keyboard_opens_the_explanation_of_a_gpu(page: Page, node: Node) -> None:
@@ -184,7 +184,7 @@ def test_keyboard_opens_the_explanation_of_a_gpu(page: Page, node: Node) -> None
     page.locator("[data-part='explained GPU 0 (enforce)'] summary").focus()
     page.keyboard.press("Enter")
 
-    assert line.is_visible()
+    line.wait_for()
     assert page.get_by_role("region", name="Explanation").is_visible()
 
 
@@ -194,5 +194,5 @@ def test_explanation_unfolds_without_javascript(browser: Browser, node: Node) ->
     still.goto(node.url)
     still.get_by_text("Rule notebooks (1g)").click()
 
-    assert still.get_by_text("7 in use and 4 waiting, 1 spare").last.is_visible()
+    still.get_by_text("7 in use and 4 waiting, 1 spare").last.wait_for()
     context.close()

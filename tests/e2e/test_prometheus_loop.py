@@ -99,15 +99,15 @@ def test_prometheus_demand_reshapes_eight_gpus_and_its_loss_changes_nothing(
     ):
         targets = {"queue": queue.port, "migscaler": node.port}
         with prometheus(tmp_path / "prometheus", targets, port) as server:
-            wait_until("eight 7g", lambda: _profiles(node) == {"7g.40gb": 8}, 60)
+            wait_until("eight 7g", lambda: _profiles(node) == {"7g.40gb": 8}, 120)
             _agree(server, node)
 
             queue.waiting = {"1g": 50, "7g": 0}
-            wait_until("fifty 1g", lambda: _profiles(node)["1g.5gb"] >= 50, 60)
+            wait_until("fifty 1g", lambda: _profiles(node)["1g.5gb"] >= 50, 120)
             _agree(server, node)
 
             queue.waiting = {"1g": 0, "7g": 8}
-            wait_until("eight 7g again", lambda: _profiles(node) == {"7g.40gb": 8}, 60)
+            wait_until("eight 7g again", lambda: _profiles(node) == {"7g.40gb": 8}, 120)
             _agree(server, node)
             changes = server.query("changes(migscaler_gpu_generation[5m])")
             assert len(changes) == 8
@@ -138,12 +138,14 @@ def test_prometheus_demand_reshapes_eight_gpus_and_its_loss_changes_nothing(
         assert _profiles(node) == {"7g.40gb": 8}
 
         node.cli("demand", "override", "training", "6", "--ttl", "5m", "--output", "json")
-        wait_until("the override frees a GPU for a 3g", lambda: _profiles(node)["3g.20gb"] >= 1, 60)
+        wait_until(
+            "the override frees a GPU for a 3g", lambda: _profiles(node)["3g.20gb"] >= 1, 120
+        )
         assert _profiles(node)["7g.40gb"] >= 6
 
         with prometheus(tmp_path / "prometheus", targets, port) as server:
             node.cli("demand", "clear", "--rule", "training", "--output", "json")
-            wait_until("fifty 1g after its return", lambda: _profiles(node)["1g.5gb"] >= 40, 60)
+            wait_until("fifty 1g after its return", lambda: _profiles(node)["1g.5gb"] >= 40, 120)
             _agree(server, node, "[3s]")
         assert all(not record.in_use for record in node.node.call_log())
 
