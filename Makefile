@@ -3,6 +3,7 @@
 # make check   formatting, lint, types, floors, generated files
 # make bench   the measurements of docs/benchmarks.md
 # make soak    a daemon at work for SOAK_MINUTES (120), watched for growth; long random runs
+# make pauses  the tests of real processes, each of which is stopped for a moment over and over
 # make mutants  break each promise on purpose; every one must be noticed by a test
 # make chaos   1,000 times kill -9 in the middle of plans and starts
 # make crash-matrix  every plan shape stopped at every state a crash can leave; every driver fault
@@ -21,9 +22,10 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # What to run: make test TESTS=tests/unit
 TESTS ?=
+PAUSES_SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format generate bench soak chaos crash-matrix mutants nspawn audit release pictures lock clean
+.PHONY: help setup demo test check format generate bench soak pauses chaos crash-matrix mutants nspawn audit release pictures lock clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -71,6 +73,11 @@ bench:
 soak:
 	@.ci/setup.sh all
 	@MIGSCALER_TEST_PROFILE=soak $(PYTEST) -n $(WORKERS) --dist loadgroup -m soak -rP
+
+pauses:
+	@.ci/setup.sh all
+	@$(BIN)/python -m tests.pauses $(PAUSES_SEED) $(PYTEST) -n $(WORKERS) --dist loadgroup \
+		tests/unit tests/contract tests/e2e
 
 chaos:
 	@.ci/setup.sh all
