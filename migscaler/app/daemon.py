@@ -14,6 +14,7 @@ from migscaler import __version__
 from migscaler.app.aside import Aside
 from migscaler.app.clock import RealClock, read_boot_id
 from migscaler.app.config.compile import web_settings
+from migscaler.app.config.load import find_file
 from migscaler.app.config.settings import (
     Settings,
     socket_path,
@@ -39,7 +40,7 @@ from migscaler.app.start import (
 )
 from migscaler.app.systemd import notify, watchdog_seconds
 from migscaler.app.web_side import WebSide
-from migscaler.app.web_watch import WebWatch, stamp_of
+from migscaler.app.web_watch import WebWatch, stamp
 from migscaler.app.wiring import Assembly, Ground
 from migscaler.control.executor import AfterChange
 from migscaler.errors import StoreError
@@ -109,6 +110,8 @@ class Daemon:
         self._clock: Clock = RealClock()
         self._stop = threading.Event()
         self._reload = threading.Event()
+        # Older than what is loaded: a write in between shows as a change at the first looks.
+        self._config_stamp = self._seen_stamp = stamp(find_file(options.config, os.environ))
         settings = first_settings(options.config, os.environ, options.listen, self._clock)
         set_up_logging(settings.log)
         self._directory = options.state_dir or state_directory(settings, os.environ, os.getuid())
@@ -150,7 +153,6 @@ class Daemon:
         self._listen = safe_listen(in_force, options.listen)
         self._web = self._web_side(in_force)
         self._is_web_due = False
-        self._config_stamp = self._stamp()
 
     def _web_side(self, in_force: InForce) -> WebSide:
         """Return page and API of what is in force; nothing is served yet."""
@@ -244,10 +246,19 @@ class Daemon:
         self.runtime.loop.publish_if_stale()
         self._edges.look()
         self._is_web_due |= self._web.look()
+        is_written = self._is_written()
         if self._aside.is_free():
-            self._aside.run(self._due())
+            self._aside.run(self._due(is_written))
 
-    def _due(self) -> tuple[Callable[[], object], ...]:
+    def _is_written(self) -> bool:
+        """Say whether the file is another one, and has stood still since the look before.
+
+        What is being written is no configuration yet: it may lack the freeze at its end.
+        """
+        before, self._seen_stamp = self._seen_stamp, stamp(self._config_path())
+        return self._seen_stamp == before != self._config_stamp
+
+    def _due(self, is_written: bool) -> tuple[Callable[[], object], ...]:
         """Return what is to be put in force between two ticks and two samples."""
         works: list[Callable[[], object]] = []
         if self._is_web_due:
@@ -255,9 +266,9 @@ class Daemon:
             works.append(self._web.tell)
         if self._lock.is_ours() and self.runtime.in_force.rival is not None:
             works.append(self.runtime.act_alone)
-        if self._reload.is_set() or self._stamp() != self._config_stamp:
+        if self._reload.is_set() or is_written:
             self._reload.clear()
-            self._config_stamp = self._stamp()
+            self._config_stamp = stamp(self._config_path())
             works.append(self.runtime.reload)
         return tuple(works)
 
@@ -311,14 +322,10 @@ class Daemon:
             return False
         return pause is not None and pause.driver_released
 
-    def _stamp(self) -> tuple[int, ...] | None:
-        """Return what changes when the configuration file is written, or made readable."""
+    def _config_path(self) -> Path | None:
+        """Return the configuration file, None without one."""
         path = self.runtime.in_force.status.path
-        try:
-            found = os.stat(path) if path else None
-        except OSError:
-            return None
-        return None if found is None else stamp_of(found)
+        return Path(path) if path else None
 
     def _make_server(self, settings: Settings, watch: WebWatch) -> WebServer:
         """Return the HTTP server of this configuration."""

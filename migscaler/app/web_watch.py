@@ -12,7 +12,7 @@ from migscaler.web.protection import Protection
 
 _log = logging.getLogger("migscaler.web")
 
-_Stamp = tuple[int, ...] | None
+Stamp = tuple[int, ...] | None
 
 
 def _read(path: Path, open_to: str | None) -> WebReading:
@@ -38,7 +38,7 @@ class WebWatch:
         self._path = path
         self._open_to = open_to
         self._read = read
-        self._stamps: dict[Path, _Stamp] = {}
+        self._stamps: dict[Path, Stamp] = {}
         self._told: tuple[tuple[str, ...], tuple[Finding, ...]] = ((), ())
         self._is_asked = False
         self.protection: Protection | None = Protection() if path is None else None
@@ -102,14 +102,15 @@ class WebWatch:
         return True
 
 
-def _stamps(files: dict[Path, _Stamp]) -> dict[Path, _Stamp]:
+def _stamps(files: dict[Path, Stamp]) -> dict[Path, Stamp]:
     """Return for each file what changes when it is written or exchanged, None if it is missing."""
-    return {path: _stamp(path) for path in files}
+    return {path: stamp(path) for path in files}
 
 
-def _stamp(path: Path) -> _Stamp:
+def stamp(path: Path | None) -> Stamp:
+    """Return what changes when a file is written or exchanged, None if it is missing or none."""
     try:
-        return stamp_of(os.stat(path))
+        return None if path is None else stamp_of(os.stat(path))
     except OSError:
         return None
 

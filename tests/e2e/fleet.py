@@ -154,7 +154,7 @@ def lease(node: Daemon, size: str) -> Iterator[None]:
 
 
 def play(running_fleet: Fleet) -> None:
-    """Let the story happen; it is over when Prometheus has seen all of it."""
+    """Let the story happen, somebody waiting for a lease; it is over when all of it was scraped."""
     server, nodes = running_fleet.server, running_fleet.nodes
     broken = nodes["mixed-1"].node
     broken.add_fault(fails(_CREATE, Code.UNKNOWN, times=None, gpu=0))
@@ -169,6 +169,9 @@ def play(running_fleet: Fleet) -> None:
         return bool(server.query(query))
 
     wait_until("both nodes have instances", lambda: made("a100-1") and made("h100-1"))
+    # Before jobs take what there is; who waits for a lease asks once a second.
+    held = "migscaler_instance_allocation_info"
+    wait_until("alice has her lease", lambda: server.query(held))
     running_fleet.run_jobs("a100-1", 2)
     jobs = running_fleet.run_jobs("h100-1", 4)
     broken.start_job(2, None, activity=0.6)

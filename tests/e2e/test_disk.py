@@ -81,9 +81,7 @@ def test_full_disk_stops_changes_and_nothing_else_until_there_is_space(tmp_path:
         ballast = fill(site.state)
         wait_until("the full disk is told", lambda: is_unwritable(life))
         site.config.write_text(RESHAPING)
-        wait_until(
-            "the wish is known", lambda: life.shown('migscaler_rule_target_instances{rule="small"}')
-        )
+        wait_until("the wish is known", lambda: life.shown(TARGET))
         site.node.foreign_create(0, "1g@0")
         wait_until("what others do is seen", lambda: instances(life) == 2.0)
         status, doctor = site.cli("status"), site.cli("doctor")
@@ -248,6 +246,8 @@ def test_row_that_makes_no_sense_stops_changes_only(tmp_path: Path) -> None:
             )
         site.config.write_text(RESHAPING)
         wait_until("the damage is told", lambda: is_unwritable(life))
+        # Before anybody changes something: the pace of the other file would let the GPU rest.
+        wait_until("the wish is known", lambda: life.shown(TARGET))
         site.node.foreign_create(0, "1g@0")
         wait_until("what others do is seen", lambda: instances(life) == 2.0)
         untouched = site.calls()

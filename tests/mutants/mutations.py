@@ -697,8 +697,16 @@ MUTATIONS = (
         promise="g",
         breaks="who hides what is stale and feeds the watchdog waits in a reload for a change",
         path="migscaler/app/daemon.py",
-        old="            self._aside.run(self._due())\n",
-        new="            _ = [work() for work in self._due()]\n",
+        old="            self._aside.run(self._due(is_written))\n",
+        new="            _ = [work() for work in self._due(is_written)]\n",
+        tests=("tests/unit/app/test_daemon_supervisor.py",),
+    ),
+    Mutation(
+        promise="d",
+        breaks="half of a configuration file that is being written is put in force",
+        path="migscaler/app/daemon.py",
+        old="        return self._seen_stamp == before != self._config_stamp\n",
+        new="        return self._seen_stamp != self._config_stamp\n",
         tests=("tests/unit/app/test_daemon_supervisor.py",),
     ),
     Mutation(

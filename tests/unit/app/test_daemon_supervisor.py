@@ -17,11 +17,18 @@ _PATIENCE_SECONDS = 30.0
 RULE = "rules: [{name: notebooks, size: 1g, min: 3}]\n"
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
+@contextmanager
+def daemon_in(tmp_path: Path, during_start: Callable[[], object]) -> Iterator[Daemon]:
+    """Build a daemon; something happens after it has loaded its configuration."""
     node = tmp_path / "node"
     build_node("A100-SXM4-40GB", "580.65.06", node)
     (tmp_path / "migscaler.yaml").write_text("mode: observe\n")
+    boot_id = boot_id_of(node)
+
+    def late_boot_id() -> str:
+        during_start()
+        return boot_id()
+
     made = Daemon(
         DaemonOptions(
             config=tmp_path / "migscaler.yaml",
@@ -29,7 +36,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
             listen="127.0.0.1:0",
             prepare=preparation(node),
             make_host=host_of(node),
-            boot_id=boot_id_of(node),
+            boot_id=late_boot_id,
             roots=quiet_host(node),
             hardware=f"test of the supervisor at {tmp_path}",
         )
@@ -37,6 +44,12 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     made._jobs.stop()  # a sample would start a process
     yield made
     made._end()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with daemon_in(tmp_path, during_start=lambda: None) as made:
+        yield made
 
 
 @contextmanager
@@ -102,6 +115,40 @@ def test_file_written_while_a_reload_waits_is_loaded_after_it(
     wait_for(daemon._aside)
 
     assert [rule.name for rule in daemon.runtime.loop.parts.policy.rules] == ["notebooks"]
+
+
+def rules(daemon: Daemon) -> list[str]:
+    """Return the rules in force after two looks."""
+    for _ in range(2):
+        daemon._look_after()
+        wait_for(daemon._aside)
+    return [rule.name for rule in daemon.runtime.loop.parts.policy.rules]
+
+
+def test_file_written_while_the_daemon_starts_is_loaded(tmp_path: Path) -> None:
+    """What was written after the file was read, and before it was watched, was never loaded."""
+    file = tmp_path / "migscaler.yaml"
+    with daemon_in(tmp_path, lambda: file.write_text("mode: observe\n" + RULE)) as daemon:
+        assert rules(daemon) == ["notebooks"]
+
+
+def test_file_that_is_being_written_is_loaded_once_it_stands_still(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """The half of it that was there was put in force, without the freeze that stood at its end."""
+    daemon._look_after()
+    with (tmp_path / "migscaler.yaml").open("w") as file:
+        file.write("mode: observe\n" + RULE)
+        file.flush()
+        daemon._look_after()
+        wait_for(daemon._aside)
+        half = daemon.runtime.loop.parts.policy.rules
+        file.write("freeze: [{when: 'mon-sun 00:00-24:00'}]\n")
+
+    whole = rules(daemon)
+
+    assert half == ()
+    assert whole == ["notebooks"]
 
 
 def test_what_is_shown_grows_old_though_nobody_publishes(daemon: Daemon) -> None:
