@@ -1,8 +1,12 @@
 """What every test shares: its surroundings, and how long and reproducibly Hypothesis searches."""
 
+import importlib
 import os
+import pkgutil
 
 from hypothesis import HealthCheck, settings
+
+import migscaler
 
 # Whoever runs the tests may live behind a proxy, or have migscaler configured for the daily work.
 # What the tests themselves are told stays.
@@ -15,6 +19,11 @@ for _name in tuple(os.environ):
     if _is_ours or _name.upper() in _PROXIES or _name in _OTHERS:
         del os.environ[_name]
 os.umask(0o022)  # what the tests make is looked at by processes of other accounts
+
+# Hypothesis also tries what it finds in the code that is loaded. All of it is, whatever runs first.
+for _module in pkgutil.walk_packages(migscaler.__path__, "migscaler."):
+    if not _module.name.endswith("__main__"):
+        importlib.import_module(_module.name)
 
 # Derandomized: one commit, one verdict, also on a busy machine. `make soak` draws afresh and prints
 # what fails.
