@@ -59,7 +59,7 @@ from migscaler.web.server import WebServer
 _log = logging.getLogger("migscaler.daemon")
 
 _HEARTBEAT_SECONDS = 1.0
-# How long a GPU plan under way may take to end after SIGTERM; its calls have deadlines too.
+# How long a change under way may take to end after SIGTERM; its calls have deadlines too.
 _END_SECONDS = 90.0
 
 
@@ -273,13 +273,13 @@ class Daemon:
         return tuple(works)
 
     def _end(self) -> int:
-        """Stop acting, let a plan under way end, stop serving."""
+        """Stop acting, let a change under way end, stop serving."""
         notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(_END_SECONDS * 1e6)}")
         _log.info("stopping")
         self._jobs.stop()
         # Also where nothing acts: a configuration that does may be about to be put in force.
         self._assembly.enforcer.stop()
-        self._wait_for_plan()
+        self._wait_for_change()
         self._web.stop()
         self._worker.close()
         self._assembly.close()
@@ -287,12 +287,17 @@ class Daemon:
         self._state.close()
         return 0
 
-    def _wait_for_plan(self) -> None:
-        """Wait for the GPU plan under way; one that does not end is settled at the next start."""
+    def _wait_for_change(self) -> None:
+        """Wait for the plan, restore or settling under way; what does not end the next start ends.
+
+        A restore that is cut short counts as a death of the daemon.
+        """
         end = self._clock.monotonic() + _END_SECONDS
-        while (running := self._assembly.enforcer.running()) is not None:
+        enforcer, observer = self._assembly.enforcer, self._assembly.observer
+        while (running := enforcer.running()) is not None or observer.acting_on():
             if self._clock.monotonic() > end:
-                _log.error("plan_left_open plan=%s", running.plan_id)
+                plan = "none" if running is None else running.plan_id
+                _log.error("change_left_open plan=%s", plan)
                 return
             self._clock.sleep(0.1)
 

@@ -69,14 +69,17 @@ class Every(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
 
 @dataclass(slots=True)
 class _Heartbeat:
-    """When a job last started and ended, on the monotonic clock."""
+    """When a job last started, on the monotonic clock, and that run as long as it lasts.
+
+    A run that a reload or a stalled scheduler left behind may end after the next one has begun.
+    """
 
     stats: JobStats
     started: float
-    running: bool = False
+    run: "_Run | None" = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Run:
     """One run of a job, by how many seconds it was late, and whether it failed."""
 
@@ -152,7 +155,7 @@ class Jobs:
             return tuple(
                 job.name
                 for job in self._jobs
-                if not self._beats[job.name].running
+                if self._beats[job.name].run is None
                 and now - self._beats[job.name].started > _patience(job)
             )
 
@@ -163,7 +166,7 @@ class Jobs:
             return tuple(
                 job.name
                 for job in self._jobs
-                if self._beats[job.name].running
+                if self._beats[job.name].run is not None
                 and now - self._beats[job.name].started > job.longest.total_seconds()
             )
 
@@ -174,7 +177,7 @@ class Jobs:
         """
         with self._lock:
             beat = self._beats.get(name)
-            is_idle = beat is not None and not beat.running
+            is_idle = beat is not None and beat.run is None
         scheduler = self._scheduler
         if not is_idle or scheduler is None:
             return False
@@ -241,8 +244,8 @@ class Jobs:
         now = self._clock.monotonic()
         with self._lock:
             late = max(0.0, now - beat.started - job.every.total_seconds())
-            beat.started, beat.running = now, True
-        run = _Run(beat=beat, late=late)
+            beat.started = now
+            beat.run = run = _Run(beat=beat, late=late)
         try:
             job.run()
             run.failed = False
@@ -261,7 +264,8 @@ class Jobs:
             return
         with self._lock:
             beat = run.beat
-            beat.running = False
+            if beat.run is run:
+                beat.run = None
             beat.stats = replace(
                 beat.stats,
                 runs=beat.stats.runs + 1,

@@ -179,7 +179,11 @@ def _next_signal(wanted: tuple[signal.Signals, ...], seconds: float) -> Signal |
     that nobody sent (3.11.7: it fills its answer from memory that the kernel did not write).
     """
     bell = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGALRM))
-    bell.start()
+    try:
+        bell.start()
+    except RuntimeError:  # the command may have used up what this account may start
+        RealClock().sleep(seconds)
+        return signal.sigtimedwait(wanted, 0)
     try:
         got = signal.sigwaitinfo((*wanted, signal.SIGALRM))
     finally:

@@ -175,3 +175,29 @@ def test_one_work_that_fails_keeps_none_of_the_others_back() -> None:
     wait_for(aside)
 
     assert done == [1]
+
+
+def test_restore_under_way_ends_before_the_daemon_does(daemon: Daemon, tmp_path: Path) -> None:
+    """Only plans were waited for: a `systemctl stop` cut a late restore short, which then counted
+    as a death of the daemon.
+    """
+    assert daemon.runtime.loop.sample() is not None
+    (gpu,) = daemon.runtime.loop.status().snapshot.gpus  # type: ignore[union-attr]
+    begun, found = threading.Event(), []
+
+    def restore() -> None:
+        with daemon.runtime._comeback.our_change({gpu.uuid: ()}):
+            begun.set()
+            while not daemon._assembly.enforcer.stopping():
+                threading.Event().wait(0.01)
+            threading.Event().wait(0.5)
+            found.append(daemon._state.store.check_writable())
+
+    acting = threading.Thread(target=daemon.runtime.loop.between_ticks, args=(restore,))
+    acting.start()
+    begun.wait()
+
+    code = daemon._end()
+    acting.join()
+
+    assert (code, found) == (0, [None])

@@ -228,3 +228,32 @@ def test_lateness_is_the_time_beyond_the_period(made: tuple[Jobs, TwoClocks]) ->
     until(lambda: jobs.stats()[0].runs == 2)
 
     assert jobs.stats()[0].lateness_seconds == 7.0
+
+
+def test_run_that_a_reload_met_does_not_end_the_one_after_it(
+    made: tuple[Jobs, TwoClocks],
+) -> None:
+    """A long tick ended, the new scheduler's was at work: it was told as silent, and replaced."""
+    jobs, clock = made
+    begun, may_end = threading.Semaphore(0), [threading.Event(), threading.Event()]
+    left = list(may_end)
+
+    def run() -> None:
+        mine = left.pop(0)
+        begun.release()
+        assert mine.wait(_PATIENCE_SECONDS)
+
+    jobs.start((job("tick", run, timedelta(seconds=30)),))
+    assert begun.acquire(timeout=_PATIENCE_SECONDS)
+    jobs.start((job("tick", run, timedelta(seconds=30)),))
+    assert begun.acquire(timeout=_PATIENCE_SECONDS)
+    may_end[0].set()
+    until(lambda: jobs.stats()[0].runs == 1)
+
+    clock.sleep(121)
+    silent, brought_forward = jobs.silent(), jobs.soon("tick")
+    may_end[1].set()
+    until(lambda: jobs.stats()[0].runs == 2)
+
+    assert (silent, brought_forward) == ((), False)
+    assert jobs.silent() == ("tick",)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -127,6 +128,30 @@ def test_lease_renews_also_while_its_command_is_sent_signals(
 
     assert result.exit_code == 0
     assert "lease_renew" in [name for name, _ in leasing.node.asked]
+
+
+# A process that has no room for another thread, as where its account may start no more of them.
+CROWDED = """
+import os, resource, signal, threading
+from migscaler.cli.lease import _next_signal, _signals_blocked
+
+threading.stack_size(1 << 28)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGESIZE") + (1 << 26),) * 2)
+with _signals_blocked():
+    nothing = _next_signal((signal.SIGTERM,), 0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(nothing, _next_signal((signal.SIGTERM,), 0.05).si_signo)
+"""
+
+
+def test_lease_waits_also_without_room_for_a_thread() -> None:
+    """A command that had used up what its account may start lost its lease."""
+    ended = subprocess.run(
+        [sys.executable, "-c", CROWDED], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.stdout, ended.stderr) == (f"None {signal.SIGTERM.value}\n", "")
 
 
 def lasting(directory: Path) -> tuple[str, ...]:
