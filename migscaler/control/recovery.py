@@ -12,7 +12,13 @@ from functools import partial
 from migscaler.control.aftermath import after_deaths, after_settled
 from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, finish_restore, put_back, settle_doubt
-from migscaler.control.restores import DEATHS_TO_OPEN, deaths_in_a_row, died_again, why_shut
+from migscaler.control.restores import (
+    DEATHS_TO_OPEN,
+    deaths_in_a_row,
+    died_again,
+    once_whole,
+    why_shut,
+)
 from migscaler.control.site import Site
 from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
@@ -28,6 +34,7 @@ from migscaler.model.plan import (
 from migscaler.model.policy import Pace
 from migscaler.model.ports import Clock
 from migscaler.model.profile import InstanceSpec
+from migscaler.store.memory import HistoryChange
 from migscaler.store.records import (
     NvmlAction,
     PlanRecord,
@@ -134,14 +141,19 @@ def _closed(
     One that its process died in is a failure whatever became of the GPU: a plan that ends the
     daemon, or the node, would be begun again right after each start. One that was carried out to
     its end and left open has been counted then. A restore is no plan of anybody's wish: that its
-    process died in it is written with it, and counts as nothing.
+    process died in it is written with it, and counts as nothing once the layout is whole.
     """
     is_failure = is_cut and record.state is not PlanState.VERIFIED
     fed = replace(outcome, counts_as_failure=is_failure)
-    past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
+    past: HistoryChange | None = partial(
+        after_settled, outcome=fed, pace=pace, now=site.clock.now()
+    )
+    if record.is_restore:
+        is_whole = outcome.layout == record.after and not outcome.counts_as_failure
+        past = once_whole(site.store, record.gpu_uuid, record.seq) if is_whole else None
     if is_failure:
         outcome = fed
-    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)
+    site.store.end_plan(record.seq, outcome, past)
     return outcome
 
 

@@ -881,8 +881,9 @@ MUTATIONS = (
         promise="c",
         breaks="what settling a plan means for its GPU is written apart from its end",
         path="migscaler/control/recovery.py",
-        old="    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)\n",
-        new="    site.store.update_gpu_history(record.gpu_uuid, past)\n"
+        old="    site.store.end_plan(record.seq, outcome, past)\n",
+        new="    if past is not None:\n"
+        "        site.store.update_gpu_history(record.gpu_uuid, past)\n"
         "    site.store.end_plan(record.seq, outcome)\n",
         tests=(_CRASH_COUNTS,),
     ),

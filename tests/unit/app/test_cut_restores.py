@@ -256,12 +256,13 @@ def test_breaker_that_plans_opened_keeps_nothing_from_coming_back(tmp_path: Path
         tripped = history(here)
         rebooted(here)
 
-        deaths(here, 1, 2)
+        deaths(here, 2, 2)
         here.restart()
         here.runtime.begin()
 
         assert tripped.breaker_open_until is not None
         assert here.layout() == HALVES
+        assert (history(here).failures_in_row, history(here).breaker_trips) == (2, 1)
 
 
 def go_blind(here: NodeAtWork, nth: int) -> None:
@@ -305,3 +306,22 @@ def test_gpu_that_is_no_longer_to_be_changed_is_not_told_as_missing(tmp_path: Pa
             f"{HALVES} is gone; acting is off, not restored"
         )
         assert missing(here) is None
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_deaths_are_forgotten_once_the_gpu_has_its_layout(tmp_path: Path, nth: int) -> None:
+    """They went on counting: the first plan that failed, weeks later, opened the breaker anew."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        rebooted(here)
+        deaths(here, 4, nth)
+        well_again(here)
+        keep_house(here, 3660)
+        healed = history(here)
+
+        leave_open(here)
+        here.restart()
+        here.runtime.begin()
+
+        assert here.layout() == HALVES
+        assert (healed.failures_in_row, healed.breaker_trips) == (0, 0)
+        assert history(here).breaker_open_until is None
