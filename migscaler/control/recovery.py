@@ -63,13 +63,14 @@ def settle(
 
     `cut` are the journal numbers of plans whose process may have died in the middle: one that did
     counts as a failure of its GPU, and a restore that it was at is finished whoever holds the GPU.
-    `waited` are those of restores that waited for a hold until now. `pace` says how long a GPU
+    `waited` are those of restores that waited until now, for a hold or their breaker. `pace` says how long a GPU
     rests after its plan was ended.
 
     Without `act`, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written, for ten minutes one of which something could not be made again (from the end of the
-    hold), and a restore while somebody holds its GPU, unless it was cut short. One of another boot
+    written, for ten minutes one of which something could not be made again (from the end of its
+    wait), and a restore while its GPU's breaker keeps it back or somebody holds the GPU, unless it
+    was cut short. One of another boot
     needs no call: it is closed for any GPU, also for one that is not there any more.
 
     Raises:
@@ -193,7 +194,7 @@ def _gone_on(
     site = runner.site
     if _made_nothing(site, record):
         return _outcome(record, site.clock, "it has instances by now that this did not make"), False
-    if shut is not None:
+    if shut is not None and not _is_whole(record, found):
         return _left_shut(site, record, found, shut), False
     others = _is_adopted(site, record, found)
     if others:
@@ -206,6 +207,12 @@ def _gone_on(
         text = f"found open; {outcome.layout} stays, which somebody else made meanwhile"
         outcome = replace(outcome, explanation=text)
     return outcome, bool(back.unmade)
+
+
+def _is_whole(record: PlanRecord, found: GpuReading) -> bool:
+    """Say whether a restore has nothing left to make: no call is needed to end it."""
+    usable = {one.instance.spec for one in found.instances or () if one.instance.usable}
+    return usable.issuperset(record.after.specs)
 
 
 def _left_shut(site: Site, record: PlanRecord, found: GpuReading, why: str) -> Outcome:

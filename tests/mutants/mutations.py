@@ -899,7 +899,7 @@ MUTATIONS = (
         promise="g",
         breaks="a restore of a part that ends the daemon is gone on with at each start",
         path="migscaler/control/recovery.py",
-        old="    if shut is not None:\n",
+        old="    if shut is not None and not _is_whole(record, found):\n",
         new="    if False:\n",
         tests=("tests/unit/app/test_cut_restores.py",),
     ),
