@@ -63,8 +63,8 @@ def settle(
 
     `cut` are the journal numbers of plans whose process may have died in the middle: one that did
     counts as a failure of its GPU, and a restore that it was at is finished whoever holds the GPU.
-    `waited` are those of restores that waited until now, for a hold or their breaker. `pace` says how long a GPU
-    rests after its plan was ended.
+    `waited` are those of restores that waited until now, for a hold or their breaker. `pace` says
+    how long a GPU rests after its plan was ended.
 
     Without `act`, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
