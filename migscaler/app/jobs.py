@@ -190,11 +190,11 @@ class Jobs:
     def supervise(self) -> None:
         """Replace the scheduler if jobs have gone silent, or will as the clock was set back.
 
-        The main thread calls this.
+        One that could not be built is built then too. The main thread calls this.
         """
         set_back = self._watch.look() < timedelta()
         silent = self.silent()
-        if self._scheduler is None or not (silent or set_back):
+        if self._has_ended or not self._jobs or not (silent or set_back):
             return
         if silent:
             _log.warning("scheduler_stalled jobs=%s", ",".join(silent))

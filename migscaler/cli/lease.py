@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import click
@@ -17,7 +17,7 @@ from migscaler.cli.answers import Answer, text
 from migscaler.cli.output import Failed, leave, note, output_option
 from migscaler.cli.params import DURATION
 from migscaler.cli.session import Node, Session, pass_session
-from migscaler.errors import MigscalerError
+from migscaler.errors import DaemonSilent, MigscalerError
 
 _FORWARDED = (
     signal.SIGINT,
@@ -31,6 +31,8 @@ _FORWARDED = (
 # whole foreground group got it, so the command must not get it twice.
 _FROM_KERNEL = 0x80
 _POLL_SECONDS = 1.0
+# So long a daemon keeps a place in the queue that nobody asks for.
+_PLACE_SECONDS = 30.0
 # How long the end of the command may go unnoticed: SIGCHLD goes to any thread that does not hold it
 # back (a library's), and is lost there.
 _LOOK_SECONDS = 1.0
@@ -97,7 +99,8 @@ def lease(
 def _take(node: Node, asked: Answer, patience: timedelta | None) -> Answer:
     """Return a granted lease; waits for it if that was asked, as long as `patience` lasts.
 
-    A signal ends the wait.
+    A signal ends the wait; a daemon that is started anew, with the queue of the one before, does
+    not.
     """
     clock = RealClock()
     end = None if patience is None else clock.monotonic() + patience.total_seconds()
@@ -110,7 +113,7 @@ def _take(node: Node, asked: Answer, patience: timedelta | None) -> Answer:
             f"{text(answer, 'message', 'nothing is free')}; with --wait you queue for one, and the "
             "daemon may make it"
         )
-    told = ""
+    told, heard = "", clock.monotonic()
     try:
         while not answer.get("granted"):
             message = text(answer, "message", "waiting for an instance")
@@ -123,11 +126,18 @@ def _take(node: Node, asked: Answer, patience: timedelta | None) -> Answer:
             got = _next_signal(_FORWARDED, left)
             if got is not None:
                 raise Failed("stopped waiting", 128 + got.si_signo)
-            answer = node.execute(
-                "lease_poll", {"wait_id": wait_id, "ttl_seconds": asked["ttl_seconds"]}
-            )
+            try:
+                answer = node.execute(
+                    "lease_poll", {"wait_id": wait_id, "ttl_seconds": asked["ttl_seconds"]}
+                )
+                heard = clock.monotonic()
+            except DaemonSilent as error:
+                if clock.monotonic() - heard > _PLACE_SECONDS:
+                    raise
+                answer = {"message": f"{error}; asking again"}
     except BaseException:
-        node.execute("lease_cancel", {"wait_id": wait_id})
+        with suppress(MigscalerError):  # a place that nobody asks for lapses
+            node.execute("lease_cancel", {"wait_id": wait_id})
         raise
     return answer
 

@@ -49,6 +49,11 @@ def after_deaths(history: GpuHistory, deaths: int, now: datetime) -> GpuHistory:
     return _opened(history, max(history.failures_in_row, deaths), now)
 
 
+def after_return(history: GpuHistory) -> GpuHistory:
+    """Return the history after a restore made what processes had died at: the breaker closes."""
+    return replace(history, failures_in_row=0, breaker_open_until=None, breaker_trips=0)
+
+
 def after_foreign_change(
     history: GpuHistory, pace: Pace, now: datetime, *, is_empty: bool = False
 ) -> GpuHistory:

@@ -12,7 +12,13 @@ from functools import partial
 from migscaler.control.aftermath import after_deaths, after_settled
 from migscaler.control.endings import lost_text
 from migscaler.control.put_back import PutBack, finish_restore, put_back, settle_doubt
-from migscaler.control.restores import DEATHS_TO_OPEN, deaths_in_a_row, died_again, why_shut
+from migscaler.control.restores import (
+    DEATHS_TO_OPEN,
+    deaths_in_a_row,
+    died_again,
+    once_whole,
+    why_shut,
+)
 from migscaler.control.site import Site
 from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import StoreError
@@ -28,6 +34,7 @@ from migscaler.model.plan import (
 from migscaler.model.policy import Pace
 from migscaler.model.ports import Clock
 from migscaler.model.profile import InstanceSpec
+from migscaler.store.memory import HistoryChange
 from migscaler.store.records import (
     NvmlAction,
     PlanRecord,
@@ -56,13 +63,14 @@ def settle(
 
     `cut` are the journal numbers of plans whose process may have died in the middle: one that did
     counts as a failure of its GPU, and a restore that it was at is finished whoever holds the GPU.
-    `waited` are those of restores that waited for a hold until now. `pace` says how long a GPU
-    rests after its plan was ended.
+    `waited` are those of restores that waited until now, for a hold or their breaker. `pace` says
+    how long a GPU rests after its plan was ended.
 
     Without `act`, and for GPUs not in `only` (None: all), a plan is only reported,
     with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written, for ten minutes one of which something could not be made again (from the end of the
-    hold), and a restore while somebody holds its GPU, unless it was cut short. One of another boot
+    written, for ten minutes one of which something could not be made again (from the end of its
+    wait), and a restore while its GPU's breaker keeps it back or somebody holds the GPU, unless it
+    was cut short. One of another boot
     needs no call: it is closed for any GPU, also for one that is not there any more.
 
     Raises:
@@ -134,14 +142,19 @@ def _closed(
     One that its process died in is a failure whatever became of the GPU: a plan that ends the
     daemon, or the node, would be begun again right after each start. One that was carried out to
     its end and left open has been counted then. A restore is no plan of anybody's wish: that its
-    process died in it is written with it, and counts as nothing.
+    process died in it is written with it, and counts as nothing once the layout is whole.
     """
     is_failure = is_cut and record.state is not PlanState.VERIFIED
     fed = replace(outcome, counts_as_failure=is_failure)
-    past = partial(after_settled, outcome=fed, pace=pace, now=site.clock.now())
+    past: HistoryChange | None = partial(
+        after_settled, outcome=fed, pace=pace, now=site.clock.now()
+    )
+    if record.is_restore:
+        is_whole = outcome.layout == record.after and not outcome.counts_as_failure
+        past = once_whole(site.store, record.gpu_uuid, record.seq) if is_whole else None
     if is_failure:
         outcome = fed
-    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)
+    site.store.end_plan(record.seq, outcome, past)
     return outcome
 
 
@@ -181,7 +194,7 @@ def _gone_on(
     site = runner.site
     if _made_nothing(site, record):
         return _outcome(record, site.clock, "it has instances by now that this did not make"), False
-    if shut is not None:
+    if shut is not None and not _is_whole(record, found):
         return _left_shut(site, record, found, shut), False
     others = _is_adopted(site, record, found)
     if others:
@@ -194,6 +207,12 @@ def _gone_on(
         text = f"found open; {outcome.layout} stays, which somebody else made meanwhile"
         outcome = replace(outcome, explanation=text)
     return outcome, bool(back.unmade)
+
+
+def _is_whole(record: PlanRecord, found: GpuReading) -> bool:
+    """Say whether a restore has nothing left to make: no call is needed to end it."""
+    usable = {one.instance.spec for one in found.instances or () if one.instance.usable}
+    return usable.issuperset(record.after.specs)
 
 
 def _left_shut(site: Site, record: PlanRecord, found: GpuReading, why: str) -> Outcome:

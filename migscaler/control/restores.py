@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from migscaler.control.aftermath import after_return
 from migscaler.model.decision import HoldRecord
 from migscaler.model.ids import GpuUuid
 from migscaler.model.plan import OutcomeReason
+from migscaler.store.memory import HistoryChange
 from migscaler.store.records import PastPlan, PlanRecord
 from migscaler.store.store import Store
 
@@ -31,19 +33,36 @@ def has_failed(store: Store, gpu_uuid: GpuUuid, boot_id: str) -> bool:
     return False
 
 
-def deaths_in_a_row(store: Store, gpu_uuid: GpuUuid) -> int:
+def deaths_in_a_row(store: Store, gpu_uuid: GpuUuid, *, ours: int | None = None) -> int:
     """Count how often the process, or the node, died at restoring a GPU since that last ended.
+
+    `ours` is the journal number of a plan that this process is at: it is open, and nobody has died.
 
     Raises:
         StoreError: the journal can't be read.
     """
     deaths = 0
     for past in store.past_plans_of(gpu_uuid):
+        if past.seq == ours:
+            deaths += sum(step.died for step in store.steps_of(ours))
+            continue
         here = _deaths(store, past)
         if not here:
             break
         deaths += here
     return deaths
+
+
+def once_whole(store: Store, gpu_uuid: GpuUuid, plan_seq: int) -> HistoryChange | None:
+    """Return what a restore that is about to end with the whole layout changes in its GPU's past.
+
+    None where no deaths had opened the breaker: one that plans opened stays open for plans.
+
+    Raises:
+        StoreError: the journal can't be read.
+    """
+    deaths = deaths_in_a_row(store, gpu_uuid, ours=plan_seq)
+    return None if deaths < DEATHS_TO_OPEN else after_return
 
 
 def died_again(store: Store, record: PlanRecord) -> bool:

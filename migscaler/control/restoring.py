@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from migscaler.control.gpu_change import GpuChange
 from migscaler.control.put_back import put_back
+from migscaler.control.restores import once_whole
 from migscaler.control.site import Site
 from migscaler.control.steps_run import StepRunner, Stop
 from migscaler.errors import HardwareError, StoreError
@@ -210,7 +211,8 @@ class Restoring:
         if whole:
             store.write_wanted(record.gpu_uuid, self._wanted.layout, self._site.boot_id)
         if not goes_on:
-            store.end_plan(record.seq, outcome_of(ended, record, self._site))
+            change = once_whole(store, record.gpu_uuid, record.seq) if whole else None
+            store.end_plan(record.seq, outcome_of(ended, record, self._site), change)
         else:
             store.leave_open(record.seq)
         return ended

@@ -122,3 +122,29 @@ def test_restore_that_kill_9_cut_short_is_finished_before_the_next_start_is_read
     assert cut[1] == ""
     assert ready == WANTED
     assert told == [0.0, 0.0]
+
+
+def test_restore_under_way_when_the_daemon_is_told_to_end_is_carried_to_its_end(
+    tmp_path: Path,
+) -> None:
+    """A stop cut it short: the GPUs stayed without their layouts until the next start."""
+    site = Site(tmp_path, BOTH, RESTING)
+    create = "nvmlDeviceCreateGpuInstanceWithPlacement"
+    with site.life() as life:
+        shaped(site)
+        site.cli("pause", "--why", "driver", "--release-driver")
+        wait_until("the worker is gone", lambda: children(life.process.pid) == [])
+        site.node.restart_driver()
+        site.node.add_fault(slow(create, 1.0))
+        made = len([call for call in site.node.call_log() if call.function == create])
+        site.cli("resume")
+        wait_until(
+            "a restore has begun",
+            lambda: len([c for c in site.node.call_log() if c.function == create]) > made,
+            60,
+        )
+        life.process.terminate()
+        code = life.process.wait(60)
+
+    assert code == 0
+    assert layouts(site) == WANTED

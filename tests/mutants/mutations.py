@@ -889,8 +889,9 @@ MUTATIONS = (
         promise="c",
         breaks="what settling a plan means for its GPU is written apart from its end",
         path="migscaler/control/recovery.py",
-        old="    site.store.end_plan(record.seq, outcome, None if record.is_restore else past)\n",
-        new="    site.store.update_gpu_history(record.gpu_uuid, past)\n"
+        old="    site.store.end_plan(record.seq, outcome, past)\n",
+        new="    if past is not None:\n"
+        "        site.store.update_gpu_history(record.gpu_uuid, past)\n"
         "    site.store.end_plan(record.seq, outcome)\n",
         tests=(_CRASH_COUNTS,),
     ),
@@ -906,7 +907,7 @@ MUTATIONS = (
         promise="g",
         breaks="a restore of a part that ends the daemon is gone on with at each start",
         path="migscaler/control/recovery.py",
-        old="    if shut is not None:\n",
+        old="    if shut is not None and not _is_whole(record, found):\n",
         new="    if False:\n",
         tests=("tests/unit/app/test_cut_restores.py",),
     ),

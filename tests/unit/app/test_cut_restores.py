@@ -8,7 +8,7 @@ import pytest
 
 from migscaler.model.decision import GpuHistory
 from migscaler.model.gpu import ModeChange
-from migscaler.model.ids import GiId, GpuUuid
+from migscaler.model.ids import CiId, GiId, GpuUuid
 from migscaler.model.plan import GateReason, OutcomeReason
 from migscaler.model.profile import InstanceSpec
 from migscaler.sim.codes import Code
@@ -256,12 +256,13 @@ def test_breaker_that_plans_opened_keeps_nothing_from_coming_back(tmp_path: Path
         tripped = history(here)
         rebooted(here)
 
-        deaths(here, 1, 2)
+        deaths(here, 2, 2)
         here.restart()
         here.runtime.begin()
 
         assert tripped.breaker_open_until is not None
         assert here.layout() == HALVES
+        assert (history(here).failures_in_row, history(here).breaker_trips) == (2, 1)
 
 
 def go_blind(here: NodeAtWork, nth: int) -> None:
@@ -305,3 +306,46 @@ def test_gpu_that_is_no_longer_to_be_changed_is_not_told_as_missing(tmp_path: Pa
             f"{HALVES} is gone; acting is off, not restored"
         )
         assert missing(here) is None
+
+
+def die_after_the_last_call(here: NodeAtWork, _nth: int) -> None:
+    """Let the process end where its layout has just become whole."""
+    writer = here.assembly.ground.writer
+    create = writer.create_compute_instance
+
+    def die(uuid: GpuUuid, gi_id: GiId) -> CiId:
+        create(uuid, gi_id)
+        raise Died
+
+    writer.create_compute_instance = die  # type: ignore[method-assign]
+
+
+def test_restore_that_lacks_nothing_waits_for_no_breaker(tmp_path: Path) -> None:
+    """The third death left the whole layout: its plan stayed open for an hour all the same."""
+    with node_at_work(tmp_path, "2g@0 2g@2 3g@4", config=ENFORCE) as here:
+        rebooted(here)
+        died = deaths(here, 4, 0, die=die_after_the_last_call)
+        live(here, 30)
+
+        assert (died, here.layout()) == (3, "2g.10gb@0 2g.10gb@2 3g.20gb@4")
+        assert here.store.open_plans() == ()
+        assert GateReason.BREAKER_OPEN not in gates(here)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_deaths_are_forgotten_once_the_gpu_has_its_layout(tmp_path: Path, nth: int) -> None:
+    """They went on counting: the first plan that failed, weeks later, opened the breaker anew."""
+    with node_at_work(tmp_path, "3g@0 3g@4", config=ENFORCE) as here:
+        rebooted(here)
+        deaths(here, 4, nth)
+        well_again(here)
+        keep_house(here, 3660)
+        healed = history(here)
+
+        leave_open(here)
+        here.restart()
+        here.runtime.begin()
+
+        assert here.layout() == HALVES
+        assert (healed.failures_in_row, healed.breaker_trips) == (0, 0)
+        assert history(here).breaker_open_until is None

@@ -20,8 +20,11 @@ class TwoClocks:
     def __init__(self) -> None:
         self.seconds = 1_000.0
         self.wall = timedelta(0)
+        self.is_crowded = False
 
     def now(self) -> datetime:
+        if self.is_crowded:
+            raise RuntimeError("can't start new thread")
         return RealClock().now() + self.wall
 
     def monotonic(self) -> float:
@@ -257,3 +260,21 @@ def test_run_that_a_reload_met_does_not_end_the_one_after_it(
 
     assert (silent, brought_forward) == ((), False)
     assert jobs.silent() == ("tick",)
+
+
+def test_scheduler_that_could_not_be_built_is_built_once_it_can(
+    made: tuple[Jobs, TwoClocks],
+) -> None:
+    """Where threads were used up when a reload came, nothing was read or decided ever again."""
+    jobs, clock = made
+    runs = Counted()
+    reloaded = (job("sample", runs, timedelta(seconds=5)),)
+    clock.is_crowded = True
+    with pytest.raises(RuntimeError, match="thread"):
+        jobs.start(reloaded)
+    clock.is_crowded = False
+
+    clock.sleep(21)
+    jobs.supervise()
+
+    assert runs.wait()

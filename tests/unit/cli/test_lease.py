@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from migscaler.errors import DaemonSilent
 from tests.unit.cli.conftest import Json, Terminal
 
 GRANTED: Json = {
@@ -194,6 +195,40 @@ def test_waiting_polls_until_granted(leasing: Terminal) -> None:
     assert result.exit_code == 0
     assert ("lease_poll", {"wait_id": 9, "ttl_seconds": 28800.0}) in leasing.node.asked
     assert json.loads(result.stderr.splitlines()[-1]) == GRANTED
+
+
+def silent(_asked: Json) -> Json:
+    raise DaemonSilent("no daemon answers at /run/migscaler/socket: gone")
+
+
+def test_waiting_outlives_a_daemon_that_is_started_anew(leasing: Terminal) -> None:
+    """Its place in the queue is kept in the state; an upgrade sent everybody who waited away."""
+    leasing.node.replies["lease_take"] = {"granted": False, "wait_id": 9, "message": "waiting"}
+    asked_before: list[Json] = []
+
+    def poll(asked: Json) -> Json:
+        asked_before.append(asked)
+        return GRANTED if len(asked_before) == 2 else silent(asked)
+
+    leasing.node.replies["lease_poll"] = poll
+
+    result = leasing.run("lease", "2g", "--wait", "--", "true")
+
+    assert (result.exit_code, len(asked_before)) == (0, 2)
+    assert "no daemon answers" in result.stderr
+
+
+def test_waiting_that_a_signal_ends_says_so_also_without_a_daemon(leasing: Terminal) -> None:
+    def take(_arguments: Json) -> Json:
+        signal_this_thread(signal.SIGINT)
+        return {"granted": False, "wait_id": 9, "message": "waiting for a 2g"}
+
+    leasing.node.replies.update(lease_take=take, lease_cancel=silent)
+
+    result = leasing.run("lease", "2g", "--wait", "--", "true")
+
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "migscaler: stopped waiting"
 
 
 def test_lease_without_command_is_wrong_usage(leasing: Terminal) -> None:
