@@ -66,12 +66,12 @@ def settle(
     `waited` are those of restores that waited until now, for a hold or their breaker. `pace` says
     how long a GPU rests after its plan was ended.
 
-    Without `act`, and for GPUs not in `only` (None: all), a plan is only reported,
-    with reason `paused`; it stays open. So does one whose GPU can't be read or whose end can't be
-    written, for ten minutes one of which something could not be made again (from the end of its
-    wait), and a restore while its GPU's breaker keeps it back or somebody holds the GPU, unless it
-    was cut short. One of another boot
-    needs no call: it is closed for any GPU, also for one that is not there any more.
+    Without `act`, and for GPUs not in `only` (None: all), a plan is only reported, with reason
+    `paused`; it stays open. So does one whose GPU can't be read or whose end can't be written, for
+    ten minutes one of which something could not be made again (from the end of its wait), and a
+    restore while its GPU's breaker keeps it back or somebody holds the GPU, unless it was cut
+    short. One of another boot needs no call: it is closed for any GPU, also for one that is not
+    there any more.
 
     Raises:
         StoreError: the journal can't be read; nothing was touched.
