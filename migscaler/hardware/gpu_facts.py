@@ -136,8 +136,7 @@ class GpuFacts:
         mode = self._once(uuid, "virtualization", lambda: calls.virtualization_mode(device))
         pci = self._once(uuid, "pci", lambda: calls.pci(device))
         return GpuIdentity(
-            # Without a name there is no identity: the second answer, or its error, is the GPU's.
-            name=self._once(uuid, "name", lambda: calls.name(device)) or calls.name(device),
+            name=self._name(calls, device, uuid),
             serial=self._once(uuid, "serial", lambda: calls.serial(device)),
             minor=self._once(uuid, "minor", lambda: calls.minor(device)),
             pci_bus_id=None if pci is None else pci.bus_id,
@@ -146,6 +145,20 @@ class GpuFacts:
             foreign_owner=_owner(mode, self._is_confidential(calls, uuid, architecture)),
             memory_total_bytes=self._once(uuid, "memory", lambda: calls.memory_total_bytes(device)),
         )
+
+    def _name(self, calls: NvmlCalls, device: Device, uuid: GpuUuid) -> str:
+        """Return the GPU's name: without one it is nothing, so a second answer, or error, counts.
+
+        Raises:
+            NvmlError: it has none.
+        """
+        if (uuid, "name") not in self._told:
+            try:
+                name = calls.name(device)
+            except NotSupported:
+                name = calls.name(device)
+            self._told[uuid, "name"] = name
+        return cast("str", self._told[uuid, "name"])
 
     def _once(self, uuid: GpuUuid, key: str, ask: Callable[[], T]) -> T | None:
         """Return what a GPU has told; until it does it is asked each time, as by `offered_now`."""

@@ -68,6 +68,7 @@ _UNTIL_TOLD = (
     *("nvmlDeviceGetArchitecture", "nvmlDeviceGetMinorNumber"),
     *("nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetSerial"),
 )
+_DENIALS = (Code.NOT_SUPPORTED, Code.ARGUMENT_VERSION_MISMATCH)
 TIMES = {"once": 1, "3 times": 3, "for ever": None}
 
 
@@ -459,7 +460,7 @@ class Ward:
             # Each answer says that there is no such profile, none that there are no more: three
             # versions of the structure (2 of a compute profile) for each number, at one reading.
             most = 3 * (3 * ENUM_BOUND + 20)
-        if function in _UNTIL_TOLD and case.code == Code.NOT_SUPPORTED:
+        if function in _UNTIL_TOLD and case.code in _DENIALS:
             most = 3 * self.bursts["nvmlDeviceGetMigMode"]
         if bed.longest_burst[function] > most:
             times = bed.longest_burst[function]

@@ -242,3 +242,16 @@ def test_what_was_told_is_not_asked_for_again(gpus: str, function: str, calls: i
         stats = {one.function: one.calls for one in rig.reader.call_stats().functions}
 
     assert stats[function] == calls
+
+
+@pytest.mark.parametrize("code", [Code.NOT_SUPPORTED, Code.FUNCTION_NOT_FOUND])
+def test_name_that_was_denied_once_is_asked_for_twice_and_then_known(code: Code) -> None:
+    """After a FUNCTION_NOT_FOUND it was asked for at each reading, as long as the worker lived."""
+    with in_process("H100-80GB") as rig:
+        rig.node.add_fault(faults.fails("nvmlDeviceGetName", code, times=1))
+
+        names = {rig.gpu().name for _ in range(5)}
+        stats = {one.function: one.calls for one in rig.reader.call_stats().functions}
+
+    assert names == {"NVIDIA H100 80GB HBM3"}
+    assert stats["nvmlDeviceGetName"] == 2
