@@ -13,6 +13,7 @@ import pytest
 from migscaler.app.nvml_server import NvmlServer, _Worker
 from migscaler.app.nvml_worker import Served
 from migscaler.errors import AddressTaken
+from tests.unit.busy_socket import busy_socket
 from tests.unit.descriptors import no_more_descriptors
 from tests.unit.store.fixed_clock import FixedClock
 
@@ -55,15 +56,7 @@ def test_processes_hung_up_take_no_place_from_those_that_are_asked(
 def test_socket_of_a_service_that_is_too_busy_to_answer_is_left_alone(tmp_path: Path) -> None:
     """Another one waited for it without end."""
     path = tmp_path / "busy.sock"
-    with contextlib.ExitStack() as stack:
-        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
-        busy.bind(str(path))
-        busy.listen(0)
-        for _ in range(3):  # more than it has room for
-            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
-            waiting.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                waiting.connect(str(path))
+    with busy_socket(path):
         served = Served(clock=FixedClock(), hardware="none", make_device_nodes=lambda: None)
 
         with pytest.raises(AddressTaken, match="somebody listens at"):

@@ -19,6 +19,7 @@ from migscaler.web.places import Limits
 from migscaler.web.protection import Protection
 from migscaler.web.server import Deadlines, WebServer
 from migscaler.web.unix_path import short_path
+from tests.unit.busy_socket import busy_socket
 
 
 def server(listen: str | None, unix_socket: Path | None = None) -> WebServer:
@@ -159,15 +160,7 @@ def test_socket_that_somebody_answers_on_is_left_alone(tmp_path: Path) -> None:
 def test_socket_of_somebody_who_is_too_busy_to_answer_is_left_alone(tmp_path: Path) -> None:
     """A daemon that was held up under a flood of clients lost its socket to the next one."""
     path = tmp_path / "s.sock"
-    with contextlib.ExitStack() as stack:
-        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
-        busy.bind(str(path))
-        busy.listen(0)
-        for _ in range(3):  # more than it has room for
-            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
-            waiting.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                waiting.connect(str(path))
+    with busy_socket(path):
         there = path.stat().st_ino
 
         with pytest.raises(AddressTaken, match="another migscaler answers there"):
